@@ -1,0 +1,557 @@
+//! `Context` and `CancelHandle`: the public face of the tree.
+
+mod deadline;
+mod done;
+mod hook;
+mod node;
+mod values;
+
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+pub use self::done::{Done, DoneOwned};
+pub use self::hook::OnDone;
+pub(crate) use self::node::{Node, Waiter};
+
+use self::deadline::Setting;
+use self::values::Values;
+use crate::error::{BoxError, ContextError, Reason};
+use crate::panic::poll_catching;
+
+/// Says who may still work, until when, and with which values.
+///
+/// A context is read only and cheap to clone. It ends exactly once: because its [`CancelHandle`] cancelled it, its
+/// deadline passed, its parent ended or its [`Group`](crate::Group) did. It stays ended, and whoever asks later sees it
+/// too, with the same [`ContextError`]. Ending a context ends everything derived from it, before the call that ends it
+/// returns; it never touches the parent.
+///
+/// Handing out a `Context` never hands out the right to cancel it: that is the [`CancelHandle`].
+///
+/// # Comparison to `CancellationToken` and Go's `context`
+///
+/// tokio-util's `CancellationToken` can be cancelled by whoever holds a clone, says neither why nor where, and knows no
+/// deadline. Go's `context.Context` is an interface that has to be passed as such; here it is one concrete type. Both
+/// leave a forgotten child registered with its parent until somebody cancels it; here dropping it is enough.
+///
+/// # Examples
+///
+/// ```
+/// use errgroup::{Context, Reason};
+///
+/// # async fn work(ctx: Context) {
+/// loop {
+///     tokio::select! {
+///         error = ctx.done() => {
+///             println!("stopping: {error}");
+///             break;
+///         }
+///         () = next_job() => {}
+///     }
+/// }
+/// # }
+/// # async fn next_job() { std::future::pending().await }
+/// # let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # let (ctx, handle) = Context::background().with_cancel();
+/// # handle.cancel();
+/// # rt.block_on(work(ctx));
+/// ```
+#[derive(Clone)]
+pub struct Context {
+    tree: Tree,
+    values: Values,
+}
+
+#[derive(Clone)]
+enum Tree {
+    Background,
+    Todo,
+    Node(Arc<Node>),
+}
+
+/// The right to end one [`Context`].
+///
+/// Held by the context's owner. Clones share the right; the context ends when the last of them is dropped, with
+/// [`Reason::HandleDropped`], as with Go's `defer cancel()`. Hence `let (ctx, _) = …` ends the context at once, while
+/// `let (ctx, _handle) = …` keeps it live to the end of the scope.
+#[must_use = "dropping the last handle ends the context at once; keep it, or call `detach()`"]
+pub struct CancelHandle {
+    node: Arc<Node>,
+    /// Cleared by `detach`.
+    ends: bool,
+}
+
+impl Context {
+    /// Returns the root: it never ends, has no deadline and no values. Allocates nothing.
+    ///
+    /// It belongs into `main`, tests and the like. In the middle of a flow derive from the caller's context: a group
+    /// that starts from the root there is out of reach of every cancellation above it.
+    pub const fn background() -> Context {
+        Self {
+            tree: Tree::Background,
+            values: Values::NONE,
+        }
+    }
+
+    /// Returns a root for places that should be given a context and are not yet.
+    ///
+    /// It behaves as [`background`](Context::background), and says `todo` in `Debug`.
+    pub const fn todo() -> Context {
+        Self {
+            tree: Tree::Todo,
+            values: Values::NONE,
+        }
+    }
+
+    /// Derives a context with the right to cancel it.
+    #[track_caller]
+    pub fn with_cancel(&self) -> (Context, CancelHandle) {
+        let node = Node::derive(self.node(), Location::caller());
+        (self.with_node(node.clone()), CancelHandle::first(node))
+    }
+
+    /// Derives a context that ends when `timeout` has passed.
+    ///
+    /// No task waits for it, and dropping the context frees the timer. A timeout of zero is over at once; one that the
+    /// clock cannot represent is thirty years. tokio's timer has a resolution of one millisecond;
+    /// [`is_done`](Context::is_done) asks the clock itself.
+    ///
+    /// If an ancestor's deadline is earlier, that one holds, and the result ends with the ancestor, by its reason.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
+    #[track_caller]
+    pub fn with_timeout(&self, timeout: Duration) -> Context {
+        self.with_setting(deadline::after(timeout), Some(timeout), None)
+    }
+
+    /// Derives a context that ends at `deadline`. A deadline in the past is over at once.
+    ///
+    /// Otherwise as [`with_timeout`](Context::with_timeout).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
+    #[track_caller]
+    pub fn with_deadline(&self, deadline: Instant) -> Context {
+        self.with_setting(deadline, None, None)
+    }
+
+    /// Derives a context that ends when `timeout` has passed, with a cause of its own.
+    ///
+    /// The cause is kept unless an ancestor's strictly earlier deadline is what ends the context. Otherwise as
+    /// [`with_timeout`](Context::with_timeout).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
+    #[track_caller]
+    pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<BoxError>) -> Context {
+        self.with_setting(deadline::after(timeout), Some(timeout), Some(cause.into()))
+    }
+
+    /// Derives a context that ends at `deadline`, with a cause of its own.
+    ///
+    /// Otherwise as [`with_timeout_cause`](Context::with_timeout_cause).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
+    #[track_caller]
+    pub fn with_deadline_cause(&self, deadline: Instant, cause: impl Into<BoxError>) -> Context {
+        self.with_setting(deadline, None, Some(cause.into()))
+    }
+
+    #[track_caller]
+    fn with_setting(
+        &self,
+        at: Instant,
+        timeout: Option<Duration>,
+        cause: Option<BoxError>,
+    ) -> Context {
+        deadline::require_timer();
+        if self.deadline().is_some_and(|earlier| earlier < at) {
+            return self.clone();
+        }
+        let setting = Setting {
+            at,
+            timeout,
+            cause,
+            location: Location::caller(),
+        };
+        self.with_node(setting.derive(self.node()))
+    }
+
+    /// Derives a context that carries `value`, found again by its type.
+    ///
+    /// A nearer value hides one of the same type further out. It ends when `self` does. For what belongs to a request
+    /// and crosses interfaces, such as a trace id; wrap common types in one of your own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::Context;
+    ///
+    /// struct RequestId(u64);
+    ///
+    /// let ctx = Context::background().with_value(RequestId(7));
+    /// assert_eq!(ctx.value::<RequestId>().map(|id| id.0), Some(7));
+    /// ```
+    #[must_use = "the value is in the returned context, not in this one"]
+    pub fn with_value<T: Send + Sync + 'static>(&self, value: T) -> Context {
+        Self {
+            tree: self.tree.clone(),
+            values: self.values.with(value),
+        }
+    }
+
+    /// Derives a context that keeps the values and nothing else: no deadline, no parent's end, no cause.
+    ///
+    /// For work that has to be done although the context has ended: cleaning up, telling the audit log.
+    #[must_use = "it changes nothing about this context"]
+    pub fn without_cancel(&self) -> Context {
+        Self {
+            tree: Tree::Background,
+            values: self.values.clone(),
+        }
+    }
+
+    /// Derives a context that ends with `self` or with `other`, whichever is first, by its reason.
+    ///
+    /// The earlier deadline holds. The values are those of `self`.
+    #[track_caller]
+    #[must_use = "it changes nothing about these contexts"]
+    pub fn merge(&self, other: &Context) -> Context {
+        match (self.node(), other.node()) {
+            (_, None) => self.clone(),
+            (None, Some(node)) => self.with_node(node.clone()),
+            (Some(first), Some(second)) if Arc::ptr_eq(first, second) => self.clone(),
+            (Some(first), Some(second)) => {
+                self.with_node(Node::merge(first, second, Location::caller()))
+            }
+        }
+    }
+
+    /// Derives a context that ends when `future` completes: a foreign token, a closed channel.
+    ///
+    /// The future runs in a task of its own on the current runtime, and is dropped when the context ends otherwise or is
+    /// dropped. One that panics ends the context, too; one that a runtime's shutdown drops does not.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use errgroup::Context;
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// let token = CancellationToken::new();
+    /// let ctx = Context::background().with_cancel_on(token.clone().cancelled_owned());
+    /// token.cancel();
+    /// ctx.done().await;
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn with_cancel_on<F>(&self, future: F) -> Context
+    where
+        F: Future + Send + 'static,
+    {
+        self.with_watch(async move {
+            future.await;
+            None
+        })
+    }
+
+    /// Derives a context that ends when `future` completes, with its output as the cause.
+    ///
+    /// Otherwise as [`with_cancel_on`](Context::with_cancel_on).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[track_caller]
+    pub fn with_cancel_on_cause<F>(&self, future: F) -> Context
+    where
+        F: Future + Send + 'static,
+        F::Output: Into<BoxError>,
+    {
+        self.with_watch(async move { Some(future.await.into()) })
+    }
+
+    #[track_caller]
+    fn with_watch(
+        &self,
+        future: impl Future<Output = Option<BoxError>> + Send + 'static,
+    ) -> Context {
+        let Ok(runtime) = Handle::try_current() else {
+            panic!(
+                "errgroup: with_cancel_on runs its future on a tokio runtime, and this thread is in none: call it \
+                 inside `block_on` or a task, or call `Handle::enter` first"
+            );
+        };
+        let location = Location::caller();
+        let node = Node::derive(self.node(), location);
+        let weak = Arc::downgrade(&node);
+        let task = runtime.spawn(async move {
+            let mut future = pin!(future);
+            let output = poll_fn(|cx| poll_catching(future.as_mut(), cx)).await;
+            let Some(node) = weak.upgrade() else { return };
+            node.end(|| match output {
+                Ok(cause) => ContextError::at(Reason::Cancelled, location, cause),
+                Err(payload) => ContextError::detailed(
+                    Reason::Cancelled,
+                    format!(
+                        "the future given to with_cancel_on at {location} panicked: {}",
+                        crate::panic::message(&payload)
+                    ),
+                ),
+            });
+        });
+        hook::abort_with(&node, task.abort_handle());
+        self.with_node(node)
+    }
+
+    /// Returns `true` from the context's end on.
+    ///
+    /// One atomic load; with a deadline, one clock read more, so that a loop which never yields sees its deadline
+    /// although no timer could run.
+    pub fn is_done(&self) -> bool {
+        self.node().is_some_and(Node::is_done)
+    }
+
+    /// Returns why the context has ended, or `None` while it is live. Costs as [`is_done`](Context::is_done).
+    pub fn err(&self) -> Option<ContextError> {
+        self.node().and_then(Node::err)
+    }
+
+    /// Returns an error if the context has ended: `ctx.check()?` in a loop. Costs as [`is_done`](Context::is_done).
+    ///
+    /// # Errors
+    ///
+    /// The reason of the end.
+    pub fn check(&self) -> Result<(), ContextError> {
+        match self.err() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the cause that was given to the end, else the [`ContextError`] itself; `None` while the context is live.
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.node()?.error_ref().map(ContextError::cause)
+    }
+
+    /// Returns when the context will end at the latest: the earliest deadline of its own and its ancestors'.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.node()?.deadline()
+    }
+
+    /// Returns the time left to the deadline, zero when it has passed; `None` without a deadline.
+    pub fn remaining(&self) -> Option<Duration> {
+        Some(self.deadline()?.saturating_duration_since(Instant::now()))
+    }
+
+    /// Returns the nearest value of type `T`. Costs O(number of nearer values).
+    pub fn value<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.values.get()
+    }
+
+    /// Waits for the end. On a context that never ends, this waits forever.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future unregisters it and loses nothing.
+    pub fn done(&self) -> Done<'_> {
+        Done::new(self.node())
+    }
+
+    /// Waits for the end, without borrowing the context: for `take_until`, for structs.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future unregisters it and loses nothing.
+    pub fn done_owned(&self) -> DoneOwned {
+        DoneOwned::new(self.node().cloned())
+    }
+
+    /// Blocks the thread until the end, or until `timeout` has passed (by the system's clock): then `None`.
+    ///
+    /// `None` as the timeout waits without limit. Not for async code: it blocks the runtime's thread.
+    pub fn done_blocking(&self, timeout: Option<Duration>) -> Option<ContextError> {
+        done::block_on(self.done(), timeout, || self.remaining())
+    }
+
+    /// Runs a future until it completes or the context ends; in the latter case the future is dropped at the await it
+    /// stands at.
+    ///
+    /// The context is checked before each poll: in an ended one the future is never polled.
+    ///
+    /// # Errors
+    ///
+    /// The reason of the end, if it came first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the returned future drops the inner one.
+    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
+        let mut done = self.done();
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Some(error) = self.err() {
+                return Poll::Ready(Err(error));
+            }
+            match future.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Ok(output)),
+                // Only a future that has to wait costs a registration.
+                Poll::Pending => Pin::new(&mut done).poll(cx).map(Err),
+            }
+        })
+        .await
+    }
+
+    /// Sleeps for `duration`, or until the end if that is earlier.
+    ///
+    /// # Errors
+    ///
+    /// The reason of the end, if it came first.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without a timer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the sleep and nothing else.
+    pub async fn sleep(&self, duration: Duration) -> Result<(), ContextError> {
+        self.run(tokio::time::sleep(duration)).await
+    }
+
+    /// Registers a callback for the end.
+    ///
+    /// It runs exactly once or never, on the thread that ends the context, after everything below the context has
+    /// ended; on an ended context it runs at once, in this call. Keep it short: it holds up that thread. No lock is held
+    /// meanwhile, so it may call anything. A panic in it is contained (the panic hook has reported it) and the end goes
+    /// on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use errgroup::Context;
+    ///
+    /// let (ctx, handle) = Context::background().with_cancel();
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// let on_done = ctx.on_done(move |error| tell.send(error.to_string()).unwrap());
+    /// handle.cancel();
+    /// assert!(told.try_recv().is_ok());
+    /// assert!(!on_done.stop(), "it has run");
+    /// ```
+    pub fn on_done(&self, f: impl FnOnce(&ContextError) + Send + 'static) -> OnDone {
+        OnDone::new(self.node(), Box::new(f))
+    }
+
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        match &self.tree {
+            Tree::Node(node) => Some(node),
+            Tree::Background | Tree::Todo => None,
+        }
+    }
+
+    /// The same values on another node.
+    pub(crate) fn with_node(&self, node: Arc<Node>) -> Context {
+        Self {
+            tree: Tree::Node(node),
+            values: self.values.clone(),
+        }
+    }
+}
+
+// What a context shows of itself never changes but from live to ended, in one step.
+impl UnwindSafe for Context {}
+impl RefUnwindSafe for Context {}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = match &self.tree {
+            Tree::Background => return f.write_str("Context::background()"),
+            Tree::Todo => return f.write_str("Context::todo()"),
+            Tree::Node(node) => node,
+        };
+        let mut debug = f.debug_struct("Context");
+        debug.field("derived_at", &format_args!("{}", node.location()));
+        if let Some(remaining) = self.remaining() {
+            debug.field("remaining", &remaining);
+        }
+        debug.field("ended", &node.error_ref()).finish()
+    }
+}
+
+impl CancelHandle {
+    fn first(node: Arc<Node>) -> Self {
+        node.add_handle();
+        Self { node, ends: true }
+    }
+
+    /// Ends the context, unless it has ended already: the first end wins.
+    ///
+    /// When this returns, every context derived below has ended and every waiter has been woken. Wakers and
+    /// [`on_done`](Context::on_done) callbacks run in this call.
+    #[track_caller]
+    pub fn cancel(&self) {
+        let location = Location::caller();
+        self.node
+            .end(|| ContextError::at(Reason::Cancelled, location, None));
+    }
+
+    /// Ends the context with a cause, which [`Context::cause`] and the error's text then give. Otherwise as
+    /// [`cancel`](CancelHandle::cancel).
+    #[track_caller]
+    pub fn cancel_with(&self, cause: impl Into<BoxError>) {
+        let location = Location::caller();
+        let cause = cause.into();
+        self.node
+            .end(|| ContextError::at(Reason::Cancelled, location, Some(cause)));
+    }
+
+    /// Gives up the right without using it: the context then ends with its parent or deadline, or by another clone.
+    pub fn detach(mut self) {
+        self.ends = false;
+    }
+}
+
+impl Clone for CancelHandle {
+    fn clone(&self) -> Self {
+        Self::first(self.node.clone())
+    }
+}
+
+impl Drop for CancelHandle {
+    fn drop(&mut self) {
+        if self.node.remove_handle() && self.ends {
+            self.node.end_unhandled();
+        }
+    }
+}
+
+impl UnwindSafe for CancelHandle {}
+impl RefUnwindSafe for CancelHandle {}
+
+impl fmt::Debug for CancelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelHandle")
+            .field("derived_at", &format_args!("{}", self.node.location()))
+            .field("ended", &self.node.error_ref())
+            .finish()
+    }
+}

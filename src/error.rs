@@ -1,0 +1,307 @@
+//! `ContextError` and `Reason`: why a context has ended. `GroupError`: what a group asks of an error type.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Any error that can be sent between threads.
+pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
+
+/// Explains why a [`Context`](crate::Context) has ended: what happened, where, and by which task.
+///
+/// One pointer, cheap to clone: all the contexts that one event has ended share one value, and so
+/// `Result<(), ContextError>` is one word.
+///
+/// `Display` is a single line that a person can act on. [`source`](Error::source) is the cause that was given, if any
+/// ([`CancelHandle::cancel_with`](crate::CancelHandle::cancel_with),
+/// [`Context::with_timeout_cause`](crate::Context::with_timeout_cause), …); the line contains its text.
+///
+/// Compared with Go, this is `ctx.Err()` and `context.Cause(ctx)` in one value, with the place in the source added.
+///
+/// # Examples
+///
+/// ```
+/// use errgroup::{Context, Reason};
+///
+/// let (ctx, handle) = Context::background().with_cancel();
+/// handle.cancel_with("the user pressed stop");
+///
+/// let error = ctx.err().expect("ended");
+/// assert_eq!(error.reason(), Reason::Cancelled);
+/// assert!(error.to_string().starts_with("cancelled: the user pressed stop (at "));
+/// ```
+#[derive(Clone)]
+pub struct ContextError(Arc<End>);
+
+struct End {
+    reason: Reason,
+    cause: Option<BoxError>,
+    location: Option<&'static Location<'static>>,
+    task: Option<FailedTask>,
+    timeout: Option<Duration>,
+    detail: Option<Cow<'static, str>>,
+}
+
+/// The task that failed or panicked.
+struct FailedTask {
+    /// Its name, else its id as printed.
+    label: String,
+    is_named: bool,
+    /// The error's text, or the panic's.
+    text: String,
+}
+
+/// Names the kind of event that ended a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A [`CancelHandle`](crate::CancelHandle) was used, or the future given to
+    /// [`with_cancel_on`](crate::Context::with_cancel_on) completed.
+    Cancelled,
+    /// The last [`CancelHandle`](crate::CancelHandle) was dropped. `let (ctx, _) = …` does so at once.
+    HandleDropped,
+    /// The deadline passed.
+    DeadlineExceeded,
+    /// A task of the group returned an error.
+    TaskFailed,
+    /// A task of the group panicked.
+    TaskPanicked,
+    /// The group's owner called [`Group::cancel`](crate::Group::cancel).
+    GroupCancelled,
+    /// The group's owner has waited for it: all its tasks have ended.
+    GroupFinished,
+    /// The group was dropped before it was waited for.
+    GroupDropped,
+    /// The group's owner called [`Group::shutdown`](crate::Group::shutdown).
+    Shutdown,
+    /// The process received a signal.
+    Signal,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::Cancelled => "cancelled",
+            Reason::HandleDropped => "cancelled: the last CancelHandle was dropped",
+            Reason::DeadlineExceeded => "deadline exceeded",
+            Reason::TaskFailed => "cancelled: a task failed",
+            Reason::TaskPanicked => "cancelled: a task panicked",
+            Reason::GroupCancelled => "cancelled: the group was cancelled",
+            Reason::GroupFinished => "the group has finished",
+            Reason::GroupDropped => "cancelled: the group was dropped",
+            Reason::Shutdown => "cancelled: the group was shut down",
+            Reason::Signal => "cancelled: a signal was received",
+        })
+    }
+}
+
+impl ContextError {
+    fn new(reason: Reason, location: Option<&'static Location<'static>>) -> End {
+        End {
+            reason,
+            cause: None,
+            location,
+            task: None,
+            timeout: None,
+            detail: None,
+        }
+    }
+
+    /// An end by the owner: `Cancelled`, `HandleDropped`, `GroupCancelled`, `GroupDropped`, `Shutdown`, …
+    pub(crate) fn at(
+        reason: Reason,
+        location: &'static Location<'static>,
+        cause: Option<BoxError>,
+    ) -> Self {
+        Self(Arc::new(End {
+            cause,
+            ..Self::new(reason, Some(location))
+        }))
+    }
+
+    pub(crate) fn deadline(
+        timeout: Option<Duration>,
+        location: &'static Location<'static>,
+        cause: Option<BoxError>,
+    ) -> Self {
+        Self(Arc::new(End {
+            cause,
+            timeout,
+            ..Self::new(Reason::DeadlineExceeded, Some(location))
+        }))
+    }
+
+    pub(crate) fn of_task(
+        reason: Reason,
+        location: &'static Location<'static>,
+        name: Option<&str>,
+        id: impl fmt::Display,
+        text: String,
+    ) -> Self {
+        let task = FailedTask {
+            label: name.map_or_else(|| id.to_string(), str::to_owned),
+            is_named: name.is_some(),
+            text,
+        };
+        Self(Arc::new(End {
+            task: Some(task),
+            ..Self::new(reason, Some(location))
+        }))
+    }
+
+    /// An end that nobody in the program asked for, told in words.
+    pub(crate) fn detailed(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(End {
+            detail: Some(detail.into()),
+            ..Self::new(reason, None)
+        }))
+    }
+
+    /// Returns the kind of event that ended the context.
+    pub fn reason(&self) -> Reason {
+        self.0.reason
+    }
+
+    /// Returns `true` if a deadline ended the context.
+    pub fn is_deadline_exceeded(&self) -> bool {
+        self.0.reason == Reason::DeadlineExceeded
+    }
+
+    /// Returns where the event stands in the source: the cancelling call, the derivation that set the deadline or whose
+    /// handle was dropped, the spawn of the task that failed or panicked. `None` where no call of the program did it.
+    pub fn location(&self) -> Option<&'static Location<'static>> {
+        self.0.location
+    }
+
+    /// Returns the name of the task that failed or panicked, or its [`TaskId`](crate::TaskId) as printed (`#17`) if it
+    /// has no name. `None` for every other reason.
+    pub fn task(&self) -> Option<&str> {
+        self.0.task.as_ref().map(|task| task.label.as_str())
+    }
+
+    /// Returns the cause that was given, if it is a `T`.
+    pub fn downcast_ref<T: Error + 'static>(&self) -> Option<&T> {
+        self.0.cause.as_deref()?.downcast_ref()
+    }
+
+    /// The cause that was given, else the error itself.
+    pub(crate) fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self.0.cause.as_deref().unwrap_or(self)
+    }
+}
+
+impl fmt::Display for ContextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = &*self.0;
+        if let Some(task) = &end.task {
+            return task.fmt(end, f);
+        }
+        if end.reason == Reason::GroupFinished {
+            return write!(f, "{}: all its tasks have ended", end.reason);
+        }
+        write!(f, "{}", end.reason)?;
+        if let Some(detail) = &end.detail {
+            write!(f, ": {detail}")?;
+        }
+        if let Some(cause) = &end.cause {
+            write!(f, ": {cause}")?;
+        }
+        let Some(location) = end.location else {
+            return Ok(());
+        };
+        match (end.reason, end.timeout) {
+            (Reason::DeadlineExceeded, Some(timeout)) => {
+                write!(f, " ({timeout:?}, set at {location})")
+            }
+            (Reason::DeadlineExceeded, None) => write!(f, " (set at {location})"),
+            (Reason::HandleDropped, _) => write!(
+                f,
+                " (context derived at {location}); keep the handle, or detach() it: `let (ctx, _) = ...` drops it at once"
+            ),
+            _ => write!(f, " (at {location})"),
+        }
+    }
+}
+
+impl FailedTask {
+    fn fmt(&self, end: &End, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quote = if self.is_named { "\"" } else { "" };
+        let verb = match end.reason {
+            Reason::TaskPanicked => "panicked",
+            _ => "failed",
+        };
+        let (label, text) = (&self.label, &self.text);
+        write!(f, "cancelled: task {quote}{label}{quote} {verb}: {text}")?;
+        match end.location {
+            Some(location) => write!(f, " (spawned at {location})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for ContextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContextError")
+            .field("reason", &self.0.reason)
+            .field("text", &format_args!("{self}"))
+            .finish()
+    }
+}
+
+impl Error for ContextError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+// `dyn Error` keeps the automatic impls away; the value never changes, so a panic cannot leave it half-made.
+impl std::panic::UnwindSafe for ContextError {}
+impl std::panic::RefUnwindSafe for ContextError {}
+
+/// `TimedOut` for a deadline, else `Other`; the [`ContextError`] is the io error's inner error.
+impl From<ContextError> for std::io::Error {
+    fn from(error: ContextError) -> Self {
+        let kind = match error.reason() {
+            Reason::DeadlineExceeded => std::io::ErrorKind::TimedOut,
+            _ => std::io::ErrorKind::Other,
+        };
+        std::io::Error::new(kind, error)
+    }
+}
+
+/// Names what a [`Group`](crate::Group) asks of its error type; implemented for every type that has it.
+///
+/// - `From<ContextError>`: a task that the context cuts short has to fail with something;
+/// - `Display`: the reason given to the siblings carries the error's text;
+/// - `Send + 'static`: the error travels from the task to the group.
+///
+/// [`BoxError`], `anyhow::Error` and `std::io::Error` have all of it. For a type of your own, one line of `thiserror` is
+/// enough:
+///
+/// ```
+/// #[derive(Debug, thiserror::Error)]
+/// enum SyncError {
+///     #[error(transparent)]
+///     Io(#[from] std::io::Error),
+///     #[error(transparent)]
+///     Context(#[from] errgroup::ContextError),
+/// }
+///
+/// let group: errgroup::Group<SyncError> = errgroup::Group::new();
+/// # drop(group);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error type of a `Group`",
+    label = "not a `GroupError`",
+    note = "a group's error must be built from `ContextError`, so that a task cut short has something to fail with: \
+            add `impl From<errgroup::ContextError> for {Self}`, or with thiserror a variant \
+            `#[error(transparent)] Context(#[from] errgroup::ContextError)`",
+    note = "it must also be `Display + Send + 'static`; `errgroup::BoxError` and `anyhow::Error` are all of it"
+)]
+pub trait GroupError: From<ContextError> + fmt::Display + Send + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<E: From<ContextError> + fmt::Display + Send + 'static> GroupError for E {}

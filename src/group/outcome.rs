@@ -1,0 +1,147 @@
+//! `Outcome`: the election of the first error or panic, and what `wait` makes of it.
+//!
+//! Owned by the group's `Core`.
+//!
+//! Invariants:
+//!
+//! 1. The first failure is recorded before the context is ended for it: whoever sees the context ended by a task's
+//!    failure finds that failure here, so a sibling that fails because of the end can only come later.
+//! 2. A panic displaces an error, never the other way round, and the first of its kind stays.
+//! 3. Whatever is not returned is counted in `suppressed`.
+//!
+//! The lock is a leaf, and errors and payloads, whose destructors are foreign, are dropped outside it.
+
+use crate::panic::{Payload, discard};
+use crate::sync::Mutex;
+
+pub(crate) struct Outcome<E>(Mutex<State<E>>);
+
+struct State<E> {
+    failure: Option<Failure<E>>,
+    suppressed: usize,
+    /// A task was cut short, or not started, because the context had ended.
+    was_cut: bool,
+    /// A task was dropped by tokio: aborted through its handle, or gone with its runtime.
+    was_dropped: bool,
+    /// The group ended its context, not an ancestor.
+    ended_by: Option<EndedBy>,
+    /// The outcome has been handed out.
+    is_settled: bool,
+}
+
+pub(crate) enum Failure<E> {
+    Error(E),
+    Panic(Payload),
+}
+
+/// How a group came to end its own context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndedBy {
+    /// On purpose, or for a failure.
+    Stop,
+    /// All its tasks had ended.
+    Finish,
+}
+
+/// Whether a failure is the group's.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Election {
+    First,
+    Later,
+}
+
+/// What a group came to, once all its tasks have ended.
+#[must_use]
+pub(crate) enum Settled<E> {
+    Failed(Failure<E>),
+    /// An ancestor's end cut tasks short.
+    Cut,
+    /// Tasks were dropped by tokio: aborted, unless their runtime has gone.
+    Dropped,
+    /// All tasks completed, or were stopped by the group's owner.
+    Complete,
+    /// Told before.
+    Again,
+}
+
+impl<E> Outcome<E> {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(State {
+            failure: None,
+            suppressed: 0,
+            was_cut: false,
+            was_dropped: false,
+            ended_by: None,
+            is_settled: false,
+        }))
+    }
+
+    pub(crate) fn record(&self, failure: Failure<E>) -> Election {
+        let mut state = self.0.lock();
+        let (election, displaced) = state.elect(failure);
+        state.suppressed += usize::from(displaced.is_some());
+        drop(state);
+        discard(displaced);
+        election
+    }
+
+    pub(crate) fn record_cut(&self) {
+        self.0.lock().was_cut = true;
+    }
+
+    pub(crate) fn record_dropped(&self) {
+        self.0.lock().was_dropped = true;
+    }
+
+    pub(crate) fn record_end(&self, by: EndedBy) {
+        self.0.lock().ended_by = Some(by);
+    }
+
+    pub(crate) fn suppressed(&self) -> usize {
+        self.0.lock().suppressed
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.0.lock().is_settled
+    }
+
+    /// Takes the outcome. Once.
+    pub(crate) fn settle(&self) -> Settled<E> {
+        let mut state = self.0.lock();
+        if std::mem::replace(&mut state.is_settled, true) {
+            return Settled::Again;
+        }
+        match state.failure.take() {
+            Some(failure) => Settled::Failed(failure),
+            None if state.was_cut && state.ended_by.is_none() => Settled::Cut,
+            None if state.was_dropped && state.ended_by != Some(EndedBy::Stop) => Settled::Dropped,
+            None => Settled::Complete,
+        }
+    }
+}
+
+impl<E> Failure<E> {
+    /// Resumes a panic.
+    pub(crate) fn into_result(self) -> Result<(), E> {
+        match self {
+            Failure::Error(error) => Err(error),
+            Failure::Panic(payload) => std::panic::resume_unwind(payload),
+        }
+    }
+}
+
+impl<E> State<E> {
+    fn elect(&mut self, failure: Failure<E>) -> (Election, Option<Failure<E>>) {
+        let outranks = match (&self.failure, &failure) {
+            _ if self.is_settled => false,
+            (None, _) | (Some(Failure::Error(_)), Failure::Panic(_)) => true,
+            (Some(_), _) => false,
+        };
+        if outranks {
+            (Election::First, self.failure.replace(failure))
+        } else {
+            (Election::Later, Some(failure))
+        }
+    }
+}

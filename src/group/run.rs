@@ -1,0 +1,191 @@
+//! `Run`: one task's life, in order: check, poll, catch, record, release.
+//!
+//! A `Run` is polled by tokio alone, which gives a task one waker for life; so a waker left with the registry stays
+//! good until the group takes it.
+//!
+//! The race with the end of the context: the task checks the context, polls its future, and leaves its waker if that
+//! has to wait. The end is set before the registry's stage is raised and the wakers are taken. So either the task's
+//! next look at the stage, in `leave_waker`, tells it of the end, or its waker is taken and woken.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::life::{Life, Order};
+use super::registry::Stage;
+use crate::context::Context;
+use crate::error::GroupError;
+use crate::panic::{catch, poll_catching};
+use crate::task::TaskError;
+
+/// Who stops a task when the context has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// The group: its future is dropped at the await it stands at.
+    Dropped,
+    /// The task itself, until it is aborted.
+    StopsItself,
+}
+
+pin_project! {
+    pub(crate) struct Run<F, E>
+    where
+        E: GroupError,
+    {
+        // `None` once it has ended. Dropped before `life` lets `wait` go on.
+        #[pin]
+        future: Option<F>,
+        life: Life<E>,
+        policy: Policy,
+        is_started: bool,
+        // The stage at which the waker was left.
+        left_waker: Option<Stage>,
+    }
+
+    impl<F, E> PinnedDrop for Run<F, E>
+    where
+        E: GroupError,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            // Dropped by tokio, before its end: aborted through its handle, or gone with its runtime.
+            let mut this = this.project();
+            if this.future.is_some()
+                && let Err(payload) = catch(|| this.future.set(None))
+            {
+                this.life.panicked(payload);
+            }
+        }
+    }
+}
+
+impl<F, E: GroupError> Run<F, E> {
+    pub(crate) fn new(life: Life<E>, policy: Policy, future: F) -> Self {
+        Self {
+            future: Some(future),
+            life,
+            policy,
+            is_started: false,
+            left_waker: None,
+        }
+    }
+}
+
+impl<F, T, E> Future for Run<F, E>
+where
+    F: Future<Output = Result<T, E>>,
+    E: GroupError,
+{
+    type Output = Result<T, TaskError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let order = match *this.is_started {
+                true => this.life.order(),
+                false => ready!(this.life.poll_start(cx)),
+            };
+            if this.policy.stops(order, *this.is_started) {
+                let dropped = catch(|| this.future.set(None));
+                return Poll::Ready(Err(this.life.stop(order, *this.is_started, dropped)));
+            }
+            *this.is_started = true;
+            let future = this.future.as_mut().as_pin_mut();
+            let future = future.expect("errgroup: a task is not polled after its end");
+            if let Poll::Ready(result) = poll_catching(future, cx) {
+                let dropped = catch(|| this.future.set(None));
+                return Poll::Ready(this.life.settle(result, dropped));
+            }
+            if *this.left_waker == Some(this.life.stage()) {
+                return Poll::Pending;
+            }
+            let stage = this.life.leave_waker(cx);
+            *this.left_waker = Some(stage);
+            if stage == Stage::Open || !this.policy.stops(this.life.order(), true) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Policy {
+    fn stops(self, order: Order, is_started: bool) -> bool {
+        match order {
+            Order::Go => false,
+            Order::Stop => self == Policy::Dropped || !is_started,
+            Order::Abort => true,
+        }
+    }
+}
+
+/// A closure and its place in the group; dropped in this order.
+struct Job<F, E: GroupError> {
+    f: F,
+    life: Life<E>,
+}
+
+/// Starts a blocking task, or a task that waits for its slot first: a queued one must not occupy a thread.
+pub(super) fn spawn_blocking<F, T, E>(
+    f: F,
+    life: Life<E>,
+    runtime: &Handle,
+) -> JoinHandle<Result<T, TaskError>>
+where
+    F: FnOnce(Context) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: GroupError,
+{
+    let is_queued = life.is_queued();
+    let job = Job { f, life };
+    if !is_queued {
+        return runtime.spawn_blocking(|| job.run());
+    }
+    let handle = runtime.clone();
+    runtime.spawn(async move {
+        let mut job = job;
+        if poll_fn(|cx| job.life.poll_start(cx)).await != Order::Go {
+            return job.skip();
+        }
+        let mut running = AbortOnDrop(handle.spawn_blocking(|| job.run()));
+        match (&mut running.0).await {
+            Ok(result) => result,
+            // The life has recorded it.
+            Err(error) if error.is_panic() => Err(TaskError::Panicked),
+            Err(_) => Err(TaskError::Aborted),
+        }
+    })
+}
+
+impl<F, E: GroupError> Job<F, E> {
+    fn run<T>(self) -> Result<T, TaskError>
+    where
+        F: FnOnce(Context) -> Result<T, E>,
+    {
+        if self.life.order() != Order::Go {
+            return self.skip();
+        }
+        let Self { f, mut life } = self;
+        let ctx = life.context().clone();
+        // The call consumes the closure: what it captured is dropped with it, panic or not.
+        let result = catch(|| f(ctx));
+        life.settle(result, Ok(()))
+    }
+
+    fn skip<T>(self) -> Result<T, TaskError> {
+        let Self { f, mut life } = self;
+        let dropped = catch(|| drop(f));
+        Err(life.stop(Order::Stop, false, dropped))
+    }
+}
+
+/// Keeps a blocking task from starting when the task that waits for it is aborted.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,76 @@
+//! The one switch between std and loom.
+//!
+//! Everything whose interleavings are model-checked takes its locks and atomics from here. `Arc` stays std's in both
+//! worlds: loom's has no `Weak`, and reference counts carry no protocol of ours. `Mutex::lock` hands out the guard
+//! directly: no foreign code ever runs under a lock of this crate, so a poisoned one still guards a whole value.
+
+#[cfg(not(errgroup_loom))]
+pub(crate) use std::sync::{
+    MutexGuard, OnceLock,
+    atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering},
+};
+
+#[cfg(errgroup_loom)]
+pub(crate) use loom::sync::{
+    MutexGuard,
+    atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering},
+};
+
+#[cfg(not(errgroup_loom))]
+use std::sync::Mutex as Inner;
+
+#[cfg(errgroup_loom)]
+use loom::sync::Mutex as Inner;
+
+/// A mutex that ignores poison.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(Inner<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Inner::new(value))
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// std's cell with a flag that loom sees: the value itself is written once, before the flag.
+#[cfg(errgroup_loom)]
+#[derive(Debug)]
+pub(crate) struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    is_set: loom::sync::atomic::AtomicBool,
+}
+
+#[cfg(errgroup_loom)]
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            value: std::sync::OnceLock::new(),
+            is_set: loom::sync::atomic::AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        if !self.is_set.load(Ordering::Acquire) {
+            return None;
+        }
+        self.value.get()
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        self.value.set(value)?;
+        self.is_set.store(true, Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+// A group may end because its context did: it needs a way to say so in `E`.
+
+use errgroup::Group;
+
+#[derive(Debug)]
+struct FetchError;
+
+impl std::fmt::Display for FetchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("fetch failed")
+    }
+}
+
+async fn fetch() -> Result<(), FetchError> {
+    Err(FetchError)
+}
+
+fn main() {
+    let group = Group::<FetchError>::new();
+    group.spawn(fetch());
+}

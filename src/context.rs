@@ -114,8 +114,12 @@ impl Context {
     /// Derives a context with the right to cancel it.
     #[track_caller]
     pub fn with_cancel(&self) -> (Context, CancelHandle) {
-        let node = Node::derive(self.node(), Location::caller());
-        (self.with_node(node.clone()), CancelHandle::first(node))
+        let node = Node::derive(self.node(), 1, Location::caller());
+        let handle = CancelHandle {
+            node: node.clone(),
+            ends: true,
+        };
+        (self.with_node(node), handle)
     }
 
     /// Derives a context that ends when `timeout` has passed.
@@ -131,7 +135,7 @@ impl Context {
     /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
     #[track_caller]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
-        self.with_setting(deadline::after(timeout), Some(timeout), None)
+        self.with_setting(Setting::after(timeout, None))
     }
 
     /// Derives a context that ends at `deadline`. A deadline in the past is over at once.
@@ -143,7 +147,7 @@ impl Context {
     /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
     #[track_caller]
     pub fn with_deadline(&self, deadline: Instant) -> Context {
-        self.with_setting(deadline, None, None)
+        self.with_setting(Setting::at(deadline, None))
     }
 
     /// Derives a context that ends when `timeout` has passed, with a cause of its own.
@@ -156,7 +160,7 @@ impl Context {
     /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
     #[track_caller]
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<BoxError>) -> Context {
-        self.with_setting(deadline::after(timeout), Some(timeout), Some(cause.into()))
+        self.with_setting(Setting::after(timeout, Some(cause.into())))
     }
 
     /// Derives a context that ends at `deadline`, with a cause of its own.
@@ -168,26 +172,15 @@ impl Context {
     /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
     #[track_caller]
     pub fn with_deadline_cause(&self, deadline: Instant, cause: impl Into<BoxError>) -> Context {
-        self.with_setting(deadline, None, Some(cause.into()))
+        self.with_setting(Setting::at(deadline, Some(cause.into())))
     }
 
     #[track_caller]
-    fn with_setting(
-        &self,
-        at: Instant,
-        timeout: Option<Duration>,
-        cause: Option<BoxError>,
-    ) -> Context {
+    fn with_setting(&self, setting: Setting) -> Context {
         deadline::require_timer();
-        if self.deadline().is_some_and(|earlier| earlier < at) {
+        if self.deadline().is_some_and(|earlier| earlier < setting.at) {
             return self.clone();
         }
-        let setting = Setting {
-            at,
-            timeout,
-            cause,
-            location: Location::caller(),
-        };
         self.with_node(setting.derive(self.node()))
     }
 
@@ -302,7 +295,7 @@ impl Context {
             );
         };
         let location = Location::caller();
-        let node = Node::derive(self.node(), location);
+        let node = Node::derive(self.node(), 0, location);
         let weak = Arc::downgrade(&node);
         let task = runtime.spawn(async move {
             let mut future = pin!(future);
@@ -498,11 +491,6 @@ impl fmt::Debug for Context {
 }
 
 impl CancelHandle {
-    fn first(node: Arc<Node>) -> Self {
-        node.add_handle();
-        Self { node, ends: true }
-    }
-
     /// Ends the context, unless it has ended already: the first end wins.
     ///
     /// When this returns, every context derived below has ended and every waiter has been woken. Wakers and
@@ -532,7 +520,11 @@ impl CancelHandle {
 
 impl Clone for CancelHandle {
     fn clone(&self) -> Self {
-        Self::first(self.node.clone())
+        self.node.add_handle();
+        Self {
+            node: self.node.clone(),
+            ends: true,
+        }
     }
 }
 

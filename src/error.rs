@@ -98,9 +98,9 @@ impl fmt::Display for Reason {
     }
 }
 
-impl ContextError {
-    fn new(reason: Reason, location: Option<&'static Location<'static>>) -> End {
-        End {
+impl End {
+    fn new(reason: Reason, location: Option<&'static Location<'static>>) -> Self {
+        Self {
             reason,
             cause: None,
             location,
@@ -109,7 +109,9 @@ impl ContextError {
             detail: None,
         }
     }
+}
 
+impl ContextError {
     /// An end by the owner: `Cancelled`, `HandleDropped`, `GroupCancelled`, `GroupDropped`, `Shutdown`, …
     pub(crate) fn at(
         reason: Reason,
@@ -118,7 +120,7 @@ impl ContextError {
     ) -> Self {
         Self(Arc::new(End {
             cause,
-            ..Self::new(reason, Some(location))
+            ..End::new(reason, Some(location))
         }))
     }
 
@@ -130,7 +132,7 @@ impl ContextError {
         Self(Arc::new(End {
             cause,
             timeout,
-            ..Self::new(Reason::DeadlineExceeded, Some(location))
+            ..End::new(Reason::DeadlineExceeded, Some(location))
         }))
     }
 
@@ -148,7 +150,7 @@ impl ContextError {
         };
         Self(Arc::new(End {
             task: Some(task),
-            ..Self::new(reason, Some(location))
+            ..End::new(reason, Some(location))
         }))
     }
 
@@ -156,7 +158,7 @@ impl ContextError {
     pub(crate) fn detailed(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Arc::new(End {
             detail: Some(detail.into()),
-            ..Self::new(reason, None)
+            ..End::new(reason, None)
         }))
     }
 

@@ -29,7 +29,7 @@ pub use self::spawner::{Slot, Spawner};
 pub use self::wait::{Wait, WaitOwned};
 
 use self::core::{Core, SlotRequest, Spec};
-use self::run::Policy;
+use self::life::Policy;
 use crate::context::Context;
 use crate::error::{BoxError, ContextError, GroupError, Reason};
 use crate::task::Task;

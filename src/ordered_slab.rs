@@ -3,16 +3,19 @@
 //! The children and waiters of a context, the waiters of a wait group and the live tasks of a group are kept in one.
 //! Its owner guards it with a lock of its own.
 //!
-//! Entries lie in chunks of [`CHUNK`], so that growing moves nothing under the owner's lock, and a chunk whose last
-//! entry goes is freed. A key is `chunk * CHUNK + place`.
+//! The first entry lies in the slab itself, since most contexts have one child and one waiter at most. The others lie in
+//! chunks of [`CHUNK`], so that growing moves nothing under the owner's lock, and a chunk whose last entry goes is freed.
+//! Their key is `chunk * CHUNK + place`.
 //!
 //! Invariants:
 //!
-//! 1. The occupied entries are linked by `prev` and `next`, oldest first, from `head` to `tail`.
-//! 2. The vacant entries of a chunk are linked by `next`, from `Chunk::vacant`.
-//! 3. Exactly the chunks that are not full are linked by `next_with_room`, from `with_room`. Only the first of them is
+//! 1. `first` is older than everything in `rest`: it is filled only while `rest` is empty.
+//! 2. The occupied entries of `rest` are linked by `prev` and `next`, oldest first, from `head` to `tail`.
+//! 3. The vacant entries of a chunk are linked by `next`, from `Chunk::vacant`.
+//! 4. Exactly the chunks that are not full are linked by `next_with_room`, from `with_room`. Only the first of them is
 //!    inserted into, so only the first can become full, and a single link is enough.
-//! 4. A chunk that loses its last entry gives its memory back, unless it is the next to be inserted into.
+//! 5. A chunk that loses its last entry gives its memory back, unless it is the next to be inserted into; and so does
+//!    `rest`, unless it is a single chunk.
 //!
 //! Why not compact? Keys are held by children and futures elsewhere, and telling them would need their locks. The price
 //! is that one survivor of a burst keeps its chunk.
@@ -23,7 +26,15 @@ const CHUNK: usize = 64;
 /// The end of a list.
 const NONE: u32 = u32::MAX;
 
+/// The key of `first`.
+const FIRST: u32 = u32::MAX - 1;
+
 pub(crate) struct OrderedSlab<T> {
+    first: Option<T>,
+    rest: Option<Box<Rest<T>>>,
+}
+
+struct Rest<T> {
     chunks: Vec<Chunk<T>>,
     head: u32,
     tail: u32,
@@ -47,6 +58,74 @@ struct Entry<T> {
 impl<T> Default for OrderedSlab<T> {
     fn default() -> Self {
         Self {
+            first: None,
+            rest: None,
+        }
+    }
+}
+
+impl<T> OrderedSlab<T> {
+    pub(crate) fn len(&self) -> usize {
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.len);
+        usize::from(self.first.is_some()) + rest as usize
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.has_empty_rest()
+    }
+
+    /// Appends a value and returns its key, which stays valid until the value is removed.
+    pub(crate) fn insert(&mut self, value: T) -> u32 {
+        if self.is_empty() {
+            self.first = Some(value);
+            return FIRST;
+        }
+        self.rest.get_or_insert_default().insert(value)
+    }
+
+    /// Takes a value out; `None` if the key is not occupied.
+    pub(crate) fn remove(&mut self, key: u32) -> Option<T> {
+        if key == FIRST {
+            return self.first.take();
+        }
+        let rest = self.rest.as_mut()?;
+        let value = rest.remove(key);
+        if rest.len == 0 && rest.chunks.len() > 1 {
+            self.rest = None;
+        }
+        value
+    }
+
+    pub(crate) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
+        if key == FIRST {
+            return self.first.as_mut();
+        }
+        self.rest.as_mut()?.entry(key)?.value.as_mut()
+    }
+
+    /// Calls `f` with every value, oldest first.
+    pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(&mut T)) {
+        if let Some(first) = &mut self.first {
+            f(first);
+        }
+        let Some(rest) = &mut self.rest else { return };
+        let mut key = rest.head;
+        while let Some(entry) = rest.entry(key) {
+            key = entry.next;
+            if let Some(value) = &mut entry.value {
+                f(value);
+            }
+        }
+    }
+
+    fn has_empty_rest(&self) -> bool {
+        self.rest.as_ref().is_none_or(|rest| rest.len == 0)
+    }
+}
+
+impl<T> Default for Rest<T> {
+    fn default() -> Self {
+        Self {
             chunks: Vec::new(),
             head: NONE,
             tail: NONE,
@@ -56,18 +135,12 @@ impl<T> Default for OrderedSlab<T> {
     }
 }
 
-impl<T> OrderedSlab<T> {
-    pub(crate) fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Appends a value and returns its key, which stays valid until the value is removed.
-    pub(crate) fn insert(&mut self, value: T) -> u32 {
-        let chunk_index = self.chunk_with_room();
+impl<T> Rest<T> {
+    fn insert(&mut self, value: T) -> u32 {
+        if self.with_room == NONE {
+            self.add_chunk();
+        }
+        let chunk_index = self.with_room as usize;
         let entry = Entry {
             value: Some(value),
             prev: self.tail,
@@ -78,107 +151,58 @@ impl<T> OrderedSlab<T> {
         if chunk.is_full() {
             self.with_room = chunk.next_with_room;
         }
-        let key = key_of(chunk_index, place);
-        match self.tail {
-            NONE => self.head = key,
-            tail => self.entry_mut(tail).next = key,
+        let key = (chunk_index * CHUNK + place) as u32;
+        match self.entry(self.tail) {
+            None => self.head = key,
+            Some(tail) => tail.next = key,
         }
         self.tail = key;
         self.len += 1;
         key
     }
 
-    /// Takes a value out; `None` if the key is not occupied.
-    pub(crate) fn remove(&mut self, key: u32) -> Option<T> {
-        let (chunk_index, place) = place_of(key);
-        let entry = self.chunks.get_mut(chunk_index)?.entries.get_mut(place)?;
+    fn remove(&mut self, key: u32) -> Option<T> {
+        let entry = self.entry(key)?;
         let value = entry.value.take()?;
         let (prev, next) = (entry.prev, entry.next);
-        match prev {
-            NONE => self.head = next,
-            prev => self.entry_mut(prev).next = next,
+        match self.entry(prev) {
+            None => self.head = next,
+            Some(prev) => prev.next = next,
         }
-        match next {
-            NONE => self.tail = prev,
-            next => self.entry_mut(next).prev = prev,
+        match self.entry(next) {
+            None => self.tail = prev,
+            Some(next) => next.prev = prev,
         }
         self.len -= 1;
-        self.vacate(chunk_index, place);
+        self.vacate(key);
         Some(value)
     }
 
-    pub(crate) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
-        let (chunk_index, place) = place_of(key);
-        self.chunks
-            .get_mut(chunk_index)?
-            .entries
-            .get_mut(place)?
-            .value
-            .as_mut()
-    }
-
-    /// Calls `f` with every value, oldest first.
-    pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(&mut T)) {
-        let mut key = self.head;
-        while key != NONE {
-            let entry = self.entry_mut(key);
-            key = entry.next;
-            if let Some(value) = &mut entry.value {
-                f(value);
-            }
-        }
-    }
-
-    fn chunk_with_room(&mut self) -> usize {
-        if self.with_room == NONE {
-            let capacity = if self.chunks.is_empty() { 0 } else { CHUNK };
-            assert!(
-                self.chunks.len() < NONE as usize / CHUNK,
-                "errgroup: over four billion registrations at once"
-            );
-            self.with_room = self.chunks.len() as u32;
-            self.chunks.push(Chunk::with_capacity(capacity));
-        }
-        self.with_room as usize
-    }
-
-    fn vacate(&mut self, chunk_index: usize, place: usize) {
-        if self.len == 0 {
-            return self.reset();
-        }
-        let is_next = self.with_room == chunk_index as u32;
+    fn vacate(&mut self, key: u32) {
+        let chunk_index = key as usize / CHUNK;
+        let is_next = self.with_room as usize == chunk_index;
         let chunk = &mut self.chunks[chunk_index];
         let was_full = chunk.is_full();
-        chunk.clear(place);
+        chunk.clear(key as usize % CHUNK);
         if was_full {
             chunk.next_with_room = self.with_room;
             self.with_room = chunk_index as u32;
         } else if chunk.occupied == 0 && !is_next {
             chunk.free();
-            self.trim(chunk_index);
-        }
-    }
-
-    /// The last value has gone: one chunk at most is kept, for the next.
-    fn reset(&mut self) {
-        let keep = self.chunks.len() == 1;
-        let chunks = std::mem::take(self).chunks;
-        if keep {
-            self.chunks = chunks;
-            self.chunks[0].empty();
-            self.with_room = 0;
+            if chunk_index + 1 == self.chunks.len() {
+                self.trim();
+            }
         }
     }
 
     /// Forgets the freed chunks at the end, once they are half of all: O(1) amortised over the insertions that made them.
-    fn trim(&mut self, freed: usize) {
-        if freed + 1 != self.chunks.len() {
-            return;
-        }
+    #[cold]
+    fn trim(&mut self) {
+        let is_used = |chunk: &Chunk<T>| chunk.occupied > 0;
         let used = self
             .chunks
             .iter()
-            .rposition(|chunk| chunk.occupied > 0)
+            .rposition(is_used)
             .map_or(0, |last| last + 1);
         if used * 2 > self.chunks.len() {
             return;
@@ -194,22 +218,36 @@ impl<T> OrderedSlab<T> {
         }
     }
 
-    fn entry_mut(&mut self, key: u32) -> &mut Entry<T> {
-        let (chunk_index, place) = place_of(key);
-        &mut self.chunks[chunk_index].entries[place]
-    }
-}
-
-impl<T> Chunk<T> {
-    fn with_capacity(capacity: usize) -> Self {
-        Self {
+    #[cold]
+    fn add_chunk(&mut self) {
+        assert!(
+            self.chunks.len() < FIRST as usize / CHUNK,
+            "errgroup: over four billion registrations at once"
+        );
+        // The first chunk starts small, and is most often the only one.
+        let (capacity, chunks) = if self.chunks.is_empty() {
+            (4, 1)
+        } else {
+            (CHUNK, 0)
+        };
+        self.chunks.reserve_exact(chunks);
+        self.with_room = self.chunks.len() as u32;
+        self.chunks.push(Chunk {
             entries: Vec::with_capacity(capacity),
             vacant: NONE,
             occupied: 0,
             next_with_room: NONE,
-        }
+        });
     }
 
+    /// The entry of a key; `None` for `NONE`, which is in no chunk.
+    fn entry(&mut self, key: u32) -> Option<&mut Entry<T>> {
+        let chunk = self.chunks.get_mut(key as usize / CHUNK)?;
+        chunk.entries.get_mut(key as usize % CHUNK)
+    }
+}
+
+impl<T> Chunk<T> {
     fn is_full(&self) -> bool {
         self.occupied as usize == CHUNK
     }
@@ -221,8 +259,8 @@ impl<T> Chunk<T> {
             return self.entries.len() - 1;
         }
         let place = self.vacant as usize;
-        let old = std::mem::replace(&mut self.entries[place], entry);
-        self.vacant = old.next;
+        self.vacant = self.entries[place].next;
+        self.entries[place] = entry;
         place
     }
 
@@ -230,13 +268,6 @@ impl<T> Chunk<T> {
         self.entries[place].next = self.vacant;
         self.vacant = place as u32;
         self.occupied -= 1;
-    }
-
-    fn empty(&mut self) {
-        self.entries.clear();
-        self.vacant = NONE;
-        self.occupied = 0;
-        self.next_with_room = NONE;
     }
 
     fn free(&mut self) {
@@ -261,20 +292,13 @@ impl<T> Iterator for IntoIter<T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        if self.0.head == NONE {
-            return None;
+        if let Some(first) = self.0.first.take() {
+            return Some(first);
         }
-        let entry = self.0.entry_mut(self.0.head);
+        let rest = self.0.rest.as_mut()?;
+        let entry = rest.entry(rest.head)?;
         let (value, next) = (entry.value.take(), entry.next);
-        self.0.head = next;
+        rest.head = next;
         value
     }
-}
-
-fn key_of(chunk_index: usize, place: usize) -> u32 {
-    (chunk_index * CHUNK + place) as u32
-}
-
-fn place_of(key: u32) -> (usize, usize) {
-    (key as usize / CHUNK, key as usize % CHUNK)
 }

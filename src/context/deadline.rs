@@ -1,7 +1,8 @@
 //! `Deadline`: the timer entry that ends a node. No task is involved.
 //!
-//! Owned by its node, and by the waker that the timer holds. The two make a cycle, `timer → Sleep → waker → Deadline`,
-//! which `disarm` breaks: the node calls it when it ends and when it is dropped.
+//! Owned by its node, and by the waker that the timer holds. That is a cycle, `Deadline → Sleep → waker → Deadline`,
+//! which `disarm` breaks: the node calls it when it ends and when it is dropped. The nodes below share the `Deadline`
+//! to know their own time, and do not touch its timer.
 //!
 //! tokio's timer takes any waker. Ours is the `Deadline` itself: waking it ends the node, on the thread that drives
 //! the timer, which holds no lock of tokio's while it wakes.
@@ -13,11 +14,12 @@ use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::task::{Context as TaskContext, Wake, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::coop::{Unconstrained, unconstrained};
+use tokio::task::try_id;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::node::Node;
@@ -29,73 +31,107 @@ use crate::sync::Mutex;
 type Timer = Pin<Box<Unconstrained<Sleep>>>;
 
 pub(crate) struct Deadline {
+    at: Instant,
     node: Weak<Node>,
-    /// As given to `with_timeout`; for the text only.
-    timeout: Option<Duration>,
-    /// Made beforehand if there is a cause to keep.
-    error: Option<ContextError>,
+    error: Prepared,
     /// `None` until armed, and again from `disarm` on.
     timer: Mutex<Option<Timer>>,
 }
 
+/// What the error is made of when the time comes; only a given cause is worth making it beforehand.
+enum Prepared {
+    Plain {
+        timeout: Option<Duration>,
+        location: &'static Location<'static>,
+    },
+    Caused(ContextError),
+}
+
 /// A deadline to be set: when, and what to say then.
 pub(super) struct Setting {
+    now: Instant,
     pub(super) at: Instant,
-    pub(super) timeout: Option<Duration>,
-    pub(super) cause: Option<BoxError>,
-    pub(super) location: &'static Location<'static>,
+    timeout: Option<Duration>,
+    cause: Option<BoxError>,
+    location: &'static Location<'static>,
 }
 
 impl Setting {
+    #[track_caller]
+    pub(super) fn at(at: Instant, cause: Option<BoxError>) -> Self {
+        Self {
+            now: Instant::now(),
+            at,
+            timeout: None,
+            cause,
+            location: Location::caller(),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn after(timeout: Duration, cause: Option<BoxError>) -> Self {
+        /// A future so far that the clock overflows is thirty years away, as in tokio.
+        const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+        let now = Instant::now();
+        Self {
+            now,
+            at: now.checked_add(timeout).unwrap_or(now + FAR),
+            timeout: Some(timeout),
+            cause,
+            location: Location::caller(),
+        }
+    }
+
     /// Derives a node that ends at this deadline, which no ancestor's precedes.
     #[track_caller]
     pub(super) fn derive(self, parent: Option<&Arc<Node>>) -> Arc<Node> {
         // First of all, since it panics in a runtime without a timer.
         let timer = Box::pin(unconstrained(sleep_until(self.at)));
         let Self {
-            at,
-            timeout,
-            cause,
-            location,
+            now, at, location, ..
         } = self;
-        if let Some(error) = parent.and_then(Node::err) {
-            return Node::born_ended(error, Some(at), location);
+        let mut deadline = self.into_deadline();
+        let parents = parent.and_then(Node::err);
+        if let Some(error) = parents.or_else(|| (now >= at).then(|| deadline.error())) {
+            return Arc::new(Node::born_ended(error, Some(Arc::new(deadline)), location));
         }
-        if Instant::now() >= at {
-            let error = ContextError::deadline(timeout, location, cause);
-            return Node::born_ended(error, Some(at), location);
-        }
-        let error = cause.map(|cause| ContextError::deadline(timeout, location, Some(cause)));
         let mut armed = None;
-        let node = Node::derive_deadline(parent, at, location, |node| {
-            let deadline = Arc::new(Deadline {
-                node,
-                timeout,
-                error,
-                timer: Mutex::new(None),
-            });
-            armed = Some(deadline.clone());
-            deadline
+        let node = Node::derive_deadline(parent, location, |node| {
+            deadline.node = node;
+            armed.insert(Arc::new(deadline)).clone()
         });
         if let Some(deadline) = armed {
             deadline.arm(timer, &node);
         }
         node
     }
-}
 
-/// A far future that the timer can represent, for timeouts that overflow the clock: thirty years, as in tokio.
-pub(super) fn after(timeout: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    let now = Instant::now();
-    now.checked_add(timeout).unwrap_or(now + FAR)
+    fn into_deadline(self) -> Deadline {
+        let Self {
+            at,
+            timeout,
+            cause,
+            location,
+            ..
+        } = self;
+        Deadline {
+            at,
+            node: Weak::new(),
+            error: match cause {
+                None => Prepared::Plain { timeout, location },
+                cause => Prepared::Caused(ContextError::deadline(timeout, location, cause)),
+            },
+            timer: Mutex::new(None),
+        }
+    }
 }
 
 /// Panics outside a runtime, whether or not a timer turns out to be needed: a mistake should show the first time.
 #[track_caller]
 pub(super) fn require_timer() {
+    // The id is the cheaper question, but only a task has one.
     assert!(
-        Handle::try_current().is_ok(),
+        try_id().is_some() || Handle::try_current().is_ok(),
         "errgroup: a context with a deadline needs the timer of a tokio runtime, and this thread is in none: derive it \
          inside `block_on` or a task, or call `Handle::enter` first"
     );
@@ -106,15 +142,12 @@ impl Deadline {
     fn arm(self: &Arc<Self>, mut timer: Timer, node: &Arc<Node>) {
         let waker = Waker::from(self.clone());
         let mut cx = TaskContext::from_waker(&waker);
-        match timer.as_mut().poll(&mut cx) {
-            Poll::Ready(()) => node.expire(),
-            Poll::Pending => {
-                *self.timer.lock() = Some(timer);
-                if node.is_done() {
-                    // It ended while the timer was not yet there to be taken.
-                    self.disarm();
-                }
-            }
+        if timer.as_mut().poll(&mut cx).is_pending() {
+            *self.timer.lock() = Some(timer);
+        }
+        if node.has_ended() {
+            // It ended while the timer was not yet there to be taken.
+            self.disarm();
         }
     }
 
@@ -124,11 +157,25 @@ impl Deadline {
         drop(timer);
     }
 
+    pub(super) fn at(&self) -> Instant {
+        self.at
+    }
+
+    pub(super) fn owner(&self) -> Option<Arc<Node>> {
+        self.node.upgrade()
+    }
+
+    pub(super) fn is_of(&self, node: &Node) -> bool {
+        std::ptr::eq(self.node.as_ptr(), node)
+    }
+
     /// The error of a context that this deadline ends.
-    pub(super) fn error(&self, location: &'static Location<'static>) -> ContextError {
+    pub(super) fn error(&self) -> ContextError {
         match &self.error {
-            Some(error) => error.clone(),
-            None => ContextError::deadline(self.timeout, location, None),
+            Prepared::Plain { timeout, location } => {
+                ContextError::deadline(*timeout, location, None)
+            }
+            Prepared::Caused(error) => error.clone(),
         }
     }
 }
@@ -136,7 +183,7 @@ impl Deadline {
 impl Wake for Deadline {
     fn wake(self: Arc<Self>) {
         // A runtime that shuts down wakes every timer, due or not: `is_done` asks the clock.
-        if let Some(node) = self.node.upgrade() {
+        if let Some(node) = self.owner() {
             node.is_done();
         }
     }

@@ -42,7 +42,7 @@ impl OnDone {
                     contain(|| hook(&error));
                 }
             }
-            Err(Waiter::Waker(_)) => {}
+            Err(Waiter::Waker(_) | Waiter::Kept { .. }) => {}
         }
         on_done
     }

@@ -5,12 +5,12 @@
 //!
 //! Invariants:
 //!
-//! 1. `error` is set at most once, under the node's own `registrations` lock, and taking the registrations out is part
-//!    of the same critical section. Hence whoever holds the lock either sees the end or has registered before it.
+//! 1. `error` is set at most once, under the node's own `listeners` lock, and taking the listeners out is part of the
+//!    same critical section. Hence whoever holds the lock either sees the end or has registered before it.
 //! 2. A child is live, or its registration with the parent has been taken by the parent's end or by its own.
 //! 3. After the end nothing registers again, so a key never comes to mean something else.
-//! 4. `deadline` is the earliest of the node's own and its ancestors', fixed at derivation. A node with
-//!    `Origin::Deadline` is the owner of its `deadline`: had an ancestor's been earlier, no node would have been made.
+//! 4. `deadline` is the earliest of the node's own and its ancestors', fixed at derivation and shared with the node
+//!    that set it: had an ancestor's been earlier, no node would have been made.
 //! 5. A node whose own deadline has passed when an end reaches it ends by its deadline, although the timer has not run.
 //!
 //! Lock order: none. No thread holds two of these locks, and none is held while wakers, callbacks, destructors or
@@ -24,6 +24,7 @@
 //! deadlock, and one slow callback would block every derivation beside it. The price: another thread can see the parent
 //! ended a moment before the child. The thread that ends, and whoever it wakes, never can.
 
+use std::collections::VecDeque;
 use std::panic::Location;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -39,30 +40,23 @@ use crate::sync::{AtomicU32, Mutex, OnceLock, Ordering};
 /// "Not registered with a parent", in `Node::key`.
 const UNLINKED: u32 = u32::MAX;
 
-// `repr(C)` keeps what an end touches, besides the reference counts, on one cache line with them.
+// `repr(C)` keeps what an end touches on one cache line with the reference counts.
 #[repr(C)]
 pub(crate) struct Node {
-    /// Why the node has ended. Set under `registrations`; `get` is the one atomic load of `is_done`.
+    /// Why the node has ended. Set under `listeners`; `get` is the one atomic load of `is_done`.
     error: OnceLock<ContextError>,
-    /// Children and waiters. `None` until the first, and again from the end on.
-    registrations: Mutex<Option<Box<Registrations>>>,
+    /// Who is told of the end. Empty from the end on.
+    listeners: Mutex<Listeners>,
     parent: Option<Arc<Node>>,
-    /// The node's key among its parent's children. Written once when linked; swapped out by whoever unlinks.
+    /// The node's key among its parent's children. Guarded by the parent's lock.
     key: AtomicU32,
     /// `CancelHandle`s that have not been dropped.
     handles: AtomicU32,
-    origin: Origin,
-    location: &'static Location<'static>,
-    deadline: Option<Instant>,
-}
-
-/// What else can end a node, besides its parent and its handles.
-enum Origin {
-    Derived,
-    /// Its own deadline. Shared with the timer's waker.
-    Deadline(Arc<Deadline>),
+    /// Its own, or the ancestor's that holds here.
+    deadline: Option<Arc<Deadline>>,
     /// A second parent.
-    Merged(Box<Link>),
+    merged: Option<Box<Link>>,
+    location: &'static Location<'static>,
 }
 
 struct Link {
@@ -72,31 +66,26 @@ struct Link {
 }
 
 #[derive(Default)]
-struct Registrations {
-    children: OrderedSlab<Weak<Node>>,
-    waiters: OrderedSlab<Waiter>,
-    /// The node itself, once a callback was detached: it stays for as long as it can end.
-    kept: Option<Arc<Node>>,
+struct Listeners {
+    children: Children,
+    /// `None` until the first.
+    waiters: Option<Box<Waiters>>,
 }
+
+type Children = OrderedSlab<Weak<Node>>;
+type Waiters = OrderedSlab<Waiter>;
 
 /// Who is told of an end.
 pub(crate) enum Waiter {
     Waker(Waker),
     Hook(Hook),
+    /// The node itself, which stays for as long as it can end: a callback on it was detached.
+    Kept {
+        _node: Arc<Node>,
+    },
 }
 
 pub(crate) type Hook = Box<dyn FnOnce(&ContextError) + Send>;
-
-/// What closing a node came to.
-#[must_use]
-enum Closed {
-    /// It had ended before.
-    Already,
-    /// It has ended, and there was nobody to tell.
-    Leaf,
-    /// It has ended, and these are to be told.
-    Subtree(Box<Registrations>),
-}
 
 /// What polling a registered waiter came to.
 #[must_use]
@@ -107,55 +96,47 @@ pub(crate) enum Refreshed {
 
 impl Node {
     fn new(
-        parent: Option<Arc<Node>>,
-        origin: Origin,
-        deadline: Option<Instant>,
+        parent: Option<&Arc<Node>>,
+        deadline: Option<Arc<Deadline>>,
         location: &'static Location<'static>,
     ) -> Self {
         Self {
             error: OnceLock::new(),
-            registrations: Mutex::new(None),
-            parent,
+            listeners: Mutex::default(),
+            parent: parent.cloned(),
             key: AtomicU32::new(UNLINKED),
             handles: AtomicU32::new(0),
-            origin,
-            location,
             deadline,
+            merged: None,
+            location,
         }
     }
 
-    /// Derives a child that nothing but its parent and its owner ends.
+    /// Derives a child that nothing but its parent and the owners of its `handles` end.
     pub(crate) fn derive(
         parent: Option<&Arc<Node>>,
+        handles: u32,
         location: &'static Location<'static>,
     ) -> Arc<Node> {
-        let deadline = parent.and_then(|parent| parent.deadline);
-        if let Some(error) = parent.and_then(Node::err) {
-            return Self::born_ended(error, deadline, location);
-        }
-        let node = Arc::new(Self::new(
-            parent.cloned(),
-            Origin::Derived,
-            deadline,
-            location,
-        ));
+        let deadline = parent.and_then(|parent| parent.deadline.clone());
+        let mut node = match parent.and_then(Node::err) {
+            Some(error) => Self::born_ended(error, deadline, location),
+            None => Self::new(parent, deadline, location),
+        };
+        node.handles = AtomicU32::new(handles);
+        let node = Arc::new(node);
         node.link();
         node
     }
 
-    /// Derives a child that ends at `deadline`, too.
-    ///
-    /// The caller has made sure that no ancestor's deadline is earlier (invariant 4). The timer is not armed yet.
+    /// Derives a child that ends at a deadline, too, which no ancestor's precedes (invariant 4). It is not armed yet.
     pub(super) fn derive_deadline(
         parent: Option<&Arc<Node>>,
-        at: Instant,
         location: &'static Location<'static>,
         deadline: impl FnOnce(Weak<Node>) -> Arc<Deadline>,
     ) -> Arc<Node> {
-        let node = Arc::new_cyclic(|node| {
-            let origin = Origin::Deadline(deadline(node.clone()));
-            Self::new(parent.cloned(), origin, Some(at), location)
-        });
+        let node =
+            Arc::new_cyclic(|node| Self::new(parent, Some(deadline(node.clone())), location));
         node.link();
         node
     }
@@ -166,77 +147,73 @@ impl Node {
         second: &Arc<Node>,
         location: &'static Location<'static>,
     ) -> Arc<Node> {
-        let deadline = match (first.deadline, second.deadline) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        let deadlines = [&first.deadline, &second.deadline].into_iter().flatten();
+        let deadline = deadlines.min_by_key(|deadline| deadline.at()).cloned();
         if let Some(error) = first.err().or_else(|| second.err()) {
-            return Self::born_ended(error, deadline, location);
+            return Arc::new(Self::born_ended(error, deadline, location));
         }
-        let link = Box::new(Link {
+        let mut node = Self::new(Some(first), deadline, location);
+        node.merged = Some(Box::new(Link {
             other: second.clone(),
             key: AtomicU32::new(UNLINKED),
-        });
-        let node = Arc::new(Self::new(
-            Some(first.clone()),
-            Origin::Merged(link),
-            deadline,
-            location,
-        ));
+        }));
+        let node = Arc::new(node);
         node.link();
         node
     }
 
     pub(super) fn born_ended(
         error: ContextError,
-        deadline: Option<Instant>,
+        deadline: Option<Arc<Deadline>>,
         location: &'static Location<'static>,
-    ) -> Arc<Node> {
-        let node = Self::new(None, Origin::Derived, deadline, location);
+    ) -> Node {
+        let node = Self::new(None, deadline, location);
         let _ = node.error.set(error);
-        Arc::new(node)
+        node
     }
 
     /// Registers a new node with its parents, or ends it with the one that has ended meanwhile.
     fn link(self: &Arc<Self>) {
-        let second = match &self.origin {
-            Origin::Merged(link) => Some((&link.other, &link.key)),
-            _ => None,
-        };
-        let first = self.parent.as_ref().map(|parent| (parent, &self.key));
-        for (parent, key) in first.into_iter().chain(second) {
-            if let Err(error) = parent.adopt(self, key) {
-                self.close_subtree(&error);
+        if let Some(parent) = &self.parent {
+            self.link_to(parent, &self.key);
+        }
+        if let Some(link) = &self.merged {
+            self.link_to(&link.other, &link.key);
+            if self.has_ended() {
+                // The first parent ended while the second was being told.
+                self.unlink();
             }
         }
-        if second.is_some() && self.error.get().is_some() {
-            // The first parent ended while the second was being told.
-            self.unlink();
+    }
+
+    fn link_to(self: &Arc<Self>, parent: &Arc<Node>, key: &AtomicU32) {
+        if let Err(error) = parent.adopt(self, key) {
+            self.close_subtree(&error);
         }
     }
 
     /// The other end of this race is `close`: it sets `error` under the same lock (invariant 1).
     fn adopt(&self, child: &Arc<Node>, key: &AtomicU32) -> Result<(), ContextError> {
-        let mut registrations = self.registrations.lock();
+        let mut listeners = self.listeners.lock();
         if let Some(error) = self.error.get() {
             return Err(error.clone());
         }
-        let children = &mut registrations.get_or_insert_default().children;
-        // Relaxed: read only by `unlink`, after the end or the drop of a node that was linked before.
-        key.store(children.insert(Arc::downgrade(child)), Ordering::Relaxed);
+        let place = listeners.children.insert(Arc::downgrade(child));
+        // Relaxed, here and in `disown`: both hold the lock.
+        key.store(place, Ordering::Relaxed);
         Ok(())
     }
 
     fn disown(&self, key: &AtomicU32) {
-        let key = key.swap(UNLINKED, Ordering::Relaxed);
-        if key == UNLINKED {
+        // Whoever set it to `UNLINKED` meanwhile has done what is to be done here.
+        if key.load(Ordering::Relaxed) == UNLINKED {
             return;
         }
-        let mut registrations = self.registrations.lock();
-        let child = registrations
-            .as_mut()
-            .and_then(|registrations| registrations.children.remove(key));
-        drop(registrations);
+        let mut listeners = self.listeners.lock();
+        let place = key.load(Ordering::Relaxed);
+        key.store(UNLINKED, Ordering::Relaxed);
+        let child = listeners.children.remove(place);
+        drop(listeners);
         drop(child);
     }
 
@@ -245,14 +222,19 @@ impl Node {
         if let Some(parent) = &self.parent {
             parent.disown(&self.key);
         }
-        if let Origin::Merged(link) = &self.origin {
+        if let Some(link) = &self.merged {
             link.other.disown(&link.key);
         }
     }
 
     /// Returns `true` from the end on, a deadline included that has passed without its timer having run.
     pub(crate) fn is_done(self: &Arc<Self>) -> bool {
-        self.error.get().is_some() || self.is_overdue()
+        self.has_ended() || self.is_overdue()
+    }
+
+    /// As `is_done`, without asking the clock.
+    pub(super) fn has_ended(&self) -> bool {
+        self.error.get().is_some()
     }
 
     pub(crate) fn err(self: &Arc<Self>) -> Option<ContextError> {
@@ -268,7 +250,7 @@ impl Node {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.deadline.as_ref().map(|deadline| deadline.at())
     }
 
     pub(crate) fn location(&self) -> &'static Location<'static> {
@@ -276,9 +258,9 @@ impl Node {
     }
 
     fn is_overdue(self: &Arc<Self>) -> bool {
-        match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => {
-                self.expire();
+        match &self.deadline {
+            Some(deadline) if Instant::now() >= deadline.at() => {
+                self.expire(deadline);
                 true
             }
             _ => false,
@@ -287,28 +269,17 @@ impl Node {
 
     /// Ends the owner of the deadline that has passed, and with it this node.
     #[cold]
-    pub(super) fn expire(self: &Arc<Self>) {
-        let (owner, deadline) = self.deadline_owner();
-        let error = deadline.error(owner.location);
-        owner.close_subtree(&error);
+    fn expire(self: &Arc<Self>, deadline: &Deadline) {
+        let error = match deadline.owner() {
+            Some(owner) => {
+                owner.close_subtree(&deadline.error());
+                owner.error.get().cloned()
+            }
+            None => None,
+        };
         // Another thread may be on its way down from the owner, or from above it.
-        if let (None, Some(error)) = (self.error.get(), owner.error.get()) {
-            self.close_subtree(error);
-        }
-    }
-
-    /// The nearest node, upwards, that set the deadline which holds here (invariant 4).
-    fn deadline_owner(self: &Arc<Self>) -> (&Arc<Self>, &Arc<Deadline>) {
-        let mut node = self;
-        loop {
-            node = match &node.origin {
-                Origin::Deadline(deadline) => return (node, deadline),
-                Origin::Merged(link) if link.other.deadline == node.deadline => &link.other,
-                _ => node
-                    .parent
-                    .as_ref()
-                    .expect("a live node with a deadline has an ancestor that set it"),
-            };
+        if self.error.get().is_none() {
+            self.close_subtree(&error.unwrap_or_else(|| deadline.error()));
         }
     }
 
@@ -321,93 +292,87 @@ impl Node {
     }
 
     fn close_subtree(self: &Arc<Self>, error: &ContextError) -> bool {
-        let registrations = match self.close(error) {
-            Closed::Already => return false,
-            Closed::Leaf => None,
-            Closed::Subtree(registrations) => Some(registrations),
+        let Some(listeners) = self.close(error) else {
+            return false;
         };
         self.unlink();
-        if let Some(registrations) = registrations {
-            let ended = close_descendants(registrations, error.clone());
-            for (registrations, error) in ended {
-                registrations.tell(&error);
-            }
+        for (waiters, error) in close_descendants(listeners, error) {
+            tell(*waiters, &error);
         }
         true
     }
 
-    /// Ends this node alone. The other ends of its races are `adopt` and `register`.
-    fn close(&self, error: &ContextError) -> Closed {
-        let mut registrations = self.registrations.lock();
+    /// Ends this node alone and hands out who is to be told; `None` if it had ended before.
+    ///
+    /// The other ends of its races are `adopt` and `register`.
+    fn close(&self, error: &ContextError) -> Option<Listeners> {
+        let mut listeners = self.listeners.lock();
         // The clone that `set` hands back is not the last: the caller has another.
-        if self.error.set(error.clone()).is_err() {
-            return Closed::Already;
+        self.error.set(error.clone()).ok()?;
+        let taken = std::mem::take(&mut *listeners);
+        drop(listeners);
+        if let Some(deadline) = self.own_deadline() {
+            deadline.disarm();
         }
-        let taken = registrations.take();
-        drop(registrations);
-        match &self.origin {
-            Origin::Derived => {}
-            Origin::Deadline(deadline) => deadline.disarm(),
-            Origin::Merged(_) => self.unlink(),
+        if self.merged.is_some() {
+            self.unlink();
         }
-        taken.map_or(Closed::Leaf, Closed::Subtree)
+        Some(taken)
+    }
+
+    fn own_deadline(&self) -> Option<&Arc<Deadline>> {
+        self.deadline
+            .as_ref()
+            .filter(|deadline| deadline.is_of(self))
     }
 
     /// The error with which an end from above reaches this node: its own deadline's, if that has passed (invariant 5).
     fn own_error(&self) -> Option<ContextError> {
-        match (&self.origin, self.deadline) {
-            (Origin::Deadline(deadline), Some(at)) if Instant::now() >= at => {
-                Some(deadline.error(self.location))
-            }
-            _ => None,
-        }
+        let deadline = self.own_deadline()?;
+        (Instant::now() >= deadline.at()).then(|| deadline.error())
     }
 
     /// Adds somebody to be told of the end; hands it back if the node has ended.
     pub(crate) fn register(&self, waiter: Waiter) -> Result<u32, Waiter> {
-        let mut registrations = self.registrations.lock();
+        let mut listeners = self.listeners.lock();
         if self.error.get().is_some() {
             return Err(waiter);
         }
-        Ok(registrations.get_or_insert_default().waiters.insert(waiter))
+        Ok(listeners.waiters.get_or_insert_default().insert(waiter))
     }
 
     /// Takes a waiter out again; `None` if the end was first.
     pub(crate) fn deregister(&self, key: u32) -> Option<Waiter> {
-        self.registrations.lock().as_mut()?.waiters.remove(key)
+        self.listeners.lock().waiters.as_mut()?.remove(key)
     }
 
     /// Makes sure that a registered waker wakes the given task.
     pub(crate) fn refresh(&self, key: u32, waker: &Waker) -> Refreshed {
-        match self.registrations.lock().as_mut() {
+        match self.listeners.lock().waker_mut(key) {
             None => return Refreshed::Ended,
-            Some(registrations) => match registrations.waiters.get_mut(key) {
-                Some(Waiter::Waker(old)) if !old.will_wake(waker) => {}
-                _ => return Refreshed::Registered,
-            },
+            Some(old) if old.will_wake(waker) => return Refreshed::Registered,
+            Some(_) => {}
         }
-        let mut replaced = Waiter::Waker(waker.clone());
-        let mut registrations = self.registrations.lock();
-        let refreshed = match registrations.as_mut() {
+        let mut replaced = waker.clone();
+        let mut listeners = self.listeners.lock();
+        let refreshed = match listeners.waker_mut(key) {
             None => Refreshed::Ended,
-            Some(registrations) => {
-                if let Some(waiter) = registrations.waiters.get_mut(key) {
-                    std::mem::swap(waiter, &mut replaced);
-                }
+            Some(old) => {
+                std::mem::swap(old, &mut replaced);
                 Refreshed::Registered
             }
         };
-        drop(registrations);
+        drop(listeners);
         drop(replaced);
         refreshed
     }
 
     /// Makes the node keep itself until it ends.
     pub(crate) fn keep(self: &Arc<Self>) {
-        if let Some(registrations) = self.registrations.lock().as_mut() {
-            // The node is not freed by replacing an older clone: `self` is another.
-            registrations.kept = Some(self.clone());
-        }
+        // Refused by an ended node: then there is nothing to keep it for.
+        let _ = self.register(Waiter::Kept {
+            _node: self.clone(),
+        });
     }
 
     /// Counts one more handle.
@@ -417,8 +382,10 @@ impl Node {
 
     /// Gives up a handle; `true` if it was the last.
     pub(crate) fn remove_handle(&self) -> bool {
-        // AcqRel: what the owners of the other handles did happens before the end that this one causes.
-        self.handles.fetch_sub(1, Ordering::AcqRel) == 1
+        // AcqRel, Acquire: what the owners of the other handles did happens before the end that this one causes. The
+        // only handle cannot be cloned meanwhile, and one load is cheaper.
+        self.handles.load(Ordering::Acquire) == 1
+            || self.handles.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     /// The last handle has gone.
@@ -431,38 +398,53 @@ impl Node {
 }
 
 /// Closes what is below a closed node; hands out all waiters, parents' before children's.
-///
-/// The vector is the queue of a breadth-first walk and its result at once.
 fn close_descendants(
-    first: Box<Registrations>,
-    error: ContextError,
-) -> Vec<(Box<Registrations>, ContextError)> {
-    let mut ended = vec![(first, error)];
-    let mut next = 0;
-    while let Some((registrations, error)) = ended.get_mut(next) {
-        let error = error.clone();
-        for child in std::mem::take(&mut registrations.children) {
+    listeners: Listeners,
+    error: &ContextError,
+) -> Vec<(Box<Waiters>, ContextError)> {
+    let mut to_tell = Vec::new();
+    // Closed nodes' children: a breadth-first walk.
+    let mut queue = VecDeque::new();
+    let mut next = Some((listeners, error.clone()));
+    while let Some((listeners, error)) = next.take().or_else(|| queue.pop_front()) {
+        if let Some(waiters) = listeners.waiters {
+            to_tell.push((waiters, error.clone()));
+        }
+        for child in listeners.children {
             let Some(child) = child.upgrade() else {
                 continue;
             };
             let own = child.own_error();
             let error = own.as_ref().unwrap_or(&error);
-            if let Closed::Subtree(registrations) = child.close(error) {
-                ended.push((registrations, error.clone()));
+            if let Some(listeners) = child.close(error)
+                && !listeners.is_empty()
+            {
+                queue.push_back((listeners, error.clone()));
             }
         }
-        next += 1;
     }
-    ended
+    to_tell
 }
 
-impl Registrations {
-    fn tell(self, error: &ContextError) {
-        for waiter in self.waiters {
-            match waiter {
-                Waiter::Waker(waker) => contain(|| waker.wake()),
-                Waiter::Hook(hook) => contain(|| hook(error)),
-            }
+fn tell(waiters: Waiters, error: &ContextError) {
+    for waiter in waiters {
+        match waiter {
+            Waiter::Waker(waker) => contain(|| waker.wake()),
+            Waiter::Hook(hook) => contain(|| hook(error)),
+            Waiter::Kept { .. } => {}
+        }
+    }
+}
+
+impl Listeners {
+    fn is_empty(&self) -> bool {
+        self.children.is_empty() && self.waiters.is_none()
+    }
+
+    fn waker_mut(&mut self, key: u32) -> Option<&mut Waker> {
+        match self.waiters.as_mut()?.get_mut(key)? {
+            Waiter::Waker(waker) => Some(waker),
+            Waiter::Hook(_) | Waiter::Kept { .. } => None,
         }
     }
 }
@@ -485,19 +467,14 @@ impl Node {
     /// Takes the node out of the tree and hands out what it owned of it.
     fn dismantle(&mut self, owners: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
         self.unlink();
-        match std::mem::replace(&mut self.origin, Origin::Derived) {
-            Origin::Derived => {}
-            Origin::Deadline(deadline) => {
-                // The timer holds the other reference, in its waker.
-                deadline.disarm();
-                discard(deadline);
-            }
-            Origin::Merged(link) => owners.push(link.other),
+        if let Some(deadline) = self.own_deadline() {
+            // The timer holds another reference, in its waker.
+            deadline.disarm();
         }
-        if let Some(registrations) = self.registrations.get_mut().take() {
-            for waiter in registrations.waiters {
-                discard(waiter);
-            }
+        discard(self.deadline.take());
+        owners.extend(self.merged.take().map(|link| link.other));
+        if let Some(waiters) = self.listeners.get_mut().waiters.take() {
+            waiters.into_iter().for_each(discard);
         }
         self.parent.take()
     }
@@ -507,9 +484,6 @@ impl Node {
 impl Node {
     /// Children registered with this node: the probe of tests.
     pub(crate) fn children(&self) -> usize {
-        self.registrations
-            .lock()
-            .as_ref()
-            .map_or(0, |registrations| registrations.children.len())
+        self.listeners.lock().children.len()
     }
 }

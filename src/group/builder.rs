@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use super::Group;
 use super::core::{Core, SlotRequest, Spec};
-use super::run::Policy;
+use super::life::Policy;
 use crate::context::Context;
 use crate::error::GroupError;
 use crate::task::Task;

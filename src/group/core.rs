@@ -11,10 +11,10 @@ use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, unconstrained};
 
-use super::life::{Admitted, Life};
+use super::life::{Admitted, Life, Phase, Policy};
 use super::outcome::{EndedBy, Failure, Outcome, Settled};
 use super::registry::{Kind, Name, Registered, Registry, Stage};
-use super::run::{self, Policy, Run};
+use super::run::{self, Run};
 use super::slots::{Hold, Slots};
 use crate::context::{Context, Node, Waiter};
 use crate::error::{ContextError, GroupError, Reason};
@@ -55,7 +55,7 @@ impl<E: GroupError> Core<E> {
         name: Option<Name>,
         runtime: Option<Handle>,
     ) -> Arc<Self> {
-        let node = Node::derive(parent.node(), location);
+        let node = Node::derive(parent.node(), 0, location);
         let registry = match &runtime {
             Some(runtime) => Registry::new(Some(runtime)),
             None => Registry::new(Handle::try_current().ok().as_ref()),
@@ -108,9 +108,13 @@ impl<E: GroupError> Core<E> {
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch(spec, Kind::Async, future, |future, life, runtime| {
-            runtime.spawn(Run::new(life, policy, future))
-        })
+        self.launch(
+            spec,
+            Kind::Async,
+            policy,
+            future,
+            |future, life, runtime| runtime.spawn(Run::new(life, future)),
+        )
     }
 
     /// Spawns a future that stops itself, made from the context when the task starts.
@@ -122,10 +126,13 @@ impl<E: GroupError> Core<E> {
         T: Send + 'static,
     {
         let ctx = self.context.clone();
-        self.launch(spec, Kind::Async, f, |f, life, runtime| {
-            let future = async move { f(ctx).await };
-            runtime.spawn(Run::new(life, Policy::StopsItself, future))
-        })
+        self.launch(
+            spec,
+            Kind::Async,
+            Policy::StopsItself,
+            f,
+            |f, life, runtime| runtime.spawn(Run::new(life, async move { f(ctx).await })),
+        )
     }
 
     #[track_caller]
@@ -134,9 +141,13 @@ impl<E: GroupError> Core<E> {
         F: FnOnce(Context) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        self.launch(spec, Kind::Blocking, f, |f, life, runtime| {
-            run::spawn_blocking(f, life, runtime)
-        })
+        self.launch(
+            spec,
+            Kind::Blocking,
+            Policy::StopsItself,
+            f,
+            |f, life, runtime| run::spawn_blocking(f, life, runtime),
+        )
     }
 
     /// The one way into the group: the task is in the registry before the runtime has it.
@@ -145,22 +156,24 @@ impl<E: GroupError> Core<E> {
         self: &Arc<Self>,
         spec: Spec,
         kind: Kind,
+        policy: Policy,
         item: I,
         start: impl FnOnce(I, Life<E>, &Handle) -> JoinHandle<Result<T, TaskError>>,
     ) -> Result<Task<T>, I> {
         let runtime = self.runtime();
-        match self.admit(spec, kind) {
+        match self.admit(spec, kind, policy) {
             Some(Admitted { life, id }) => Ok(Task::spawned(id, start(item, life, runtime))),
             None => Err(item),
         }
     }
 
-    pub(crate) fn admit(self: &Arc<Self>, spec: Spec, kind: Kind) -> Option<Admitted<E>> {
-        let Registered {
-            key,
-            id,
-            is_limited,
-        } = match self.registry.insert(kind, spec.name, spec.location) {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        spec: Spec,
+        kind: Kind,
+        policy: Policy,
+    ) -> Option<Admitted<E>> {
+        let registered = match self.registry.insert(kind, spec.name, spec.location) {
             Ok(registered) => registered,
             Err(name) => {
                 drop(name);
@@ -170,21 +183,28 @@ impl<E: GroupError> Core<E> {
                 return None;
             }
         };
-        let hold = match spec.slot {
-            SlotRequest::Held(hold @ (Hold::Slot | Hold::Queued(_))) => Some(hold),
-            _ if !is_limited => Some(Hold::Free),
-            SlotRequest::Now => self.slots.try_hold(),
-            SlotRequest::Queue | SlotRequest::Held(_) => Some(self.slots.hold()),
-        };
-        match hold {
-            Some(hold) => Some(Admitted {
-                life: Life::new(self.clone(), key, hold),
-                id,
-            }),
-            None => {
+        let Registered { key, id, .. } = registered;
+        let mut phase = Phase::Admitted;
+        if registered.is_limited {
+            let Some(hold) = self.hold(spec.slot) else {
                 drop(self.registry.remove(key));
-                None
+                return None;
+            };
+            self.registry.with(key, |entry| entry.hold = hold);
+            if let Hold::Queued(_) = hold {
+                phase = Phase::Queued;
             }
+        }
+        let life = Life::new(self.clone(), key, phase, policy);
+        Some(Admitted { life, id })
+    }
+
+    #[cold]
+    fn hold(&self, request: SlotRequest) -> Option<Hold> {
+        match request {
+            SlotRequest::Held(hold @ (Hold::Slot | Hold::Queued(_))) => Some(hold),
+            SlotRequest::Held(Hold::Free) | SlotRequest::Queue => Some(self.slots.hold()),
+            SlotRequest::Now => self.slots.try_hold(),
         }
     }
 

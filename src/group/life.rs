@@ -17,17 +17,44 @@ use crate::error::GroupError;
 use crate::panic::{Payload, discard};
 use crate::task::{TaskError, TaskId};
 
+// Small, so that a small task fits into tokio's smallest allocation with it: two words. Hence the key in two fields, and
+// what the slots gave the task in the registry.
 pub(crate) struct Life<E: GroupError> {
     core: Arc<Core<E>>,
-    key: Key,
-    hold: Hold,
-    is_over: bool,
+    entry: u32,
+    shard: u8,
+    phase: Phase,
+    policy: Policy,
+    /// The stage at which the task left its waker.
+    left_waker: Option<Stage>,
 }
 
 /// A task that the group has taken.
 pub(crate) struct Admitted<E: GroupError> {
     pub(crate) life: Life<E>,
     pub(crate) id: TaskId,
+}
+
+/// How far a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It waits for a slot.
+    Queued,
+    /// It may start.
+    Admitted,
+    /// It has been polled.
+    Started,
+    /// It has been released.
+    Over,
+}
+
+/// Who stops a task when the context has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// The group: its future is dropped at the await it stands at.
+    Dropped,
+    /// The task itself, until it is aborted.
+    StopsItself,
 }
 
 /// What the group has to say to a task before it is polled.
@@ -42,17 +69,34 @@ pub(crate) enum Order {
 }
 
 impl<E: GroupError> Life<E> {
-    pub(crate) fn new(core: Arc<Core<E>>, key: Key, hold: Hold) -> Self {
+    pub(crate) fn new(core: Arc<Core<E>>, key: Key, phase: Phase, policy: Policy) -> Self {
         Self {
             core,
-            key,
-            hold,
-            is_over: false,
+            entry: key.entry,
+            shard: key.shard,
+            phase,
+            policy,
+            left_waker: None,
+        }
+    }
+
+    fn key(&self) -> Key {
+        Key {
+            shard: self.shard,
+            entry: self.entry,
         }
     }
 
     pub(crate) fn context(&self) -> &Context {
         &self.core.context
+    }
+
+    pub(crate) fn is_queued(&self) -> bool {
+        self.phase == Phase::Queued
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.phase = Phase::Started;
     }
 
     /// One atomic load while the context is live.
@@ -66,36 +110,46 @@ impl<E: GroupError> Life<E> {
         }
     }
 
-    pub(crate) fn is_queued(&self) -> bool {
-        matches!(self.hold, Hold::Queued(_))
+    /// Whether the order means that the task's code is dropped now.
+    pub(crate) fn is_stopped_by(&self, order: Order) -> bool {
+        match order {
+            Order::Go => false,
+            Order::Stop => self.policy == Policy::Dropped || self.phase != Phase::Started,
+            Order::Abort => true,
+        }
     }
 
     /// Waits for the task's slot; anything but `Go` if the context ends first.
     pub(crate) fn poll_start(&mut self, cx: &mut TaskContext<'_>) -> Poll<Order> {
         let order = self.order();
-        let Hold::Queued(ticket) = self.hold else {
-            return Poll::Ready(order);
-        };
-        if order != Order::Go {
+        if order != Order::Go || self.phase != Phase::Queued {
             return Poll::Ready(order);
         }
-        if self.core.slots.poll_granted(ticket, cx.waker()).is_ready() {
-            self.hold = Hold::Slot;
+        if self.poll_slot(cx).is_ready() {
+            self.phase = Phase::Admitted;
             return Poll::Ready(Order::Go);
         }
-        match self.leave_waker(cx) {
-            Stage::Open => Poll::Pending,
-            Stage::Ended | Stage::Aborting => Poll::Ready(self.order()),
+        match self.may_wait(cx) {
+            true => Poll::Pending,
+            false => Poll::Ready(self.order()),
         }
     }
 
-    /// Has the task woken when the stage rises above the one returned.
-    pub(crate) fn leave_waker(&self, cx: &TaskContext<'_>) -> Stage {
-        self.core.registry.leave_waker(self.key, cx.waker())
+    fn poll_slot(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        match self.core.registry.with(self.key(), |entry| entry.hold) {
+            Some(Hold::Queued(ticket)) => self.core.slots.poll_granted(ticket, cx.waker()),
+            _ => Poll::Ready(()),
+        }
     }
 
-    pub(crate) fn stage(&self) -> Stage {
-        self.core.registry.stage()
+    /// Makes sure that the task is woken when the stage rises; `false` if it is to be stopped instead of waiting.
+    pub(crate) fn may_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        if self.left_waker == Some(self.core.registry.stage()) {
+            return true;
+        }
+        let stage = self.core.registry.leave_waker(self.key(), cx.waker());
+        self.left_waker = Some(stage);
+        stage == Stage::Open || !self.is_stopped_by(self.order())
     }
 
     /// Records what the task came to, and releases it. `dropped` is how the drop of its code went.
@@ -121,15 +175,11 @@ impl<E: GroupError> Life<E> {
     }
 
     /// Records that the task was stopped, and releases it.
-    pub(crate) fn stop(
-        &mut self,
-        order: Order,
-        was_started: bool,
-        dropped: Result<(), Payload>,
-    ) -> TaskError {
+    pub(crate) fn stop(&mut self, order: Order, dropped: Result<(), Payload>) -> TaskError {
         if let Err(payload) = dropped {
             return self.panicked(payload);
         }
+        let was_started = self.phase == Phase::Started;
         self.core.outcome.record_cut();
         self.release();
         match order {
@@ -163,7 +213,7 @@ impl<E: GroupError> Life<E> {
         &self,
         f: impl FnOnce(&Core<E>, Option<&str>, TaskId, &'static Location<'static>),
     ) {
-        let described = self.core.registry.with(self.key, |entry| {
+        let described = self.core.registry.with(self.key(), |entry| {
             (entry.name.clone(), entry.id, entry.location)
         });
         if let Some((name, id, location)) = described {
@@ -177,18 +227,10 @@ impl<E: GroupError> Life<E> {
     }
 
     fn release(&mut self) {
-        if std::mem::replace(&mut self.is_over, true) {
-            return;
-        }
-        let removed = self.core.registry.remove(self.key);
-        match std::mem::replace(&mut self.hold, Hold::Free) {
-            // It may have been running when the group got its limit.
-            Hold::Free => {
-                if removed.entry.as_ref().is_some_and(|entry| entry.holds_slot) {
-                    self.core.slots.release(Hold::Slot);
-                }
-            }
-            hold => self.core.slots.release(hold),
+        self.phase = Phase::Over;
+        let removed = self.core.registry.remove(self.key());
+        if let Some(hold) = removed.hold() {
+            self.core.slots.release(hold);
         }
         // Only now may `wait` go on.
         drop(removed);
@@ -197,7 +239,7 @@ impl<E: GroupError> Life<E> {
 
 impl<E: GroupError> Drop for Life<E> {
     fn drop(&mut self) {
-        if !self.is_over {
+        if self.phase != Phase::Over {
             self.core.outcome.record_dropped();
             self.release();
         }

@@ -27,6 +27,7 @@ use std::task::Waker;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
+use super::slots::Hold;
 use crate::ordered_slab::OrderedSlab;
 use crate::panic::contain;
 use crate::sync::{AtomicU8, Mutex, Ordering};
@@ -40,7 +41,7 @@ const RUN: u32 = 32;
 const MAX_SHARDS: usize = 8;
 
 /// The shard of blocking tasks, in a `Key`.
-const BLOCKING: u32 = u32::MAX;
+const BLOCKING: u8 = u8::MAX;
 
 /// How far the group is on its way down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,14 +103,14 @@ pub(crate) struct Entry {
     pub(crate) started: Instant,
     /// Left by the task when it first has to wait.
     waker: Option<Waker>,
-    /// The task was running when the group got its limit: it gives back a slot at its end.
-    pub(crate) holds_slot: bool,
+    /// What the task gives back at its end.
+    pub(crate) hold: Hold,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Key {
-    shard: u32,
-    entry: u32,
+    pub(crate) shard: u8,
+    pub(crate) entry: u32,
 }
 
 pub(crate) struct Registered {
@@ -120,8 +121,16 @@ pub(crate) struct Registered {
 
 /// A task that was removed. Its drop may wake whoever waits for the group.
 pub(crate) struct Removed {
-    pub(crate) entry: Option<Entry>,
+    entry: Option<Entry>,
     _tokens: Option<Tokens>,
+}
+
+impl Removed {
+    /// What is to be given back to the slots.
+    pub(crate) fn hold(&self) -> Option<Hold> {
+        let hold = self.entry.as_ref()?.hold;
+        (hold != Hold::Free).then_some(hold)
+    }
 }
 
 impl Registry {
@@ -173,7 +182,7 @@ impl Registry {
             location,
             started,
             waker: None,
-            holds_slot: false,
+            hold: Hold::Free,
         });
         Ok(Registered {
             key: Key { shard, entry },
@@ -244,7 +253,7 @@ impl Registry {
             .map(|shard| {
                 let mut tasks = shard.0.lock();
                 tasks.is_limited = true;
-                tasks.live.for_each_mut(|entry| entry.holds_slot = true);
+                tasks.live.for_each_mut(|entry| entry.hold = Hold::Slot);
                 tasks.live.len()
             })
             .sum()
@@ -270,9 +279,9 @@ impl Registry {
     }
 
     /// Calls `f` with one live task, as `for_each`.
-    pub(crate) fn with<R>(&self, key: Key, f: impl FnOnce(&Entry) -> R) -> Option<R> {
+    pub(crate) fn with<R>(&self, key: Key, f: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         let mut tasks = self.shard(key.shard).0.lock();
-        tasks.live.get_mut(key.entry).map(|entry| f(entry))
+        tasks.live.get_mut(key.entry).map(f)
     }
 
     pub(crate) fn everyone(&self) -> &WaitGroup {
@@ -294,11 +303,11 @@ impl Registry {
         self.shards.iter().chain([&self.blocking])
     }
 
-    fn shard(&self, shard: u32) -> &Shard {
+    fn shard(&self, shard: u8) -> &Shard {
         self.shards.get(shard as usize).unwrap_or(&self.blocking)
     }
 
-    fn pick(&self) -> u32 {
+    fn pick(&self) -> u8 {
         thread_local!(static ADDED: Cell<u32> = const { Cell::new(0) });
         let last = self.shards.len() as u32 - 1;
         if last == 0 {
@@ -306,7 +315,7 @@ impl Registry {
         }
         let added = ADDED.get();
         ADDED.set(added.wrapping_add(1));
-        (added / RUN) & last
+        ((added / RUN) & last) as u8
     }
 }
 

@@ -4,8 +4,8 @@
 //! good until the group takes it.
 //!
 //! The race with the end of the context: the task checks the context, polls its future, and leaves its waker if that
-//! has to wait. The end is set before the registry's stage is raised and the wakers are taken. So either the task's
-//! next look at the stage, in `leave_waker`, tells it of the end, or its waker is taken and woken.
+//! has to wait. The end is set before the registry's stage is raised and the wakers are taken. So either the task
+//! learns of the end when it leaves its waker, in `may_wait`, or its waker is taken and woken.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -16,20 +16,10 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::life::{Life, Order};
-use super::registry::Stage;
 use crate::context::Context;
 use crate::error::GroupError;
 use crate::panic::{catch, poll_catching};
 use crate::task::TaskError;
-
-/// Who stops a task when the context has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Policy {
-    /// The group: its future is dropped at the await it stands at.
-    Dropped,
-    /// The task itself, until it is aborted.
-    StopsItself,
-}
 
 pin_project! {
     pub(crate) struct Run<F, E>
@@ -40,10 +30,6 @@ pin_project! {
         #[pin]
         future: Option<F>,
         life: Life<E>,
-        policy: Policy,
-        is_started: bool,
-        // The stage at which the waker was left.
-        left_waker: Option<Stage>,
     }
 
     impl<F, E> PinnedDrop for Run<F, E>
@@ -63,13 +49,10 @@ pin_project! {
 }
 
 impl<F, E: GroupError> Run<F, E> {
-    pub(crate) fn new(life: Life<E>, policy: Policy, future: F) -> Self {
+    pub(crate) fn new(life: Life<E>, future: F) -> Self {
         Self {
             future: Some(future),
             life,
-            policy,
-            is_started: false,
-            left_waker: None,
         }
     }
 }
@@ -84,39 +67,24 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let order = match *this.is_started {
-                true => this.life.order(),
-                false => ready!(this.life.poll_start(cx)),
+            let order = match this.life.is_queued() {
+                true => ready!(this.life.poll_start(cx)),
+                false => this.life.order(),
             };
-            if this.policy.stops(order, *this.is_started) {
+            if this.life.is_stopped_by(order) {
                 let dropped = catch(|| this.future.set(None));
-                return Poll::Ready(Err(this.life.stop(order, *this.is_started, dropped)));
+                return Poll::Ready(Err(this.life.stop(order, dropped)));
             }
-            *this.is_started = true;
+            this.life.start();
             let future = this.future.as_mut().as_pin_mut();
             let future = future.expect("errgroup: a task is not polled after its end");
             if let Poll::Ready(result) = poll_catching(future, cx) {
                 let dropped = catch(|| this.future.set(None));
                 return Poll::Ready(this.life.settle(result, dropped));
             }
-            if *this.left_waker == Some(this.life.stage()) {
+            if this.life.may_wait(cx) {
                 return Poll::Pending;
             }
-            let stage = this.life.leave_waker(cx);
-            *this.left_waker = Some(stage);
-            if stage == Stage::Open || !this.policy.stops(this.life.order(), true) {
-                return Poll::Pending;
-            }
-        }
-    }
-}
-
-impl Policy {
-    fn stops(self, order: Order, is_started: bool) -> bool {
-        match order {
-            Order::Go => false,
-            Order::Stop => self == Policy::Dropped || !is_started,
-            Order::Abort => true,
         }
     }
 }
@@ -177,7 +145,7 @@ impl<F, E: GroupError> Job<F, E> {
     fn skip<T>(self) -> Result<T, TaskError> {
         let Self { f, mut life } = self;
         let dropped = catch(|| drop(f));
-        Err(life.stop(Order::Stop, false, dropped))
+        Err(life.stop(Order::Stop, dropped))
     }
 }
 

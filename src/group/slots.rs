@@ -29,14 +29,14 @@ struct State {
     next_ticket: u64,
 }
 
-/// A task's right to run.
-#[derive(Debug, PartialEq, Eq)]
+/// What a task has of the slots, and gives back at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
-    /// It needs none: the group had no limit.
+    /// Nothing: the group had no limit.
     Free,
-    /// It holds a slot.
+    /// A slot.
     Slot,
-    /// It waits for one.
+    /// A place in the queue, or the slot that it came to (invariant 3).
     Queued(u64),
 }
 
@@ -100,7 +100,7 @@ impl Slots {
         poll
     }
 
-    /// Gives back what `hold` took, granted meanwhile or not.
+    /// Takes back what `hold` gave, granted meanwhile or not.
     pub(crate) fn release(&self, hold: Hold) {
         let mut state = self.0.lock();
         let withdrawn = match hold {

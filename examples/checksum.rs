@@ -144,12 +144,13 @@ async fn hash_all(ctx: &Context, args: &Args, run: &Arc<Run>) -> Result<(), Erro
 async fn walk(group: &Group<Error>, paths: &[PathBuf], run: &Arc<Run>) -> Result<(), ContextError> {
     let mut entries = paths.iter().flat_map(WalkDir::new);
     let mut slot = group.slot().await;
+    // There is no other way to list a directory than one that blocks.
     while let Some(entry) = block_in_place(|| entries.next()) {
         group.context().check()?;
         // What the walk cannot read is left to a task too, so that there is one place for errors.
         if let Some(path) = regular_file(entry).transpose() {
             let run = Arc::clone(run);
-            slot.spawn_blocking(move |ctx| run.checksum(&ctx, path));
+            drop(slot.spawn_blocking(move |ctx| run.checksum(&ctx, path)));
             slot = group.slot().await;
         }
     }

@@ -3,6 +3,8 @@
 mod deadline;
 mod done;
 mod hook;
+#[cfg(all(test, errgroup_loom))]
+mod loom_models;
 mod node;
 mod values;
 
@@ -39,8 +41,8 @@ use crate::panic::poll_catching;
 /// # Comparison to `CancellationToken` and Go's `context`
 ///
 /// tokio-util's `CancellationToken` can be cancelled by whoever holds a clone, says neither why nor where, and knows no
-/// deadline. Go's `context.Context` is an interface that has to be passed as such; here it is one concrete type. Both
-/// leave a forgotten child registered with its parent until somebody cancels it; here dropping it is enough.
+/// deadline. Go's `context.Context` leaves a forgotten child registered with its parent until somebody cancels it; here
+/// dropping it is enough.
 ///
 /// # Examples
 ///

@@ -298,10 +298,11 @@ impl From<ContextError> for std::io::Error {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error type of a `Group`",
     label = "not a `GroupError`",
-    note = "a group's error must be built from `ContextError`, so that a task cut short has something to fail with: \
-            add `impl From<errgroup::ContextError> for {Self}`, or with thiserror a variant \
-            `#[error(transparent)] Context(#[from] errgroup::ContextError)`",
-    note = "it must also be `Display + Send + 'static`; `errgroup::BoxError` and `anyhow::Error` are all of it"
+    note = "a group's error must be `From<errgroup::ContextError> + Display + Send + 'static`",
+    note = "for a type of your own add `impl From<errgroup::ContextError> for {Self}`, or with thiserror a variant \
+            `#[error(transparent)] Context(#[from] errgroup::ContextError)`: a task cut short has to fail with something",
+    note = "for a type of another crate use `errgroup::BoxError` or `anyhow::Error` and convert in the task: \
+            `async {{ Ok(work().await?) }}`"
 )]
 pub trait GroupError: From<ContextError> + fmt::Display + Send + 'static {}
 

@@ -7,6 +7,8 @@
 mod builder;
 mod core;
 mod life;
+#[cfg(all(test, errgroup_loom))]
+mod loom_models;
 mod outcome;
 mod registry;
 mod run;

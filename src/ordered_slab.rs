@@ -14,8 +14,8 @@
 //! 3. The vacant entries of a chunk are linked by `next`, from `Chunk::vacant`.
 //! 4. Exactly the chunks that are not full are linked by `next_with_room`, from `with_room`. Only the first of them is
 //!    inserted into, so only the first can become full, and a single link is enough.
-//! 5. A chunk that loses its last entry gives its memory back, unless it is the next to be inserted into; and so does
-//!    `rest`, unless it is a single chunk.
+//! 5. A chunk with nothing in it has no memory, unless it is the next to be inserted into. `rest` with nothing in it is
+//!    dropped, unless it is a single chunk.
 //!
 //! Why not compact? Keys are held by children and futures elsewhere, and telling them would need their locks. The price
 //! is that one survivor of a burst keeps its chunk.
@@ -180,14 +180,25 @@ impl<T> Rest<T> {
 
     fn vacate(&mut self, key: u32) {
         let chunk_index = key as usize / CHUNK;
-        let is_next = self.with_room as usize == chunk_index;
+        let next = self.with_room;
         let chunk = &mut self.chunks[chunk_index];
         let was_full = chunk.is_full();
         chunk.clear(key as usize % CHUNK);
         if was_full {
-            chunk.next_with_room = self.with_room;
+            chunk.next_with_room = next;
             self.with_room = chunk_index as u32;
-        } else if chunk.occupied == 0 && !is_next {
+            self.free_if_empty(next as usize);
+        } else if chunk_index != next as usize {
+            self.free_if_empty(chunk_index);
+        }
+    }
+
+    /// Gives a chunk's memory back if nothing is in it. It is not the next to be inserted into.
+    fn free_if_empty(&mut self, chunk_index: usize) {
+        let Some(chunk) = self.chunks.get_mut(chunk_index) else {
+            return;
+        };
+        if chunk.occupied == 0 {
             chunk.free();
             if chunk_index + 1 == self.chunks.len() {
                 self.trim();
@@ -302,3 +313,6 @@ impl<T> Iterator for IntoIter<T> {
         value
     }
 }
+
+#[cfg(all(test, not(errgroup_loom)))]
+mod tests;

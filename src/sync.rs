@@ -74,3 +74,40 @@ impl<T> OnceLock<T> {
         Ok(())
     }
 }
+
+/// What the models share.
+#[cfg(all(test, errgroup_loom))]
+pub(crate) mod model {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    /// Remembers one notification, as a parked thread does.
+    struct Signal(loom::sync::Notify);
+
+    impl Wake for Signal {
+        fn wake(self: Arc<Self>) {
+            self.0.notify();
+        }
+    }
+
+    /// Runs a future on the model's thread. A lost wake-up is a deadlock, which loom reports.
+    pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+        let signal = Arc::new(Signal(loom::sync::Notify::new()));
+        let waker = Waker::from(signal.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        loop {
+            match future.as_mut().poll(&mut cx) {
+                Poll::Ready(output) => return output,
+                Poll::Pending => signal.0.wait(),
+            }
+        }
+    }
+
+    /// Polls a future once, with a waker that nobody listens to.
+    pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+        std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+}

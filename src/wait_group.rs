@@ -12,6 +12,9 @@
 //! Why not `fetch_sub` first and lock when it says one? Between the two a token and a waiter of the next round could
 //! come, and that waiter would be woken by the zero of the round before.
 
+#[cfg(all(test, errgroup_loom))]
+mod loom_models;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -29,8 +32,8 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 /// # Comparison to Go's `sync.WaitGroup` and tokio-util's `TaskTracker`
 ///
 /// Go's has a counter that can be misused: below zero it panics, and an `Add` that runs beside a `Wait` is a race.
-/// Tokens cannot be dropped twice. `TaskTracker` must be closed before `wait` can return, and stays so; this type is
-/// done whenever no token is out.
+/// Tokens cannot be dropped twice. `TaskTracker` must be closed before `wait` can return; this type is done whenever no
+/// token is out.
 ///
 /// # Examples
 ///
@@ -175,8 +178,10 @@ impl State {
         let mut replaced = waker.clone();
         let mut waiters = self.waiters.lock();
         let is_current = waiters.round == round;
-        if is_current && let Some(old) = waiters.wakers.get_mut(key) {
-            std::mem::swap(old, &mut replaced);
+        if is_current {
+            if let Some(old) = waiters.wakers.get_mut(key) {
+                std::mem::swap(old, &mut replaced);
+            }
         }
         drop(waiters);
         drop(replaced);

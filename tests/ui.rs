@@ -11,7 +11,10 @@
 //! ```
 //!
 //! trybuild normalises what it compares: the paths of this crate, of the standard
-//! library and of dependencies, and line numbers outside the test's own file.
+//! library and of dependencies, and line numbers outside the test's own file. It
+//! cannot even out one thing: a message that points into the standard library
+//! quotes it where the component rust-src is installed, and only there. So the
+//! tests are written such that none does; no `.stderr` may contain `$RUST`.
 
 #[test]
 fn misuse_does_not_compile() {

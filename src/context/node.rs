@@ -180,7 +180,8 @@ impl Node {
         if let Some(link) = &self.merged {
             self.link_to(&link.other, &link.key);
             if self.has_ended() {
-                // The first parent ended while the second was being told.
+                // The first parent ended while the second was being told. Either the unlinking of that end has seen the
+                // key, under the second's lock, or its lock came before ours and we see the end.
                 self.unlink();
             }
         }
@@ -205,10 +206,6 @@ impl Node {
     }
 
     fn disown(&self, key: &AtomicU32) {
-        // Whoever set it to `UNLINKED` meanwhile has done what is to be done here.
-        if key.load(Ordering::Relaxed) == UNLINKED {
-            return;
-        }
         let mut listeners = self.listeners.lock();
         let place = key.load(Ordering::Relaxed);
         key.store(UNLINKED, Ordering::Relaxed);
@@ -416,10 +413,11 @@ fn close_descendants(
             };
             let own = child.own_error();
             let error = own.as_ref().unwrap_or(&error);
-            if let Some(listeners) = child.close(error)
-                && !listeners.is_empty()
-            {
-                queue.push_back((listeners, error.clone()));
+            match child.close(error) {
+                Some(listeners) if !listeners.is_empty() => {
+                    queue.push_back((listeners, error.clone()));
+                }
+                _ => {}
             }
         }
     }
@@ -466,7 +464,16 @@ impl Drop for Node {
 impl Node {
     /// Takes the node out of the tree and hands out what it owned of it.
     fn dismantle(&mut self, owners: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
-        self.unlink();
+        // Nobody else has the node any more, so its keys are final: after an end there is nothing left to unlink.
+        let is_linked = |key: &AtomicU32| key.load(Ordering::Relaxed) != UNLINKED;
+        if is_linked(&self.key)
+            || self
+                .merged
+                .as_ref()
+                .is_some_and(|link| is_linked(&link.key))
+        {
+            self.unlink();
+        }
         if let Some(deadline) = self.own_deadline() {
             // The timer holds another reference, in its waker.
             deadline.disarm();
@@ -480,9 +487,9 @@ impl Node {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, errgroup_loom))]
 impl Node {
-    /// Children registered with this node: the probe of tests.
+    /// Children registered with this node: a probe of the models.
     pub(crate) fn children(&self) -> usize {
         self.listeners.lock().children.len()
     }

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, unconstrained};
 
 use super::life::{Admitted, Life, Phase, Policy};
-use super::outcome::{EndedBy, Failure, Outcome, Settled};
+use super::outcome::{Election, EndedBy, Failure, Outcome, Settled};
 use super::registry::{Kind, Name, Registered, Registry, Stage};
 use super::run::{self, Run};
 use super::slots::{Hold, Slots};
@@ -228,8 +228,9 @@ impl<E: GroupError> Core<E> {
     ) {
         let text = text_of(&error);
         // The outcome first: see `Outcome`, invariant 1.
-        let _ = self.outcome.record(Failure::Error(error));
-        self.end(|| ContextError::of_task(Reason::TaskFailed, location, name, id, text));
+        if self.outcome.record(Failure::Error(error)) == Election::First {
+            self.end(|| ContextError::of_task(Reason::TaskFailed, location, name, id, text));
+        }
     }
 
     /// Records a panic, then ends the context for it.
@@ -241,8 +242,9 @@ impl<E: GroupError> Core<E> {
         location: &'static Location<'static>,
     ) {
         let text = crate::panic::message(&payload).to_owned();
-        let _ = self.outcome.record(Failure::Panic(payload));
-        self.end(|| ContextError::of_task(Reason::TaskPanicked, location, name, id, text));
+        if self.outcome.record(Failure::Panic(payload)) == Election::First {
+            self.end(|| ContextError::of_task(Reason::TaskPanicked, location, name, id, text));
+        }
     }
 
     /// Ends the context on the group's own account.

@@ -197,9 +197,8 @@ impl<E: GroupError> Life<E> {
 
     fn failed(&self, error: E) -> TaskError {
         // An error that only passes on the end of the context is the task's way of being cut short (G7, G8).
-        if let Some(end) = self.core.context.err()
-            && passes_on(&error, &end)
-        {
+        let end = self.core.context.err();
+        if let Some(end) = end.filter(|end| passes_on(&error, end)) {
             discard(error);
             self.core.outcome.record_cut();
             return TaskError::Cancelled(end);

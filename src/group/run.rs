@@ -39,10 +39,10 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             // Dropped by tokio, before its end: aborted through its handle, or gone with its runtime.
             let mut this = this.project();
-            if this.future.is_some()
-                && let Err(payload) = catch(|| this.future.set(None))
-            {
-                this.life.panicked(payload);
+            if this.future.is_some() {
+                if let Err(payload) = catch(|| this.future.set(None)) {
+                    this.life.panicked(payload);
+                }
             }
         }
     }

@@ -118,10 +118,7 @@ impl Slots {
     /// Hands free slots to the first in the queue (invariant 2), and wakes them.
     fn grant(mut state: MutexGuard<'_, State>) {
         let mut wakers = Vec::new();
-        while state.has_free_slot()
-            && let Some((_, waker)) = state.queue.pop_first()
-        {
-            state.running += 1;
+        while let Some(waker) = state.admit_next() {
             wakers.extend(waker);
         }
         drop(state);
@@ -134,6 +131,16 @@ impl Slots {
 impl State {
     fn has_free_slot(&self) -> bool {
         self.limit.is_none_or(|limit| self.running < limit.get())
+    }
+
+    /// Gives a free slot to the first in the queue; `None` if there is neither one nor the other.
+    fn admit_next(&mut self) -> Option<Option<Waker>> {
+        if !self.has_free_slot() {
+            return None;
+        }
+        let (_, waker) = self.queue.pop_first()?;
+        self.running += 1;
+        Some(waker)
     }
 
     /// Room for one who has not queued.

@@ -47,7 +47,7 @@ use crate::task::Task;
 /// # }
 /// ```
 pub struct Spawner<E: GroupError = crate::BoxError> {
-    core: Arc<Core<E>>,
+    pub(super) core: Arc<Core<E>>,
 }
 
 /// Room for one task of a [`Group`](crate::Group) with a limit: the value of [`Group::slot`](crate::Group::slot).

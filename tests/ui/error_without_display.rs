@@ -11,6 +11,8 @@ impl From<ContextError> for FetchError {
     }
 }
 
-fn main() {
-    let _group = Group::<FetchError>::new();
+struct Fetcher {
+    _group: Group<FetchError>,
 }
+
+fn main() {}

@@ -11,11 +11,8 @@ impl std::fmt::Display for FetchError {
     }
 }
 
-async fn fetch() -> Result<(), FetchError> {
-    Err(FetchError)
+struct Fetcher {
+    _group: Group<FetchError>,
 }
 
-fn main() {
-    let group = Group::<FetchError>::new();
-    group.spawn(fetch());
-}
+fn main() {}

@@ -1,0 +1,138 @@
+//! The slab against a plain list of keys and values.
+
+use proptest::prelude::*;
+
+use super::{CHUNK, OrderedSlab};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Insert,
+    /// Removes the n-th of the values that are left.
+    Remove(prop::sample::Index),
+    /// Removes all but the n-th.
+    RemoveAllBut(prop::sample::Index),
+    /// Inserts a burst.
+    Burst(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => Just(Op::Insert),
+        8 => any::<prop::sample::Index>().prop_map(Op::Remove),
+        1 => any::<prop::sample::Index>().prop_map(Op::RemoveAllBut),
+        1 => (1..5 * CHUNK).prop_map(Op::Burst),
+    ]
+}
+
+#[derive(Default)]
+struct Pair {
+    slab: OrderedSlab<usize>,
+    model: Vec<(u32, usize)>,
+    next: usize,
+}
+
+impl Pair {
+    fn insert(&mut self) {
+        let key = self.slab.insert(self.next);
+        assert!(self.model.iter().all(|(taken, _)| *taken != key));
+        self.model.push((key, self.next));
+        self.next += 1;
+    }
+
+    fn remove(&mut self, index: usize) {
+        let (key, value) = self.model.remove(index);
+        assert_eq!(self.slab.get_mut(key), Some(&mut { value }));
+        assert_eq!(self.slab.remove(key), Some(value));
+        assert_eq!(self.slab.remove(key), None);
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Insert => self.insert(),
+            Op::Burst(count) => (0..count).for_each(|_| self.insert()),
+            Op::Remove(index) if !self.model.is_empty() => {
+                self.remove(index.index(self.model.len()));
+            }
+            Op::RemoveAllBut(index) if !self.model.is_empty() => {
+                let keep = self.model[index.index(self.model.len())].0;
+                while let Some(other) = self.model.iter().position(|(key, _)| *key != keep) {
+                    self.remove(other);
+                }
+            }
+            Op::Remove(_) | Op::RemoveAllBut(_) => {}
+        }
+    }
+
+    fn check(&mut self) {
+        assert_eq!(self.slab.len(), self.model.len());
+        assert_eq!(self.slab.is_empty(), self.model.is_empty());
+        let mut values = Vec::new();
+        self.slab.for_each_mut(|value| values.push(*value));
+        assert!(values.iter().eq(self.model.iter().map(|(_, value)| value)));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_operations_keep_order_and_keys(ops in prop::collection::vec(op(), 1..60)) {
+        let mut pair = Pair::default();
+        for op in ops {
+            pair.apply(op);
+            pair.check();
+        }
+        let values: Vec<_> = pair.slab.into_iter().collect();
+        prop_assert!(values.iter().eq(pair.model.iter().map(|(_, value)| value)));
+    }
+}
+
+fn owned_bytes<T>(slab: &OrderedSlab<T>) -> usize {
+    slab.rest.as_ref().map_or(0, |rest| {
+        let chunks = rest.chunks.capacity() * size_of::<super::Chunk<T>>();
+        let entries: usize = rest
+            .chunks
+            .iter()
+            .map(|chunk| chunk.entries.capacity())
+            .sum();
+        chunks + entries * size_of::<super::Entry<T>>()
+    })
+}
+
+#[test]
+fn burst_removed_gives_memory_back() {
+    let mut slab = OrderedSlab::default();
+    let keys: Vec<_> = (0..100_000).map(|value| slab.insert(value)).collect();
+    let peak = owned_bytes(&slab);
+    for key in keys {
+        slab.remove(key);
+    }
+    assert!(peak > 100_000 * size_of::<usize>());
+    assert_eq!(owned_bytes(&slab), 0);
+}
+
+#[test]
+fn burst_removed_around_an_early_survivor_gives_memory_back() {
+    let mut slab = OrderedSlab::default();
+    let keys: Vec<_> = (0..100_000).map(|value| slab.insert(value)).collect();
+    for key in keys.iter().skip(2) {
+        slab.remove(*key);
+    }
+    assert_eq!(slab.len(), 2);
+    assert!(owned_bytes(&slab) < 10_000, "{}", owned_bytes(&slab));
+}
+
+#[test]
+fn burst_removed_around_a_late_survivor_gives_the_chunks_back() {
+    let mut slab = OrderedSlab::default();
+    let keys: Vec<_> = (0..100_000).map(|value| slab.insert(value)).collect();
+    let peak = owned_bytes(&slab);
+    for key in &keys[..keys.len() - 1] {
+        slab.remove(*key);
+    }
+    assert_eq!(slab.len(), 1);
+    // One chunk, and the heads of the freed ones.
+    assert!(
+        owned_bytes(&slab) < peak / 20,
+        "{} of {peak}",
+        owned_bytes(&slab)
+    );
+}

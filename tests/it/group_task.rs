@@ -1,0 +1,221 @@
+//! G11 and the handles: `abort` stops one task and is no error of the group; dropping a handle detaches nothing.
+
+use std::collections::HashSet;
+use std::sync::{Arc, mpsc};
+
+use errgroup::{Context, Group, Task, TaskError};
+use tokio::sync::oneshot;
+
+use crate::group_support::*;
+
+on_both_runtimes! {
+    async fn g11_half_aborted_then_the_others_complete() {
+        let mut group: Group = Group::new();
+        let (open, gate) = tokio::sync::watch::channel(());
+        let tasks: Vec<_> = (0..100)
+            .map(|number| {
+                let mut gate = gate.clone();
+                let work = async move {
+                    gate.changed().await?;
+                    Ok(number)
+                };
+                match number % 4 {
+                    0 | 1 => group.spawn(work),
+                    _ => group.spawn_with(|_| work),
+                }
+            })
+            .collect();
+        drop(gate);
+        tasks.iter().step_by(2).for_each(Task::abort);
+        open.send(()).unwrap();
+        group.wait().await.unwrap();
+        for (number, task) in tasks.into_iter().enumerate() {
+            match task.await {
+                Ok(value) => assert_eq!((value, number % 2), (number, 1)),
+                Err(error) => assert!(matches!(error, TaskError::Aborted) && number % 2 == 0),
+            }
+        }
+        assert_eq!(group.suppressed(), 0);
+    }
+
+    async fn g11_aborted_then_the_context_lives_on() {
+        let mut group: Group = Group::new();
+        let aborted = group.spawn_with(ignore);
+        let other = group.spawn(async { Ok(turns(20).await) });
+        aborted.abort();
+        aborted.abort();
+        assert!(matches!(aborted.await, Err(TaskError::Aborted)));
+        assert!(!group.context().is_done());
+        other.await.unwrap();
+        group.wait().await.unwrap();
+    }
+
+    async fn g11_finished_task_aborted_then_it_keeps_its_result() {
+        let mut group: Group = Group::new();
+        let task = group.spawn(async { Ok(5) });
+        until(|| task.is_finished()).await;
+        task.abort();
+        assert_eq!(task.await.unwrap(), 5);
+        group.wait().await.unwrap();
+    }
+
+    async fn g11_task_aborts_itself_then_it_is_dropped_at_its_next_await() {
+        for passes_an_await in [false, true] {
+            let mut group: Group = Group::new();
+            let (give, handle) = oneshot::channel::<Arc<Task<()>>>();
+            let reached = Arc::new(());
+            let witness = reached.clone();
+            let task = Arc::new(group.spawn(async move {
+                let _witness = witness;
+                handle.await.unwrap().abort();
+                if passes_an_await {
+                    pend().await?;
+                }
+                Ok(())
+            }));
+            give.send(task.clone()).ok().unwrap();
+            group.wait().await.unwrap();
+            assert_eq!(Arc::strong_count(&reached), 1);
+            match Arc::into_inner(task).unwrap().await {
+                Err(TaskError::Aborted) => assert!(passes_an_await),
+                other => assert!(other.is_ok() && !passes_an_await),
+            }
+        }
+    }
+
+    async fn g11_blocking_task_aborted_while_it_runs_then_it_goes_on_and_is_waited_for() {
+        let mut group: Group = Group::new();
+        let (finish, busy) = mpsc::channel::<()>();
+        let (started, start) = oneshot::channel();
+        let task = group.spawn_blocking(move |_| {
+            started.send(()).unwrap();
+            let _ = busy.recv();
+            Ok("finished")
+        });
+        start.await.unwrap();
+        task.abort();
+        assert!(poll(&mut group.wait()).is_pending());
+        drop(finish);
+        group.wait().await.unwrap();
+        assert_eq!(task.await.unwrap(), "finished");
+    }
+
+    async fn g11_queued_blocking_task_aborted_while_it_runs_then_it_is_waited_for() {
+        let mut group: Group = limited(1);
+        let (open, gate) = oneshot::channel::<()>();
+        drop(group.spawn(async { Ok(gate.await?) }));
+        let (finish, busy) = mpsc::channel::<()>();
+        let (started, start) = oneshot::channel();
+        let task = group.spawn_blocking(move |_| {
+            started.send(()).unwrap();
+            let _ = busy.recv();
+            Ok(())
+        });
+        open.send(()).unwrap();
+        start.await.unwrap();
+        task.abort();
+        let _ = task.await;
+        assert!(poll(&mut group.wait()).is_pending());
+        drop(finish);
+        group.wait().await.unwrap();
+    }
+
+    async fn g11_handle_dropped_then_the_group_still_owns_the_task() {
+        let mut group: Group = Group::new();
+        let (open, gate) = oneshot::channel::<()>();
+        drop(group.spawn(async {
+            gate.await?;
+            fail("seen").await
+        }));
+        tokio::task::yield_now().await;
+        assert_eq!(group.len(), 1);
+        assert!(poll(&mut group.wait()).is_pending());
+        open.send(()).unwrap();
+        assert_eq!(group.wait().await.unwrap_err().to_string(), "seen");
+    }
+
+    async fn g11_aborted_and_then_the_parent_ends_then_ok() {
+        let (parent, handle) = Context::background().with_cancel();
+        let mut group: Group = Group::with_context(&parent);
+        let task = group.spawn(pend());
+        task.abort();
+        assert!(matches!(task.await, Err(TaskError::Aborted)));
+        handle.cancel();
+        group.wait().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn g11_aborted_before_the_first_poll_then_dropped_unpolled() {
+    let mut group: Group = Group::new();
+    let used = Arc::new(());
+    let (one, two) = (used.clone(), used.clone());
+    let never = |_| -> Unit { unreachable!("it was started") };
+    let tasks = [group.spawn(async move { never(one) }), group.spawn_with(async move |_| never(two))];
+    tasks.iter().for_each(Task::abort);
+    for task in tasks {
+        assert!(matches!(task.await, Err(TaskError::Aborted)));
+    }
+    assert_eq!(Arc::strong_count(&used), 1);
+    group.wait().await.unwrap();
+}
+
+#[test]
+fn g11_blocking_task_aborted_before_a_thread_was_free_then_it_never_runs() {
+    one_blocking_thread().block_on(patiently(async {
+        let (free, busy) = mpsc::channel::<()>();
+        let occupied = tokio::task::spawn_blocking(move || busy.recv());
+        let mut group: Group = Group::new();
+        let task = group.spawn_blocking(|_| -> Unit { unreachable!("it was started") });
+        task.abort();
+        drop(free);
+        let _ = occupied.await;
+        assert!(matches!(task.await, Err(TaskError::Aborted)));
+        group.wait().await.unwrap();
+    }));
+}
+
+#[tokio::test]
+async fn g11_stopped_task_aborted_once_more_then_it_stays_cancelled() {
+    let mut group: Group = Group::new();
+    let task = group.spawn(pend());
+    group.cancel();
+    group.wait().await.unwrap();
+    task.abort();
+    cancelled(task).await;
+}
+
+#[tokio::test]
+async fn ids_differ_and_are_printed_with_a_hash() {
+    let (one, other): (Group, Group) = (Group::new(), Group::new());
+    let mut ids = HashSet::new();
+    for number in 0..300 {
+        let group = if number % 2 == 0 { &one } else { &other };
+        let task = group.spawn(async { Ok(()) });
+        assert!(ids.insert(task.id()));
+        assert!(task.id().to_string().starts_with('#'));
+    }
+    one.cancel();
+    assert!(ids.insert(one.spawn(pend()).id()), "one that never was has an id too");
+}
+
+#[tokio::test]
+async fn handle_polled_in_parts_then_nothing_is_lost() {
+    let group: Group = Group::new();
+    let (open, gate) = oneshot::channel();
+    let mut task = group.spawn(async { Ok(gate.await?) });
+    for _ in 0..3 {
+        assert!(poll(&mut task).is_pending());
+        assert!(!task.is_finished());
+    }
+    open.send("kept").unwrap();
+    assert_eq!(task.await.unwrap(), "kept");
+}
+
+#[test]
+fn handle_errors_say_what_to_do() {
+    assert_eq!(TaskError::Failed.to_string(), "task failed; its error went to the group");
+    assert!(TaskError::Panicked.to_string().contains("resumed by the group's wait"));
+    assert_eq!(TaskError::Aborted.to_string(), "task aborted");
+    assert!(TaskError::Refused.to_string().contains("runtime has been shut down"));
+}

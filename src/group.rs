@@ -85,6 +85,8 @@ pub struct Group<E: GroupError = BoxError> {
 
 impl<E: GroupError> Group<E> {
     /// Creates a group whose context derives from [`Context::background`]: nothing but the group ends it.
+    ///
+    /// Write `let group: Group = Group::new()`, or name an error type, `Group<E>`: the tasks alone do not tell it.
     #[track_caller]
     pub fn new() -> Self {
         Self::builder().build()
@@ -118,6 +120,9 @@ impl<E: GroupError> Group<E> {
     /// limit, the task is queued until there is room; the call never blocks. In a group that has ended, the future is
     /// dropped unpolled and the handle says [`Cancelled`](crate::TaskError::Cancelled).
     ///
+    /// A task that has a group of its own is better spawned with [`spawn_with`](Group::spawn_with): dropped, it drops its
+    /// group, and that does not wait for its tasks.
+    ///
     /// # Panics
     ///
     /// Outside a tokio runtime, unless the group was given one.
@@ -138,7 +143,8 @@ impl<E: GroupError> Group<E> {
     /// [`Task::abort`], when a grace period is over, or when the group is dropped. Otherwise as [`spawn`](Group::spawn).
     ///
     /// An error that only passes on the context's end (`ctx.check()?`) counts as being cut short, not as a failure. It is
-    /// recognised by its text, which has to be that of `E::from` the [`ContextError`].
+    /// recognised by its text, which has to be that of `E::from` the [`ContextError`]: with text added to it, or passed
+    /// on from a context derived within the task that ended by itself, it is a failure like any other.
     ///
     /// # Panics
     ///
@@ -199,7 +205,8 @@ impl<E: GroupError> Group<E> {
     /// Waits for room under the limit, in the same queue as spawned tasks. Without a limit there always is.
     ///
     /// This is the backpressure that [`spawn`](Group::spawn), which queues without bound, does not give. It gives up when
-    /// the context ends; what is then spawned through the slot is not started.
+    /// the context ends: then it returns at once, and what is spawned through the slot is not started. A loop over many
+    /// items should therefore look at the [context](Group::context).
     ///
     /// # Cancel safety
     ///
@@ -210,7 +217,7 @@ impl<E: GroupError> Group<E> {
 
     /// Names a task before it is spawned: `group.task("db").spawn(…)`.
     pub fn task(&self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<'_, E> {
-        TaskBuilder::new(&self.core, name.into())
+        TaskBuilder::new(&self.core, name.into(), None)
     }
 
     /// Returns a handle to spawn with from inside tasks.
@@ -228,7 +235,8 @@ impl<E: GroupError> Group<E> {
             .set_limit(limit, || self.core.registry.limit());
     }
 
-    /// Ends the context on purpose: tasks that this cuts short are no error.
+    /// Ends the context on purpose: tasks that this cuts short are no error, which includes cooperative ones that pass the
+    /// [`ContextError`] on unchanged.
     ///
     /// Idempotent; the first end wins. Wakers and [`on_done`](Context::on_done) callbacks run in this call.
     #[track_caller]

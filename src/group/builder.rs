@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use super::Group;
 use super::core::{Core, SlotRequest, Spec};
 use super::life::Policy;
+use super::spawner::Slot;
 use crate::context::Context;
 use crate::error::GroupError;
 use crate::task::Task;
@@ -39,7 +40,8 @@ pub struct GroupBuilder<E: GroupError> {
     error: PhantomData<fn() -> E>,
 }
 
-/// Names a task before it is spawned: the value of [`Group::task`] and [`Spawner::task`](crate::Spawner::task).
+/// Names a task before it is spawned: the value of [`Group::task`], [`Spawner::task`](crate::Spawner::task) and
+/// [`Slot::task`].
 ///
 /// The name stands in the reason given to the siblings if the task fails, and in the list of stragglers. It costs one
 /// allocation.
@@ -47,6 +49,8 @@ pub struct GroupBuilder<E: GroupError> {
 pub struct TaskBuilder<'a, E: GroupError> {
     core: &'a Arc<Core<E>>,
     name: Cow<'static, str>,
+    /// Room that the task was given before.
+    slot: Option<Slot<'a, E>>,
 }
 
 impl<E: GroupError> GroupBuilder<E> {
@@ -100,8 +104,12 @@ impl<E: GroupError> GroupBuilder<E> {
 }
 
 impl<'a, E: GroupError> TaskBuilder<'a, E> {
-    pub(super) fn new(core: &'a Arc<Core<E>>, name: Cow<'static, str>) -> Self {
-        Self { core, name }
+    pub(super) fn new(
+        core: &'a Arc<Core<E>>,
+        name: Cow<'static, str>,
+        slot: Option<Slot<'a, E>>,
+    ) -> Self {
+        Self { core, name, slot }
     }
 
     /// As [`Group::spawn`].
@@ -173,11 +181,11 @@ impl<'a, E: GroupError> TaskBuilder<'a, E> {
     }
 
     #[track_caller]
-    fn spec(self, slot: SlotRequest) -> Spec {
+    fn spec(self, request: SlotRequest) -> Spec {
         Spec {
             name: Some(Box::new(self.name)),
             location: Location::caller(),
-            slot,
+            slot: self.slot.map_or(request, Slot::into_request),
         }
     }
 }

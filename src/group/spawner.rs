@@ -127,7 +127,7 @@ impl<E: GroupError> Spawner<E> {
     /// Names a task that is then spawned through the builder. After the group has ended, its handle says
     /// [`Cancelled`](crate::TaskError::Cancelled).
     pub fn task(&self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<'_, E> {
-        TaskBuilder::new(&self.core, name.into())
+        TaskBuilder::new(&self.core, name.into(), None)
     }
 }
 
@@ -178,15 +178,14 @@ impl<'a, E: GroupError> Slot<'a, E> {
     ///
     /// Outside a tokio runtime, unless the group was given one.
     #[track_caller]
-    pub fn spawn<F, T>(mut self, future: F) -> Task<T>
+    pub fn spawn<F, T>(self, future: F) -> Task<T>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
-        let spec = self.spec();
-        self.core
-            .spawn(spec, Policy::Dropped, future)
-            .unwrap_or_else(|future| self.core.refuse(future, Location::caller()))
+        let core = self.core;
+        core.spawn(self.into_spec(), Policy::Dropped, future)
+            .unwrap_or_else(|future| core.refuse(future, Location::caller()))
     }
 
     /// Spawns a task that stops itself, as [`Group::spawn_with`](crate::Group::spawn_with), in this room.
@@ -195,16 +194,15 @@ impl<'a, E: GroupError> Slot<'a, E> {
     ///
     /// Outside a tokio runtime, unless the group was given one.
     #[track_caller]
-    pub fn spawn_with<F, Fut, T>(mut self, f: F) -> Task<T>
+    pub fn spawn_with<F, Fut, T>(self, f: F) -> Task<T>
     where
         F: FnOnce(Context) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
-        let spec = self.spec();
-        self.core
-            .spawn_with(spec, f)
-            .unwrap_or_else(|f| self.core.refuse(f, Location::caller()))
+        let core = self.core;
+        core.spawn_with(self.into_spec(), f)
+            .unwrap_or_else(|f| core.refuse(f, Location::caller()))
     }
 
     /// Spawns a blocking task, as [`Group::spawn_blocking`](crate::Group::spawn_blocking), in this room.
@@ -213,24 +211,31 @@ impl<'a, E: GroupError> Slot<'a, E> {
     ///
     /// Outside a tokio runtime, unless the group was given one.
     #[track_caller]
-    pub fn spawn_blocking<F, T>(mut self, f: F) -> Task<T>
+    pub fn spawn_blocking<F, T>(self, f: F) -> Task<T>
     where
         F: FnOnce(Context) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
     {
-        let spec = self.spec();
-        self.core
-            .spawn_blocking(spec, f)
-            .unwrap_or_else(|f| self.core.refuse(f, Location::caller()))
+        let core = self.core;
+        core.spawn_blocking(self.into_spec(), f)
+            .unwrap_or_else(|f| core.refuse(f, Location::caller()))
+    }
+
+    /// Names the task that is to have this room.
+    pub fn task(self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<'a, E> {
+        TaskBuilder::new(self.core, name.into(), Some(self))
     }
 
     #[track_caller]
-    fn spec(&mut self) -> Spec {
+    fn into_spec(self) -> Spec {
         Spec {
-            name: None,
-            location: Location::caller(),
-            slot: SlotRequest::Held(std::mem::replace(&mut self.hold, Hold::Free)),
+            slot: self.into_request(),
+            ..Spec::unnamed()
         }
+    }
+
+    pub(super) fn into_request(mut self) -> SlotRequest {
+        SlotRequest::Held(std::mem::replace(&mut self.hold, Hold::Free))
     }
 }
 

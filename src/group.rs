@@ -25,13 +25,17 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 pub use self::builder::{GroupBuilder, TaskBuilder};
 pub use self::shutdown::{Shutdown, Straggler};
 pub use self::spawner::{Slot, Spawner};
 pub use self::wait::{Wait, WaitOwned};
 
-use self::core::{Core, SlotRequest, Spec};
-use self::life::Policy;
+pub(crate) use self::core::{SlotRequest, Spec};
+pub(crate) use self::life::Policy;
+
+use self::core::Core;
 use crate::context::Context;
 use crate::error::{BoxError, ContextError, GroupError, Reason};
 use crate::task::Task;
@@ -101,6 +105,19 @@ impl<E: GroupError> Group<E> {
     /// Sets up a group with a name, a limit or a runtime.
     pub fn builder() -> GroupBuilder<E> {
         GroupBuilder::new()
+    }
+
+    /// A group that stands for a call at `location`.
+    pub(crate) fn at(
+        location: &'static Location<'static>,
+        parent: &Context,
+        name: Option<Cow<'static, str>>,
+        runtime: Option<Handle>,
+    ) -> Self {
+        Self {
+            core: Core::new(parent, location, name.map(Box::new), runtime),
+            location,
+        }
     }
 
     /// Returns the group's context, which ends with the first failure, with the group's parent, or when the group is

@@ -150,6 +150,7 @@
 //! - *`wait` is an error after `cancel`?* A cooperative task added text to the context's error. Pass it on unchanged.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod context;
 mod error;
 mod group;
@@ -159,6 +160,7 @@ mod sync;
 mod task;
 mod wait_group;
 
+pub use batch::{Batch, batch, batch_stream};
 pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone};
 pub use error::{BoxError, ContextError, GroupError, Reason};
 pub use group::{

@@ -91,11 +91,7 @@ impl<E: GroupError> GroupBuilder<E> {
     /// Builds the group.
     #[track_caller]
     pub fn build(self) -> Group<E> {
-        let name = self.name.map(Box::new);
-        let group = Group {
-            core: Core::new(&self.parent, Location::caller(), name, self.runtime),
-            location: Location::caller(),
-        };
+        let group = Group::at(Location::caller(), &self.parent, self.name, self.runtime);
         if self.limit.is_some() {
             group.set_limit(self.limit);
         }

@@ -124,6 +124,19 @@ impl<E: GroupError> Spawner<E> {
         self.core.spawn_blocking(Spec::unnamed(), f)
     }
 
+    /// Spawns a part of something larger, which `spec` stands for. A refused one is ended as cut short.
+    #[track_caller]
+    pub(crate) fn launch<F, T>(&self, spec: Spec, policy: Policy, future: F) -> Task<T>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let location = spec.location;
+        self.core
+            .spawn(spec, policy, future)
+            .unwrap_or_else(|future| self.core.refuse(future, location))
+    }
+
     /// Names a task that is then spawned through the builder. After the group has ended, its handle says
     /// [`Cancelled`](crate::TaskError::Cancelled).
     pub fn task(&self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<'_, E> {

@@ -95,12 +95,11 @@ impl Setting {
         if let Some(error) = parents.or_else(|| (now >= at).then(|| deadline.error())) {
             return Arc::new(Node::born_ended(error, Some(Arc::new(deadline)), location));
         }
-        let mut armed = None;
         let node = Node::derive_deadline(parent, location, |node| {
             deadline.node = node;
-            armed.insert(Arc::new(deadline)).clone()
+            deadline
         });
-        if let Some(deadline) = armed {
+        if let Some(deadline) = node.own_deadline() {
             deadline.arm(timer, &node);
         }
         node

@@ -133,10 +133,12 @@ impl Node {
     pub(super) fn derive_deadline(
         parent: Option<&Arc<Node>>,
         location: &'static Location<'static>,
-        deadline: impl FnOnce(Weak<Node>) -> Arc<Deadline>,
+        deadline: impl FnOnce(Weak<Node>) -> Deadline,
     ) -> Arc<Node> {
-        let node =
-            Arc::new_cyclic(|node| Self::new(parent, Some(deadline(node.clone())), location));
+        let node = Arc::new_cyclic(|node| {
+            let deadline = Arc::new(deadline(node.clone()));
+            Self::new(parent, Some(deadline), location)
+        });
         node.link();
         node
     }
@@ -317,7 +319,7 @@ impl Node {
         Some(taken)
     }
 
-    fn own_deadline(&self) -> Option<&Arc<Deadline>> {
+    pub(super) fn own_deadline(&self) -> Option<&Arc<Deadline>> {
         self.deadline
             .as_ref()
             .filter(|deadline| deadline.is_of(self))

@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 pub use self::done::{Done, DoneOwned};
 pub use self::hook::OnDone;
+#[cfg(all(feature = "signal", windows))]
+pub(crate) use self::hook::abort_with;
 pub(crate) use self::node::{Node, Waiter};
 
 use self::deadline::Setting;

@@ -139,7 +139,7 @@
 //! | `TryGo`, `SetLimit` | [`try_spawn`](Group::try_spawn); [`set_limit`](Group::set_limit), also while tasks run |
 //! | `sync.WaitGroup`: `Add(1)`, `Done`, `Wait` | [`WaitGroup::token`], the token's drop, [`WaitGroup::wait`] |
 //! | `sync.WaitGroup.Go` | `tokio::spawn` of a future that owns a [`Token`] |
-//! | `signal.NotifyContext(ctx, os.Interrupt)` | `ctx.with_cancel_on(tokio::signal::ctrl_c())` |
+//! | `signal.NotifyContext(ctx, os.Interrupt)` | `ctx.with_signals()?`, which ends with SIGTERM, too, and gives the second signal back; the feature `signal` |
 //!
 //! # Questions
 //!
@@ -156,6 +156,8 @@ mod error;
 mod group;
 mod ordered_slab;
 mod panic;
+#[cfg(feature = "signal")]
+mod signal;
 mod sync;
 mod task;
 mod wait_group;
@@ -166,6 +168,8 @@ pub use error::{BoxError, ContextError, GroupError, Reason};
 pub use group::{
     Group, GroupBuilder, Shutdown, Slot, Spawner, Straggler, TaskBuilder, Wait, WaitOwned,
 };
+#[cfg(feature = "signal")]
+pub use signal::Signals;
 pub use task::{Task, TaskError, TaskId};
 pub use wait_group::{Token, WaitGroup};
 

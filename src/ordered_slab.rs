@@ -1,21 +1,21 @@
-//! `OrderedSlab`: a slab that remembers the order of insertion and gives memory back.
+//! `OrderedSlab`: a slab that remembers the order of insertion and gives memory back. `InlineSlab`: the same, with room
+//! for one value without an allocation.
 //!
-//! The children and waiters of a context, the waiters of a wait group and the live tasks of a group are kept in one.
-//! Its owner guards it with a lock of its own.
+//! The live tasks of a group are kept in the one; the children and waiters of a context, mostly one at most, and the
+//! waiters of a wait group in the other. The owner guards it with a lock of its own.
 //!
-//! The first entry lies in the slab itself, since most contexts have one child and one waiter at most. The others lie in
-//! chunks of [`CHUNK`], so that growing moves nothing under the owner's lock, and a chunk whose last entry goes is freed.
-//! Their key is `chunk * CHUNK + place`.
+//! Entries lie in chunks of [`CHUNK`], so that growing moves nothing under the owner's lock, and a chunk whose last entry
+//! goes is freed. A key is `chunk * CHUNK + place`.
 //!
 //! Invariants:
 //!
-//! 1. `first` is older than everything in `rest`: it is filled only while `rest` is empty.
-//! 2. The occupied entries of `rest` are linked by `prev` and `next`, oldest first, from `head` to `tail`.
-//! 3. The vacant entries of a chunk are linked by `next`, from `Chunk::vacant`.
-//! 4. Exactly the chunks that are not full are linked by `next_with_room`, from `with_room`. Only the first of them is
+//! 1. The occupied entries are linked by `prev` and `next`, oldest first, from `head` to `tail`.
+//! 2. The vacant entries of a chunk are linked by `next`, from `Chunk::vacant`.
+//! 3. Exactly the chunks that are not full are linked by `next_with_room`, from `with_room`. Only the first of them is
 //!    inserted into, so only the first can become full, and a single link is enough.
-//! 5. A chunk with nothing in it has no memory, unless it is the next to be inserted into. `rest` with nothing in it is
-//!    dropped, unless it is a single chunk.
+//! 4. A chunk with nothing in it has no memory, unless it is the next to be inserted into. An empty slab has one chunk at
+//!    most.
+//! 5. `InlineSlab::first` is older than everything in `rest`: it is filled only while `rest` is empty.
 //!
 //! Why not compact? Keys are held by children and futures elsewhere, and telling them would need their locks. The price
 //! is that one survivor of a burst keeps its chunk.
@@ -26,15 +26,10 @@ const CHUNK: usize = 64;
 /// The end of a list.
 const NONE: u32 = u32::MAX;
 
-/// The key of `first`.
+/// The key of `InlineSlab::first`.
 const FIRST: u32 = u32::MAX - 1;
 
 pub(crate) struct OrderedSlab<T> {
-    first: Option<T>,
-    rest: Option<Box<Rest<T>>>,
-}
-
-struct Rest<T> {
     chunks: Vec<Chunk<T>>,
     head: u32,
     tail: u32,
@@ -55,75 +50,12 @@ struct Entry<T> {
     next: u32,
 }
 
+pub(crate) struct InlineSlab<T> {
+    first: Option<T>,
+    rest: Option<Box<OrderedSlab<T>>>,
+}
+
 impl<T> Default for OrderedSlab<T> {
-    fn default() -> Self {
-        Self {
-            first: None,
-            rest: None,
-        }
-    }
-}
-
-impl<T> OrderedSlab<T> {
-    pub(crate) fn len(&self) -> usize {
-        let rest = self.rest.as_ref().map_or(0, |rest| rest.len);
-        usize::from(self.first.is_some()) + rest as usize
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.has_empty_rest()
-    }
-
-    /// Appends a value and returns its key, which stays valid until the value is removed.
-    pub(crate) fn insert(&mut self, value: T) -> u32 {
-        if self.is_empty() {
-            self.first = Some(value);
-            return FIRST;
-        }
-        self.rest.get_or_insert_default().insert(value)
-    }
-
-    /// Takes a value out; `None` if the key is not occupied.
-    pub(crate) fn remove(&mut self, key: u32) -> Option<T> {
-        if key == FIRST {
-            return self.first.take();
-        }
-        let rest = self.rest.as_mut()?;
-        let value = rest.remove(key);
-        if rest.len == 0 && rest.chunks.len() > 1 {
-            self.rest = None;
-        }
-        value
-    }
-
-    pub(crate) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
-        if key == FIRST {
-            return self.first.as_mut();
-        }
-        self.rest.as_mut()?.entry(key)?.value.as_mut()
-    }
-
-    /// Calls `f` with every value, oldest first.
-    pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(&mut T)) {
-        if let Some(first) = &mut self.first {
-            f(first);
-        }
-        let Some(rest) = &mut self.rest else { return };
-        let mut key = rest.head;
-        while let Some(entry) = rest.entry(key) {
-            key = entry.next;
-            if let Some(value) = &mut entry.value {
-                f(value);
-            }
-        }
-    }
-
-    fn has_empty_rest(&self) -> bool {
-        self.rest.as_ref().is_none_or(|rest| rest.len == 0)
-    }
-}
-
-impl<T> Default for Rest<T> {
     fn default() -> Self {
         Self {
             chunks: Vec::new(),
@@ -135,8 +67,17 @@ impl<T> Default for Rest<T> {
     }
 }
 
-impl<T> Rest<T> {
-    fn insert(&mut self, value: T) -> u32 {
+impl<T> OrderedSlab<T> {
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends a value and returns its key, which stays valid until the value is removed.
+    pub(crate) fn insert(&mut self, value: T) -> u32 {
         if self.with_room == NONE {
             self.add_chunk();
         }
@@ -161,7 +102,8 @@ impl<T> Rest<T> {
         key
     }
 
-    fn remove(&mut self, key: u32) -> Option<T> {
+    /// Takes a value out; `None` if the key is not occupied.
+    pub(crate) fn remove(&mut self, key: u32) -> Option<T> {
         let entry = self.entry(key)?;
         let value = entry.value.take()?;
         let (prev, next) = (entry.prev, entry.next);
@@ -178,7 +120,34 @@ impl<T> Rest<T> {
         Some(value)
     }
 
+    pub(crate) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
+        self.entry(key)?.value.as_mut()
+    }
+
+    /// Calls `f` with every value, oldest first.
+    pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(&mut T)) {
+        let mut key = self.head;
+        while let Some(entry) = self.entry(key) {
+            key = entry.next;
+            if let Some(value) = &mut entry.value {
+                f(value);
+            }
+        }
+    }
+
+    /// Takes the oldest value out of a slab that is being consumed.
+    fn next(&mut self) -> Option<T> {
+        let entry = self.entry(self.head)?;
+        let (value, next) = (entry.value.take(), entry.next);
+        self.head = next;
+        value
+    }
+
     fn vacate(&mut self, key: u32) {
+        if self.len == 0 && self.chunks.len() > 1 {
+            *self = Self::default();
+            return;
+        }
         let chunk_index = key as usize / CHUNK;
         let next = self.with_room;
         let chunk = &mut self.chunks[chunk_index];
@@ -287,8 +256,51 @@ impl<T> Chunk<T> {
     }
 }
 
+impl<T> Default for InlineSlab<T> {
+    fn default() -> Self {
+        Self {
+            first: None,
+            rest: None,
+        }
+    }
+}
+
+impl<T> InlineSlab<T> {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.len());
+        usize::from(self.first.is_some()) + rest
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_empty())
+    }
+
+    pub(crate) fn insert(&mut self, value: T) -> u32 {
+        if self.is_empty() {
+            self.first = Some(value);
+            return FIRST;
+        }
+        self.rest.get_or_insert_default().insert(value)
+    }
+
+    pub(crate) fn remove(&mut self, key: u32) -> Option<T> {
+        match key {
+            FIRST => self.first.take(),
+            key => self.rest.as_mut()?.remove(key),
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
+        match key {
+            FIRST => self.first.as_mut(),
+            key => self.rest.as_mut()?.get_mut(key),
+        }
+    }
+}
+
 /// Takes the values out, oldest first.
-impl<T> IntoIterator for OrderedSlab<T> {
+impl<T> IntoIterator for InlineSlab<T> {
     type Item = T;
     type IntoIter = IntoIter<T>;
 
@@ -297,20 +309,16 @@ impl<T> IntoIterator for OrderedSlab<T> {
     }
 }
 
-pub(crate) struct IntoIter<T>(OrderedSlab<T>);
+pub(crate) struct IntoIter<T>(InlineSlab<T>);
 
 impl<T> Iterator for IntoIter<T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        if let Some(first) = self.0.first.take() {
-            return Some(first);
+        match self.0.first.take() {
+            Some(first) => Some(first),
+            None => self.0.rest.as_mut()?.next(),
         }
-        let rest = self.0.rest.as_mut()?;
-        let entry = rest.entry(rest.head)?;
-        let (value, next) = (entry.value.take(), entry.next);
-        rest.head = next;
-        value
     }
 }
 

@@ -20,7 +20,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use crate::ordered_slab::OrderedSlab;
+use crate::ordered_slab::InlineSlab;
 use crate::panic::contain;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
@@ -69,7 +69,7 @@ struct State {
 
 #[derive(Default)]
 struct Waiters {
-    wakers: OrderedSlab<Waker>,
+    wakers: InlineSlab<Waker>,
     round: u64,
 }
 

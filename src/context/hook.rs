@@ -91,7 +91,7 @@ impl fmt::Debug for OnDone {
 }
 
 /// Tells a foreign future's task to stop when the context ends or is dropped; see `Context::with_cancel_on`.
-pub(super) fn abort_with(node: &Arc<Node>, task: tokio::task::AbortHandle) {
+pub(crate) fn abort_with(node: &Arc<Node>, task: tokio::task::AbortHandle) {
     struct AbortOnDrop(tokio::task::AbortHandle);
     impl Drop for AbortOnDrop {
         fn drop(&mut self) {

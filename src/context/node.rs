@@ -33,7 +33,7 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use crate::error::{ContextError, Reason};
-use crate::ordered_slab::OrderedSlab;
+use crate::ordered_slab::InlineSlab;
 use crate::panic::{contain, discard};
 use crate::sync::{AtomicU32, Mutex, OnceLock, Ordering};
 
@@ -72,8 +72,8 @@ struct Listeners {
     waiters: Option<Box<Waiters>>,
 }
 
-type Children = OrderedSlab<Weak<Node>>;
-type Waiters = OrderedSlab<Waiter>;
+type Children = InlineSlab<Weak<Node>>;
+type Waiters = InlineSlab<Waiter>;
 
 /// Who is told of an end.
 pub(crate) enum Waiter {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{CHUNK, OrderedSlab};
+use super::{CHUNK, InlineSlab, OrderedSlab};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -26,7 +26,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 #[derive(Default)]
 struct Pair {
-    slab: OrderedSlab<usize>,
+    slab: InlineSlab<usize>,
     model: Vec<(u32, usize)>,
     next: usize,
 }
@@ -66,8 +66,10 @@ impl Pair {
     fn check(&mut self) {
         assert_eq!(self.slab.len(), self.model.len());
         assert_eq!(self.slab.is_empty(), self.model.is_empty());
-        let mut values = Vec::new();
-        self.slab.for_each_mut(|value| values.push(*value));
+        let mut values: Vec<_> = self.slab.first.into_iter().collect();
+        if let Some(rest) = &mut self.slab.rest {
+            rest.for_each_mut(|value| values.push(*value));
+        }
         assert!(values.iter().eq(self.model.iter().map(|(_, value)| value)));
     }
 }
@@ -86,15 +88,13 @@ proptest! {
 }
 
 fn owned_bytes<T>(slab: &OrderedSlab<T>) -> usize {
-    slab.rest.as_ref().map_or(0, |rest| {
-        let chunks = rest.chunks.capacity() * size_of::<super::Chunk<T>>();
-        let entries: usize = rest
-            .chunks
-            .iter()
-            .map(|chunk| chunk.entries.capacity())
-            .sum();
-        chunks + entries * size_of::<super::Entry<T>>()
-    })
+    let chunks = slab.chunks.capacity() * size_of::<super::Chunk<T>>();
+    let entries: usize = slab
+        .chunks
+        .iter()
+        .map(|chunk| chunk.entries.capacity())
+        .sum();
+    chunks + entries * size_of::<super::Entry<T>>()
 }
 
 #[test]

@@ -1,0 +1,189 @@
+//! `Signals`, `Context::with_signals` and `Context::with_signal`: contexts that a signal of the system ends.
+//!
+//! Owned by whoever holds such a context. What the process does about signals is in `signal/unix.rs` and
+//! `signal/windows.rs`; this is the public face.
+
+#[cfg(unix)]
+#[path = "signal/unix.rs"]
+mod platform;
+#[cfg(windows)]
+#[path = "signal/windows.rs"]
+mod platform;
+
+use std::io;
+use std::panic::Location;
+
+#[cfg(unix)]
+use tokio::signal::unix::SignalKind;
+
+use crate::context::Context;
+use crate::error::{ContextError, Reason};
+
+/// Sets up a context that a signal ends, as [`Context::with_signals`] does, with other signals or other manners.
+///
+/// Requires the feature `signal`.
+///
+/// # Which signal does what
+///
+/// A context takes one signal: the first that arrives while the context exists. It ends the context, unless that has
+/// ended otherwise; then nothing comes of it, for the program is on its way already. Several contexts take one signal
+/// together.
+///
+/// A signal that no context takes is none of ours. It does what it would have done without us:
+///
+/// - where its default action stood, it takes that, which for most is the death of the process: a second Ctrl-C gets rid
+///   of a program that does not stop, even if all threads of its runtime are stuck. So does the first after the last
+///   such context was dropped. A context exists as long as a clone of it, or anything that derives from it.
+/// - where the program had a handler before the first such context, or where the signal was ignored (`nohup`), nothing
+///   is added to that. Linux alone can tell; elsewhere the default action is assumed.
+///
+/// A handler that is installed later, by `tokio::signal` for example, is called for every signal; that it is there cannot
+/// be seen, and the default action is still taken after it. To leave the signal to it for good, install it first, or keep
+/// a context with [`second_kills(false)`](Signals::second_kills) as long as it is needed.
+///
+/// # Comparison to `tokio::signal` and Go's `signal.NotifyContext`
+///
+/// tokio never gives a signal back: after the first `ctrl_c()` it has no default action for the rest of the process. Go
+/// gives it back with `stop()`, which people forget, so that a second Ctrl-C is lost. On unix a thread of its own ends the
+/// context, not a task, so that a loop which looks at its context but never yields sees the signal, too, on any runtime
+/// or none.
+///
+/// # Examples
+///
+/// A service for which each SIGHUP means new settings:
+///
+/// ```no_run
+/// # #[cfg(unix)] mod unix {
+/// use errgroup::{BoxError, Context, Signals};
+/// use tokio::signal::unix::SignalKind;
+///
+/// # struct Settings; fn read_settings() -> Result<Settings, BoxError> { Ok(Settings) }
+/// # async fn serve(ctx: Context, settings: Settings) -> Result<(), BoxError> { Ok(()) }
+/// # async fn run() -> Result<(), BoxError> {
+/// let stop = Context::background().with_signals()?;
+/// let hangup = Signals::of([SignalKind::hangup()]).second_kills(false);
+/// let _keep = hangup.derive(&stop)?; // from here on no SIGHUP kills
+/// while !stop.is_done() {
+///     let ctx = hangup.derive(&stop)?; // first this, then the settings: no change of them is missed
+///     serve(ctx, read_settings()?).await?; // until the next SIGHUP, or for good
+/// }
+/// # Ok(()) }
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "it catches no signal before `derive`"]
+pub struct Signals {
+    #[cfg(unix)]
+    kinds: Vec<SignalKind>,
+    second_kills: bool,
+}
+
+impl Signals {
+    /// Chooses SIGINT and SIGTERM, on Windows Ctrl-C.
+    pub fn new() -> Self {
+        Self {
+            #[cfg(unix)]
+            kinds: vec![SignalKind::interrupt(), SignalKind::terminate()],
+            second_kills: true,
+        }
+    }
+
+    /// Chooses signals. Unix only.
+    #[cfg(unix)]
+    pub fn of(kinds: impl IntoIterator<Item = SignalKind>) -> Self {
+        Self {
+            kinds: kinds.into_iter().collect(),
+            ..Self::new()
+        }
+    }
+
+    /// Sets whether a signal after the one that the context has taken does what it would have done without us. The
+    /// default is `true`.
+    ///
+    /// With `false` such signals come to nothing, for as long as the context exists.
+    pub fn second_kills(mut self, yes: bool) -> Self {
+        self.second_kills = yes;
+        self
+    }
+
+    /// Derives a context that the first of these signals ends, with [`Reason::Signal`] and the signal's name.
+    ///
+    /// The signals are caught from here on: none is lost between this call and the first time that somebody looks. A
+    /// context derived from an ended one takes no signal.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if a signal cannot be caught, such as SIGKILL, or if there is no thread to be had for it.
+    ///
+    /// # Panics
+    ///
+    /// On Windows, outside a tokio runtime. On unix it needs none.
+    #[track_caller]
+    pub fn derive(&self, parent: &Context) -> io::Result<Context> {
+        platform::derive(self, parent, Location::caller())
+    }
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Context {
+    /// Derives a context that the first SIGINT or SIGTERM ends, on Windows Ctrl-C, with [`Reason::Signal`] and a text that
+    /// names the signal.
+    ///
+    /// Requires the feature `signal`. A second signal does what it would have done without us: it kills the process. So
+    /// does the first after the context was dropped with all that derives from it. [`Signals`] says who gets which signal,
+    /// and has other manners to choose.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if a signal cannot be caught.
+    ///
+    /// # Panics
+    ///
+    /// On Windows, outside a tokio runtime. On unix it needs none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use errgroup::{BoxError, Context, Group};
+    ///
+    /// # async fn serve(ctx: Context) -> Result<(), BoxError> { Err("the port is in use".into()) }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let ctx = Context::background().with_signals()?;
+    /// let group: Group = Group::with_context(&ctx);
+    /// drop(group.task("server").spawn_with(serve));
+    ///
+    /// println!("stopping: {}", group.context().done().await); // the signal, or a failure
+    /// let shutdown = group.shutdown(Duration::from_secs(5)).await;
+    /// # assert!(shutdown.result.is_err());
+    /// # Ok(()) }
+    /// ```
+    #[track_caller]
+    pub fn with_signals(&self) -> io::Result<Context> {
+        Signals::new().derive(self)
+    }
+
+    /// Derives a context that the first signal of one kind ends. Unix only.
+    ///
+    /// Requires the feature `signal`. Otherwise as [`with_signals`](Context::with_signals).
+    ///
+    /// # Errors
+    ///
+    /// The system's, if the signal cannot be caught, such as SIGKILL.
+    #[cfg(unix)]
+    #[track_caller]
+    pub fn with_signal(&self, kind: SignalKind) -> io::Result<Context> {
+        Signals::of([kind]).derive(self)
+    }
+}
+
+/// What the contexts that one signal ends are told.
+fn error(name: String) -> ContextError {
+    ContextError::detailed(Reason::Signal, name)
+}

@@ -1,0 +1,247 @@
+//! The process's signals: who takes one, and what becomes of those that nobody takes.
+//!
+//! A process has one disposition a signal, so there is one [`Catcher`], which is never given up. It installs a handler
+//! for a signal when the first context asks for it, and never takes it away again: others may have come to rely on the
+//! chain that signal-hook keeps. Instead it does itself, by signal-hook's emulation, what the default would have done.
+//!
+//! Invariants:
+//!
+//! 1. A signal is caught before the context that asked for it exists. One that arrives in between is taken by nobody,
+//!    as if it had arrived before the call.
+//! 2. A context takes one signal, whichever of its kinds comes first, ended or not; `Watch::has_taken` is set under the
+//!    catcher's lock, in the order in which the signals are read. So of two signals only the first is taken, however
+//!    far the ending of the context has come.
+//! 3. A watch knows its node only weakly: a context that is gone takes nothing and keeps nothing from its default.
+//! 4. The thread that decides runs no foreign code: no waker, callback or destructor. Those run on a thread of their own
+//!    for each signal taken, so that what hangs there cannot keep the next signal from killing.
+//! 5. A signal that was handled or ignored before us (`Origin::Theirs`) is never given its default.
+//!
+//! Lock order: none; no node's lock is taken under the catcher's.
+//!
+//! Why not a task on `tokio::signal`? It would be as deaf as its runtime, which a second Ctrl-C is there to end, and it
+//! dies with its runtime. Tokio's handler cannot be told from the application's, either.
+//!
+//! Why not decide in the handler, with signal-hook's conditional default? Its one flag cannot say "no context of several
+//! has a use for this", and a list cannot be changed under a handler.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::panic::Location;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+
+use signal_hook::consts::FORBIDDEN;
+use signal_hook::iterator::{Handle, Signals as Arrivals};
+use signal_hook::low_level::{emulate_default_handler, signal_name};
+use tokio::signal::unix::SignalKind;
+
+use super::Signals;
+use crate::context::{Context, Node};
+
+/// Numbers from here on are beyond any system's, and beyond what signal-hook's iterator takes.
+const NUMBERS: i32 = 128;
+
+/// Dead watches are looked for when there are more than twice as many as were alive the last time, and this.
+const SLACK: usize = 16;
+
+static CATCHER: Mutex<Option<Catcher>> = Mutex::new(None);
+
+struct Catcher {
+    arrivals: Handle,
+    /// The signals caught so far. An entry is made once, right before the handler is installed.
+    origins: HashMap<i32, Origin>,
+    /// In the order of derivation.
+    watches: Vec<Watch>,
+    tidy_at: usize,
+}
+
+/// Whose a signal was before us.
+#[derive(Clone, Copy, PartialEq)]
+enum Origin {
+    Default,
+    Theirs,
+}
+
+/// A context and the signals it is for.
+struct Watch {
+    node: Weak<Node>,
+    kinds: Vec<SignalKind>,
+    second_kills: bool,
+    /// Never cleared.
+    has_taken: bool,
+}
+
+/// What becomes of a signal.
+#[must_use]
+enum Fate {
+    /// These contexts take it.
+    Taken(Vec<Arc<Node>>),
+    /// A context that lets no second signal through is in its way, or it is for others to handle.
+    Dropped,
+    Default,
+}
+
+pub(super) fn derive(
+    signals: &Signals,
+    parent: &Context,
+    location: &'static Location<'static>,
+) -> io::Result<Context> {
+    with_catcher(|catcher| catcher.catch(&signals.kinds))??;
+    let node = Node::derive(parent.node(), 0, location);
+    if !node.is_done() {
+        let watch = Watch {
+            node: Arc::downgrade(&node),
+            kinds: signals.kinds.clone(),
+            second_kills: signals.second_kills,
+            has_taken: false,
+        };
+        with_catcher(|catcher| catcher.enter(watch))?;
+    }
+    Ok(parent.with_node(node))
+}
+
+fn with_catcher<T>(f: impl FnOnce(&mut Catcher) -> T) -> io::Result<T> {
+    let mut catcher = lock();
+    if catcher.is_none() {
+        // A failure is not kept: the next call tries again.
+        *catcher = Some(Catcher::start()?);
+    }
+    Ok(f(catcher.as_mut().expect("it was just started")))
+}
+
+fn lock() -> MutexGuard<'static, Option<Catcher>> {
+    CATCHER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Catcher {
+    fn start() -> io::Result<Self> {
+        let arrivals = Arrivals::new([0_i32; 0])?;
+        let handle = arrivals.handle();
+        spawn(move || watch(arrivals))?;
+        Ok(Self {
+            arrivals: handle,
+            origins: HashMap::new(),
+            watches: Vec::new(),
+            tidy_at: SLACK,
+        })
+    }
+
+    fn catch(&mut self, kinds: &[SignalKind]) -> io::Result<()> {
+        for kind in kinds {
+            let number = kind.as_raw_value();
+            if !(1..NUMBERS).contains(&number) || FORBIDDEN.contains(&number) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("{} cannot be caught", name(number)),
+                ));
+            }
+            let origin = Origin::of(number);
+            if !self.origins.contains_key(&number) {
+                self.arrivals.add_signal(number)?;
+                self.origins.insert(number, origin);
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, watch: Watch) {
+        if self.watches.len() >= self.tidy_at {
+            self.watches.retain(Watch::is_alive);
+            self.tidy_at = 2 * self.watches.len() + SLACK;
+        }
+        self.watches.push(watch);
+    }
+
+    fn receive(&mut self, number: i32) -> Fate {
+        self.watches.retain(Watch::is_alive);
+        let mut takers = Vec::new();
+        let mut is_kept = false;
+        for watch in &mut self.watches {
+            if watch.kinds.iter().any(|kind| kind.as_raw_value() == number) {
+                is_kept |= !watch.second_kills;
+                takers.extend(watch.take());
+            }
+        }
+        match self.origins.get(&number) {
+            _ if !takers.is_empty() => Fate::Taken(takers),
+            Some(Origin::Default) if !is_kept => Fate::Default,
+            _ => Fate::Dropped,
+        }
+    }
+}
+
+impl Watch {
+    fn is_alive(&self) -> bool {
+        self.node.strong_count() > 0
+    }
+
+    /// The node, if it exists and this is its first signal.
+    fn take(&mut self) -> Option<Arc<Node>> {
+        if self.has_taken {
+            return None;
+        }
+        self.has_taken = true;
+        self.node.upgrade()
+    }
+}
+
+impl Origin {
+    /// Asks the system whose a signal is; there is no portable way to without `unsafe`.
+    fn of(number: i32) -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let has = |mask: &str| {
+            let mask = status.lines().find_map(|line| line.strip_prefix(mask));
+            let mask = mask.and_then(|mask| u128::from_str_radix(mask.trim(), 16).ok());
+            mask.is_some_and(|mask| mask >> (number - 1) & 1 == 1)
+        };
+        if has("SigCgt:") || has("SigIgn:") {
+            Origin::Theirs
+        } else {
+            Origin::Default
+        }
+    }
+}
+
+/// The thread that decides.
+fn watch(mut arrivals: Arrivals) {
+    for number in arrivals.forever() {
+        let Some(fate) = lock().as_mut().map(|catcher| catcher.receive(number)) else {
+            continue;
+        };
+        match fate {
+            Fate::Taken(nodes) => end(nodes, number),
+            // It fails for realtime signals alone, which have no entry in signal-hook's table.
+            Fate::Default => drop(emulate_default_handler(number)),
+            Fate::Dropped => {}
+        }
+    }
+}
+
+/// Ends the contexts, on a thread of its own (invariant 4).
+fn end(nodes: Vec<Arc<Node>>, number: i32) {
+    let error = super::error(name(number));
+    let nodes = Arc::new(Mutex::new(nodes));
+    let end = {
+        let nodes = nodes.clone();
+        move || {
+            let nodes = std::mem::take(&mut *nodes.lock().unwrap_or_else(PoisonError::into_inner));
+            for node in nodes {
+                node.end(|| error.clone());
+            }
+        }
+    };
+    if spawn(end.clone()).is_err() {
+        // Late is better than never.
+        end();
+    }
+}
+
+fn spawn(f: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = thread::Builder::new().name("errgroup-signal".to_owned());
+    thread.spawn(f).map(drop)
+}
+
+fn name(number: i32) -> String {
+    signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned)
+}

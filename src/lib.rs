@@ -115,6 +115,9 @@
 //! assert!(kept.context().is_done() && !lost.context().is_done());
 //! ```
 //!
+//! The [`guide`] has more: which tool to pick, and the traps, each with its repair. The programs in `examples/` are worked
+//! answers that can be copied.
+//!
 //! # Comparison
 //!
 //! tokio's `JoinSet` hands out every result and leaves it to you to stop the rest. tokio-util's `TaskTracker` counts
@@ -172,6 +175,10 @@ pub use group::{
 pub use signal::Signals;
 pub use task::{Task, TaskError, TaskId};
 pub use wait_group::{Token, WaitGroup};
+
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
 
 /// Runs the examples of the README as tests.
 #[cfg(doctest)]

@@ -104,9 +104,24 @@ impl<T> OrderedSlab<T> {
 
     /// Takes a value out; `None` if the key is not occupied.
     pub(crate) fn remove(&mut self, key: u32) -> Option<T> {
+        let value = self.entry(key)?.value.take()?;
+        self.unlink(key);
+        Some(value)
+    }
+
+    /// Takes a part out of a value, whose rest is dropped where it lies.
+    pub(crate) fn remove_with<R>(&mut self, key: u32, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         let entry = self.entry(key)?;
-        let value = entry.value.take()?;
-        let (prev, next) = (entry.prev, entry.next);
+        let part = f(entry.value.as_mut()?);
+        entry.value = None;
+        self.unlink(key);
+        Some(part)
+    }
+
+    fn unlink(&mut self, key: u32) {
+        let Some(&mut Entry { prev, next, .. }) = self.entry(key) else {
+            return;
+        };
         match self.entry(prev) {
             None => self.head = next,
             Some(prev) => prev.next = next,
@@ -117,7 +132,6 @@ impl<T> OrderedSlab<T> {
         }
         self.len -= 1;
         self.vacate(key);
-        Some(value)
     }
 
     pub(crate) fn get_mut(&mut self, key: u32) -> Option<&mut T> {

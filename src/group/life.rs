@@ -158,20 +158,22 @@ impl<E: GroupError> Life<E> {
         result: Result<Result<T, E>, Payload>,
         dropped: Result<(), Payload>,
     ) -> Result<T, TaskError> {
-        let result = match dropped {
-            Ok(()) => result,
-            Err(payload) => {
-                discard(result);
-                Err(payload)
+        match (result, dropped) {
+            (Ok(Ok(value)), Ok(())) => {
+                self.release();
+                Ok(value)
             }
-        };
-        let settled = match result {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.failed(error)),
-            Err(payload) => return Err(self.panicked(payload)),
-        };
-        self.release();
-        settled
+            (Ok(Err(error)), Ok(())) => {
+                let failed = self.failed(error);
+                self.release();
+                Err(failed)
+            }
+            (Err(payload), Ok(())) => Err(self.panicked(payload)),
+            (result, Err(payload)) => {
+                discard(result);
+                Err(self.panicked(payload))
+            }
+        }
     }
 
     /// Records that the task was stopped, and releases it.
@@ -228,8 +230,8 @@ impl<E: GroupError> Life<E> {
     fn release(&mut self) {
         self.phase = Phase::Over;
         let removed = self.core.registry.remove(self.key());
-        if let Some(hold) = removed.hold() {
-            self.core.slots.release(hold);
+        if removed.hold != Hold::Free {
+            self.core.slots.release(removed.hold);
         }
         // Only now may `wait` go on.
         drop(removed);

@@ -23,6 +23,7 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::panic::Location;
 use std::task::Waker;
+use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
@@ -100,7 +101,9 @@ pub(crate) struct Entry {
     pub(crate) id: TaskId,
     pub(crate) name: Option<Name>,
     pub(crate) location: &'static Location<'static>,
-    pub(crate) started: Instant,
+    /// Since when it is known to be there. A task that ends in its first poll needs no clock read; so for an async one it
+    /// is when the task first waits, or else when the list is first read.
+    since: Option<Instant>,
     /// Left by the task when it first has to wait.
     waker: Option<Waker>,
     /// What the task gives back at its end.
@@ -119,18 +122,13 @@ pub(crate) struct Registered {
     pub(crate) is_limited: bool,
 }
 
-/// A task that was removed. Its drop may wake whoever waits for the group.
+/// What is left of a task that was removed. Its drop may wake whoever waits for the group.
 pub(crate) struct Removed {
-    entry: Option<Entry>,
-    _tokens: Option<Tokens>,
-}
-
-impl Removed {
     /// What is to be given back to the slots.
-    pub(crate) fn hold(&self) -> Option<Hold> {
-        let hold = self.entry.as_ref()?.hold;
-        (hold != Hold::Free).then_some(hold)
-    }
+    pub(crate) hold: Hold,
+    _name: Option<Name>,
+    _waker: Option<Waker>,
+    tokens: Option<Tokens>,
 }
 
 impl Registry {
@@ -167,7 +165,10 @@ impl Registry {
             Kind::Async => self.pick(),
             Kind::Blocking => BLOCKING,
         };
-        let started = Instant::now();
+        let since = match kind {
+            Kind::Async => None,
+            Kind::Blocking => Some(Instant::now()),
+        };
         let mut tasks = self.shard(shard).0.lock();
         if tasks.stage != Stage::Open {
             return Err(name);
@@ -180,7 +181,7 @@ impl Registry {
             id,
             name,
             location,
-            started,
+            since,
             waker: None,
             hold: Hold::Free,
         });
@@ -193,25 +194,30 @@ impl Registry {
 
     pub(crate) fn remove(&self, key: Key) -> Removed {
         let mut tasks = self.shard(key.shard).0.lock();
-        let entry = tasks.live.remove(key.entry);
-        let tokens = if tasks.live.is_empty() {
-            tasks.tokens.take()
-        } else {
-            None
-        };
-        Removed {
-            entry,
-            _tokens: tokens,
+        let removed = tasks.live.remove_with(key.entry, |entry| Removed {
+            hold: entry.hold,
+            _name: entry.name.take(),
+            _waker: entry.waker.take(),
+            tokens: None,
+        });
+        let mut removed = removed.expect("errgroup: a task is removed once");
+        if tasks.live.is_empty() {
+            removed.tokens = tasks.tokens.take();
         }
+        removed
     }
 
     /// Leaves a task's waker, to be woken when the stage rises (invariant 3).
     pub(crate) fn leave_waker(&self, key: Key, waker: &Waker) -> Stage {
         let waker = waker.clone();
+        let now = Instant::now();
         let mut tasks = self.shard(key.shard).0.lock();
         let stage = tasks.stage;
         let replaced = match tasks.live.get_mut(key.entry) {
-            Some(entry) => entry.waker.replace(waker),
+            Some(entry) => {
+                entry.since.get_or_insert(now);
+                entry.waker.replace(waker)
+            }
             None => Some(waker),
         };
         drop(tasks);
@@ -265,17 +271,19 @@ impl Registry {
             .sum()
     }
 
-    /// Calls `f` with every live task, under the lock of its shard: `f` is not to call foreign code.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(Kind, &Entry)) {
+    /// Calls `f` with every live task and its age, under the lock of its shard: `f` is not to call foreign code.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(Kind, &Entry, Duration)) {
+        let now = Instant::now();
+        let mut visit = |kind, shard: &Shard| {
+            shard.0.lock().live.for_each_mut(|entry| {
+                let since = *entry.since.get_or_insert(now);
+                f(kind, entry, now.saturating_duration_since(since));
+            });
+        };
         for shard in &self.shards {
-            shard
-                .0
-                .lock()
-                .live
-                .for_each_mut(|entry| f(Kind::Async, entry));
+            visit(Kind::Async, shard);
         }
-        let mut tasks = self.blocking.0.lock();
-        tasks.live.for_each_mut(|entry| f(Kind::Blocking, entry));
+        visit(Kind::Blocking, &self.blocking);
     }
 
     /// Calls `f` with one live task, as `for_each`.

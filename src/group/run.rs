@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::life::{Life, Order};
 use crate::context::Context;
 use crate::error::GroupError;
-use crate::panic::{catch, poll_catching};
+use crate::panic::{catch, catch_drop, poll_catching};
 use crate::task::TaskError;
 
 pin_project! {
@@ -40,7 +40,7 @@ pin_project! {
             // Dropped by tokio, before its end: aborted through its handle, or gone with its runtime.
             let mut this = this.project();
             if this.future.is_some() {
-                if let Err(payload) = catch(|| this.future.set(None)) {
+                if let Err(payload) = catch_drop(this.future.as_mut()) {
                     this.life.panicked(payload);
                 }
             }
@@ -72,14 +72,14 @@ where
                 false => this.life.order(),
             };
             if this.life.is_stopped_by(order) {
-                let dropped = catch(|| this.future.set(None));
+                let dropped = catch_drop(this.future.as_mut());
                 return Poll::Ready(Err(this.life.stop(order, dropped)));
             }
             this.life.start();
             let future = this.future.as_mut().as_pin_mut();
             let future = future.expect("errgroup: a task is not polled after its end");
             if let Poll::Ready(result) = poll_catching(future, cx) {
-                let dropped = catch(|| this.future.set(None));
+                let dropped = catch_drop(this.future.as_mut());
                 return Poll::Ready(this.life.settle(result, dropped));
             }
             if this.life.may_wait(cx) {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::Group;
 use super::registry::{Kind, Registry};
@@ -35,7 +35,8 @@ pub struct Straggler {
     pub name: Option<Cow<'static, str>>,
     /// Where it was spawned.
     pub location: &'static Location<'static>,
-    /// How long it had been there when the grace was over.
+    /// How long it had been there when the grace was over: since it first waited, or, if it never came to an await, since
+    /// the shutdown began.
     pub age: Duration,
     /// Whether it has been aborted. `false` for a blocking task, which nobody can abort, and for one that did not yield
     /// to be aborted: these may still be running.
@@ -53,6 +54,8 @@ pub(super) async fn shutdown<E: GroupError>(
     let core = &group.core;
     core.end(|| ContextError::at(Reason::Shutdown, location, None));
     let registry = &core.registry;
+    // Tasks that have never waited are as old as this at least.
+    registry.for_each(|_, _, _| {});
     let mut stragglers = Vec::new();
     if !ended_within(registry.everyone(), grace).await {
         stragglers = survey(registry);
@@ -76,14 +79,13 @@ async fn ended_within(tasks: &WaitGroup, limit: Duration) -> bool {
 
 /// Lists the live tasks. Whether they are aborted is left at whether they can be.
 fn survey(registry: &Registry) -> Vec<Straggler> {
-    let now = Instant::now();
     let mut stragglers = Vec::new();
-    registry.for_each(|kind, entry| {
+    registry.for_each(|kind, entry, age| {
         stragglers.push(Straggler {
             id: entry.id,
             name: entry.name.as_deref().cloned(),
             location: entry.location,
-            age: now.saturating_duration_since(entry.started),
+            age,
             was_aborted: kind == Kind::Async,
         });
     });
@@ -93,7 +95,7 @@ fn survey(registry: &Registry) -> Vec<Straggler> {
 
 fn alive(registry: &Registry) -> HashSet<TaskId> {
     let mut alive = HashSet::new();
-    registry.for_each(|_, entry| {
+    registry.for_each(|_, entry, _| {
         alive.insert(entry.id);
     });
     alive

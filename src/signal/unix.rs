@@ -245,3 +245,21 @@ fn spawn(f: impl FnOnce() + Send + 'static) -> io::Result<()> {
 fn name(number: i32) -> String {
     signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned)
 }
+
+// A loom model has no statics.
+#[cfg(all(test, not(errgroup_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_dropped_then_forgotten() {
+        // For no signal at all, so that this process keeps its own.
+        let signals = Signals::of([]);
+        let kept = signals.derive(&Context::background()).expect("a thread");
+        for _ in 0..10_000 {
+            drop(signals.derive(&kept).expect("a watch"));
+        }
+        let watches = lock().as_ref().map_or(0, |catcher| catcher.watches.len());
+        assert!((1..=2 * (SLACK + 1)).contains(&watches), "{watches}");
+    }
+}

@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 features=$(cargo metadata --no-deps --format-version 1 | python3 -c '
 import json, sys
 
-(package,) = json.load(sys.stdin)["packages"]
+packages = {package["name"]: package for package in json.load(sys.stdin)["packages"]}
+package = packages["errgroup"]
 print("\n".join(sorted(package["features"])))
 ')
 

@@ -7,6 +7,8 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::panic::discard;
+
 /// Any error that can be sent between threads.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 
@@ -43,6 +45,13 @@ struct End {
     task: Option<FailedTask>,
     timeout: Option<Duration>,
     detail: Option<Cow<'static, str>>,
+}
+
+impl Drop for End {
+    /// The last to know a foreign cause may be anybody: a context's owner, or the thread that ends its parent.
+    fn drop(&mut self) {
+        discard(self.cause.take());
+    }
 }
 
 /// The task that failed or panicked.
@@ -118,10 +127,9 @@ impl ContextError {
         location: &'static Location<'static>,
         cause: Option<BoxError>,
     ) -> Self {
-        Self(Arc::new(End {
-            cause,
-            ..End::new(reason, Some(location))
-        }))
+        let mut end = End::new(reason, Some(location));
+        end.cause = cause;
+        Self(Arc::new(end))
     }
 
     pub(crate) fn deadline(
@@ -129,11 +137,10 @@ impl ContextError {
         location: &'static Location<'static>,
         cause: Option<BoxError>,
     ) -> Self {
-        Self(Arc::new(End {
-            cause,
-            timeout,
-            ..End::new(Reason::DeadlineExceeded, Some(location))
-        }))
+        let mut end = End::new(Reason::DeadlineExceeded, Some(location));
+        end.cause = cause;
+        end.timeout = timeout;
+        Self(Arc::new(end))
     }
 
     pub(crate) fn of_task(
@@ -143,23 +150,20 @@ impl ContextError {
         id: impl fmt::Display,
         text: String,
     ) -> Self {
-        let task = FailedTask {
+        let mut end = End::new(reason, Some(location));
+        end.task = Some(FailedTask {
             label: name.map_or_else(|| id.to_string(), str::to_owned),
             is_named: name.is_some(),
             text,
-        };
-        Self(Arc::new(End {
-            task: Some(task),
-            ..End::new(reason, Some(location))
-        }))
+        });
+        Self(Arc::new(end))
     }
 
     /// An end that nobody in the program asked for, told in words.
     pub(crate) fn detailed(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self(Arc::new(End {
-            detail: Some(detail.into()),
-            ..End::new(reason, None)
-        }))
+        let mut end = End::new(reason, None);
+        end.detail = Some(detail.into());
+        Self(Arc::new(end))
     }
 
     /// Returns the kind of event that ended the context.

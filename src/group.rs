@@ -52,6 +52,9 @@ use crate::task::Task;
 ///
 /// [`spawn_blocking(|ctx| …)`](Group::spawn_blocking) is of the second kind, on a thread that nobody can stop.
 ///
+/// What a task owns is dropped at its end, before its error is recorded. A sibling that sees that first, a channel that
+/// closes say, may be the first to fail.
+///
 /// The tasks run on one runtime: the one given to the [builder](Group::builder), else the one that is current at the
 /// first spawn.
 ///

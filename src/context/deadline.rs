@@ -164,6 +164,11 @@ impl Deadline {
         self.node.upgrade()
     }
 
+    /// Whether the node that set it is gone, or just being dropped: a node below keeps the one that set it.
+    pub(super) fn has_lost_owner(&self) -> bool {
+        self.node.strong_count() == 0
+    }
+
     pub(super) fn is_of(&self, node: &Node) -> bool {
         std::ptr::eq(self.node.as_ptr(), node)
     }

@@ -11,7 +11,7 @@
 //! 3. After the end nothing registers again, so a key never comes to mean something else.
 //! 4. `deadline` is the earliest of the node's own and its ancestors', fixed at derivation and shared with the node
 //!    that set it: had an ancestor's been earlier, no node would have been made.
-//! 5. A node whose own deadline has passed when an end reaches it ends by its deadline, although the timer has not run.
+//! 5. A node whose deadline has passed when an end reaches it ends by its deadline, although the timer has not run.
 //!
 //! Lock order: none. No thread holds two of these locks, and none is held while wakers, callbacks, destructors or
 //! tokio's timer run.
@@ -325,9 +325,13 @@ impl Node {
             .filter(|deadline| deadline.is_of(self))
     }
 
-    /// The error with which an end from above reaches this node: its own deadline's, if that has passed (invariant 5).
+    /// The error with which an end from above reaches this node instead: its deadline's, if that has passed
+    /// (invariant 5). A deadline that it has from the parent which ends has ended that one already.
     fn own_error(&self) -> Option<ContextError> {
-        let deadline = self.own_deadline()?;
+        let deadline = match self.merged {
+            None => self.own_deadline()?,
+            Some(_) => self.deadline.as_ref()?,
+        };
         (Instant::now() >= deadline.at()).then(|| deadline.error())
     }
 
@@ -476,11 +480,12 @@ impl Node {
         {
             self.unlink();
         }
-        if let Some(deadline) = self.own_deadline() {
-            // The timer holds another reference, in its waker.
-            deadline.disarm();
+        if let Some(deadline) = self.deadline.take() {
+            // The timer holds another reference, in its waker. Not `own_deadline`: the node may have moved.
+            if deadline.has_lost_owner() {
+                deadline.disarm();
+            }
         }
-        discard(self.deadline.take());
         owners.extend(self.merged.take().map(|link| link.other));
         if let Some(waiters) = self.listeners.get_mut().waiters.take() {
             waiters.into_iter().for_each(discard);

@@ -173,15 +173,14 @@ impl<E: GroupError> Core<E> {
         kind: Kind,
         policy: Policy,
     ) -> Option<Admitted<E>> {
-        let registered = match self.registry.insert(kind, spec.name, spec.location) {
-            Ok(registered) => registered,
-            Err(name) => {
-                drop(name);
-                if let SlotRequest::Held(hold) = spec.slot {
-                    self.slots.release(hold);
-                }
-                return None;
+        // The context first: callbacks on ancestors run before the one that raises the stage.
+        let is_open = !self.context.is_done();
+        let registered = is_open.then(|| self.registry.insert(kind, spec.name, spec.location));
+        let Some(registered) = registered.flatten() else {
+            if let SlotRequest::Held(hold) = spec.slot {
+                self.slots.release(hold);
             }
+            return None;
         };
         let Registered { key, id, .. } = registered;
         let mut phase = Phase::Admitted;

@@ -5,7 +5,7 @@
 //!
 //! The release is in this order: record, end the context, give back the slot, leave the registry, let `wait` go on.
 
-use std::panic::Location;
+use std::panic::{Location, resume_unwind};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
@@ -195,6 +195,16 @@ impl<E: GroupError> Life<E> {
         self.described(|core, name, id, location| core.panicked(payload, name, id, location));
         self.release();
         TaskError::Panicked
+    }
+
+    /// As `panicked`, where tokio drops the task: it says so in the handle if the drop panics.
+    pub(crate) fn panicked_in_drop(&mut self, payload: Payload) {
+        self.panicked(payload);
+        if !std::thread::panicking() {
+            resume_unwind(Box::new(
+                "errgroup: a task's destructor panicked, and its group has the payload",
+            ));
+        }
     }
 
     fn failed(&self, error: E) -> TaskError {

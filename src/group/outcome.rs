@@ -121,6 +121,13 @@ impl<E> Outcome<E> {
     }
 }
 
+impl<E> Drop for Outcome<E> {
+    /// The last to know an error that nobody asked for may be a task of the group.
+    fn drop(&mut self) {
+        discard(self.0.get_mut().failure.take());
+    }
+}
+
 impl<E> Failure<E> {
     /// Resumes a panic.
     pub(crate) fn into_result(self) -> Result<(), E> {

@@ -154,13 +154,13 @@ impl Registry {
         }
     }
 
-    /// Adds a task; hands its name back if the group has ended.
+    /// Adds a task; `None` if the group has ended.
     pub(crate) fn insert(
         &self,
         kind: Kind,
         name: Option<Name>,
         location: &'static Location<'static>,
-    ) -> Result<Registered, Option<Name>> {
+    ) -> Option<Registered> {
         let shard = match kind {
             Kind::Async => self.pick(),
             Kind::Blocking => BLOCKING,
@@ -171,7 +171,9 @@ impl Registry {
         };
         let mut tasks = self.shard(shard).0.lock();
         if tasks.stage != Stage::Open {
-            return Err(name);
+            drop(tasks);
+            drop(name);
+            return None;
         }
         let id = tasks.next_id();
         if tasks.live.is_empty() {
@@ -185,7 +187,7 @@ impl Registry {
             waker: None,
             hold: Hold::Free,
         });
-        Ok(Registered {
+        Some(Registered {
             key: Key { shard, entry },
             id,
             is_limited: tasks.is_limited,

@@ -41,7 +41,7 @@ pin_project! {
             let mut this = this.project();
             if this.future.is_some() {
                 if let Err(payload) = catch_drop(this.future.as_mut()) {
-                    this.life.panicked(payload);
+                    this.life.panicked_in_drop(payload);
                 }
             }
         }
@@ -89,10 +89,21 @@ where
     }
 }
 
-/// A closure and its place in the group; dropped in this order.
+/// A closure and its place in the group.
 struct Job<F, E: GroupError> {
-    f: F,
+    /// `None` once it has been taken to be run.
+    f: Option<F>,
     life: Life<E>,
+}
+
+impl<F, E: GroupError> Drop for Job<F, E> {
+    fn drop(&mut self) {
+        // Dropped by tokio, before it ran. The closure goes before `life` lets `wait` go on.
+        let f = self.f.take();
+        if let Err(payload) = catch(|| drop(f)) {
+            self.life.panicked_in_drop(payload);
+        }
+    }
 }
 
 /// Starts a blocking task, or a task that waits for its slot first: a queued one must not occupy a thread.
@@ -107,7 +118,7 @@ where
     E: GroupError,
 {
     let is_queued = life.is_queued();
-    let job = Job { f, life };
+    let job = Job { f: Some(f), life };
     if !is_queued {
         return runtime.spawn_blocking(|| job.run());
     }
@@ -128,24 +139,24 @@ where
 }
 
 impl<F, E: GroupError> Job<F, E> {
-    fn run<T>(self) -> Result<T, TaskError>
+    fn run<T>(mut self) -> Result<T, TaskError>
     where
         F: FnOnce(Context) -> Result<T, E>,
     {
         if self.life.order() != Order::Go {
             return self.skip();
         }
-        let Self { f, mut life } = self;
-        let ctx = life.context().clone();
+        let ctx = self.life.context().clone();
+        let f = self.f.take().expect("errgroup: a job runs once");
         // The call consumes the closure: what it captured is dropped with it, panic or not.
         let result = catch(|| f(ctx));
-        life.settle(result, Ok(()))
+        self.life.settle(result, Ok(()))
     }
 
-    fn skip<T>(self) -> Result<T, TaskError> {
-        let Self { f, mut life } = self;
+    fn skip<T>(mut self) -> Result<T, TaskError> {
+        let f = self.f.take();
         let dropped = catch(|| drop(f));
-        Err(life.stop(Order::Stop, dropped))
+        Err(self.life.stop(Order::Stop, dropped))
     }
 }
 

@@ -137,6 +137,16 @@ impl<E: GroupError> Spawner<E> {
             .unwrap_or_else(|future| self.core.refuse(future, location))
     }
 
+    /// Returns how many tasks of the group have not ended, queued ones included.
+    pub fn len(&self) -> usize {
+        self.core.registry.len()
+    }
+
+    /// Returns `true` if every task of the group has ended.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Names a task that is then spawned through the builder. After the group has ended, its handle says
     /// [`Cancelled`](crate::TaskError::Cancelled).
     pub fn task(&self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<'_, E> {

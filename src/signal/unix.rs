@@ -14,7 +14,10 @@
 //! 3. A watch knows its node only weakly: a context that is gone takes nothing and keeps nothing from its default.
 //! 4. The thread that decides runs no foreign code: no waker, callback or destructor. Those run on a thread of their own
 //!    for each signal taken, so that what hangs there cannot keep the next signal from killing.
-//! 5. A signal that was handled or ignored before us (`Origin::Theirs`) is never given its default.
+//! 5. While a context is being ended here, that thread's share in its node is no sign that the context still exists.
+//!    `is_held` and the share change together under the lock. Otherwise a program that is told of the end, and drops the
+//!    context at once, would for a moment still keep the signal from its default.
+//! 6. A signal that was handled or ignored before us (`Origin::Theirs`) is never given its default.
 //!
 //! Lock order: none; no node's lock is taken under the catcher's.
 //!
@@ -28,6 +31,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::panic::Location;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
@@ -38,6 +42,7 @@ use tokio::signal::unix::SignalKind;
 
 use super::Signals;
 use crate::context::{Context, Node};
+use crate::error::ContextError;
 
 /// Numbers from here on are beyond any system's, and beyond what signal-hook's iterator takes.
 const NUMBERS: i32 = 128;
@@ -49,7 +54,7 @@ static CATCHER: Mutex<Option<Catcher>> = Mutex::new(None);
 
 struct Catcher {
     arrivals: Handle,
-    /// The signals caught so far. An entry is made once, right before the handler is installed.
+    /// The signals caught so far. An entry is made once, and asks for the origin before the handler is installed.
     origins: HashMap<i32, Origin>,
     /// In the order of derivation.
     watches: Vec<Watch>,
@@ -70,13 +75,21 @@ struct Watch {
     second_kills: bool,
     /// Never cleared.
     has_taken: bool,
+    /// Whether a `Taker` has a share in the node. Read and changed under the catcher's lock, hence relaxed.
+    is_held: Arc<AtomicBool>,
+}
+
+/// A context that takes a signal, on its way to being ended.
+struct Taker {
+    node: Arc<Node>,
+    is_held: Arc<AtomicBool>,
 }
 
 /// What becomes of a signal.
 #[must_use]
 enum Fate {
     /// These contexts take it.
-    Taken(Vec<Arc<Node>>),
+    Taken(Vec<Taker>),
     /// A context that lets no second signal through is in its way, or it is for others to handle.
     Dropped,
     Default,
@@ -95,6 +108,7 @@ pub(super) fn derive(
             kinds: signals.kinds.clone(),
             second_kills: signals.second_kills,
             has_taken: false,
+            is_held: Arc::default(),
         };
         with_catcher(|catcher| catcher.enter(watch))?;
     }
@@ -136,8 +150,8 @@ impl Catcher {
                     format!("{} cannot be caught", name(number)),
                 ));
             }
-            let origin = Origin::of(number);
             if !self.origins.contains_key(&number) {
+                let origin = Origin::of(number);
                 self.arrivals.add_signal(number)?;
                 self.origins.insert(number, origin);
             }
@@ -172,17 +186,36 @@ impl Catcher {
 }
 
 impl Watch {
+    /// Whether the context exists (invariant 5).
     fn is_alive(&self) -> bool {
-        self.node.strong_count() > 0
+        let ours = usize::from(self.is_held.load(Ordering::Relaxed));
+        self.node.strong_count() > ours
     }
 
-    /// The node, if it exists and this is its first signal.
-    fn take(&mut self) -> Option<Arc<Node>> {
+    /// The context, if it exists and this is its first signal.
+    fn take(&mut self) -> Option<Taker> {
         if self.has_taken {
             return None;
         }
         self.has_taken = true;
-        self.node.upgrade()
+        let node = self.node.upgrade()?;
+        self.is_held.store(true, Ordering::Relaxed);
+        Some(Taker {
+            node,
+            is_held: self.is_held.clone(),
+        })
+    }
+}
+
+impl Taker {
+    fn end(self, error: &ContextError) {
+        self.node.end(|| error.clone());
+        let catcher = lock();
+        self.is_held.store(false, Ordering::Relaxed);
+        let last = Arc::into_inner(self.node);
+        drop(catcher);
+        // Its destructor may run foreign code.
+        drop(last);
     }
 }
 
@@ -210,7 +243,7 @@ fn watch(mut arrivals: Arrivals) {
             continue;
         };
         match fate {
-            Fate::Taken(nodes) => end(nodes, number),
+            Fate::Taken(takers) => end(takers, number),
             // It fails for realtime signals alone, which have no entry in signal-hook's table.
             Fate::Default => drop(emulate_default_handler(number)),
             Fate::Dropped => {}
@@ -219,16 +252,13 @@ fn watch(mut arrivals: Arrivals) {
 }
 
 /// Ends the contexts, on a thread of its own (invariant 4).
-fn end(nodes: Vec<Arc<Node>>, number: i32) {
+fn end(takers: Vec<Taker>, number: i32) {
     let error = super::error(name(number));
-    let nodes = Arc::new(Mutex::new(nodes));
-    let end = {
-        let nodes = nodes.clone();
-        move || {
-            let nodes = std::mem::take(&mut *nodes.lock().unwrap_or_else(PoisonError::into_inner));
-            for node in nodes {
-                node.end(|| error.clone());
-            }
+    let takers = Arc::new(Mutex::new(takers));
+    let end = move || {
+        let takers = std::mem::take(&mut *takers.lock().unwrap_or_else(PoisonError::into_inner));
+        for taker in takers {
+            taker.end(&error);
         }
     };
     if spawn(end.clone()).is_err() {

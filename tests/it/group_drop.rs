@@ -151,7 +151,10 @@ fn g6_dropped_outside_a_runtime_then_the_tasks_are_aborted() {
     let task = group.spawn_with(ignore);
     drop(group);
     let error = futures::executor::block_on(task).unwrap_err();
-    assert!(matches!(error, TaskError::Aborted | TaskError::Cancelled(_)));
+    assert!(matches!(
+        error,
+        TaskError::Aborted | TaskError::Cancelled(_)
+    ));
     let _ = Group::<BoxError>::new();
 }
 
@@ -163,7 +166,10 @@ async fn g6_dropped_then_the_parent_lives_on() {
     for _ in 0..100 {
         let group: Group = Group::with_context(&parent);
         let ran = ran.clone();
-        group.context().on_done(move |_| ran.store(true, Ordering::SeqCst)).detach();
+        group
+            .context()
+            .on_done(move |_| ran.store(true, Ordering::SeqCst))
+            .detach();
         drop(group);
     }
     assert!(ran.load(Ordering::SeqCst));

@@ -88,7 +88,7 @@ on_both_runtimes! {
         #[derive(PartialEq)]
         struct Custom(u32);
         let mut group: Group = Group::new();
-        drop(group.spawn(async { (|| -> Unit { resume_unwind(Box::new(Custom(7))) })() }));
+        drop(group.spawn(async { panics_with(Custom(7)) }));
         assert!(payload_of(group.wait()).await.downcast_ref() == Some(&Custom(7)));
         assert!(group.context().err().unwrap().to_string().contains("no text"));
 
@@ -260,6 +260,7 @@ on_both_runtimes! {
 }
 
 /// A queued blocking task is waiting in an async one.
+// FAILS AS OF NOW: remove this line with the fix.
 #[test]
 fn g5_queued_blocking_task_aborted_then_a_panic_in_the_destructor_is_the_tasks() {
     on_current_thread(async {
@@ -274,6 +275,7 @@ fn g5_queued_blocking_task_aborted_then_a_panic_in_the_destructor_is_the_tasks()
     });
 }
 
+// FAILS AS OF NOW: remove this line with the fix.
 #[test]
 fn g5_blocking_task_aborted_before_a_thread_was_free_then_a_panic_in_the_destructor_is_the_tasks() {
     one_blocking_thread().block_on(patiently(async {
@@ -300,11 +302,19 @@ fn move_in<C: Send + 'static>(
     }
 }
 
+fn panics_with(payload: impl std::any::Any + Send) -> Unit {
+    resume_unwind(Box::new(payload))
+}
+
+fn really_panics() -> Unit {
+    panic_any(3_u8)
+}
+
 /// The one test that raises a panic as users do, hook and all.
 #[tokio::test]
 async fn g5_panic_with_any_payload_is_resumed() {
     let mut group: Group = Group::new();
-    drop(group.spawn(async { (|| -> Unit { panic_any(3_u8) })() }));
+    drop(group.spawn(async { really_panics() }));
     assert_eq!(payload_of(group.wait()).await.downcast_ref(), Some(&3_u8));
 }
 

@@ -33,7 +33,10 @@ fn g17_runtime_dropped_then_wait_says_so_and_handles_are_aborted() {
         drop(runtime);
         let error = block_on(group.wait()).unwrap_err();
         assert!(error.is::<ContextError>());
-        assert!(error.to_string().contains("runtime was shut down"), "{error}");
+        assert!(
+            error.to_string().contains("runtime was shut down"),
+            "{error}"
+        );
         for task in tasks {
             assert!(matches!(block_on(task), Err(TaskError::Aborted)));
         }
@@ -89,11 +92,11 @@ fn g17_runtime_dropped_on_another_thread_then_whoever_waits_is_woken() {
         let runtime = runtime();
         let mut group = on(&runtime);
         let task = group.spawn(pend());
-        let (wakes, waker) = Wakes::new();
+        let (wakes, waker) = counting();
         let mut wait = group.wait();
         assert!(poll_with(std::pin::Pin::new(&mut wait), &waker).is_pending());
         thread::spawn(move || drop(runtime)).join().unwrap();
-        assert_eq!(wakes.count(), 1);
+        assert_eq!(wakes.woken(), 1);
         assert!(block_on(wait).is_err());
         assert!(block_on(task).is_err());
     }
@@ -198,7 +201,9 @@ fn spawned_outside_a_runtime_then_the_panic_says_what_to_do() {
     let outcome = catch_unwind(AssertUnwindSafe(|| drop(group.spawn(pend()))));
     let payload = outcome.unwrap_err();
     let text = payload.downcast_ref::<&str>().copied().map(str::to_owned);
-    let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap();
+    let text = text
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap();
     assert!(text.contains("Group::builder().runtime(handle)"), "{text}");
     assert_eq!(group.len(), 0);
     assert!(!group.context().is_done());
@@ -217,4 +222,3 @@ fn group_made_outside_a_runtime_then_it_runs_on_that_of_its_first_spawn() {
     assert_eq!(runtime.block_on(later).unwrap(), here);
     block_on(group.into_future()).unwrap();
 }
-

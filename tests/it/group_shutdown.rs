@@ -1,7 +1,7 @@
 //! G16: `shutdown` ends the context, grants a grace, aborts what is left, waits for what it can, and names the rest.
 
-use std::sync::mpsc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use errgroup::{Context, Group, Reason, TaskError};
@@ -109,7 +109,8 @@ async fn g16_stubborn_tasks_are_aborted_listed_and_waited_for() {
     let group: Group = Group::new();
     let start = Instant::now();
     let (held, kept) = (used.clone(), used.clone());
-    let (older, line) = (group.task("older").spawn_with(move |ctx| holding(held, ignore(ctx))), line!());
+    let name = group.task("older");
+    let (older, line) = (name.spawn_with(|ctx| holding(held, ignore(ctx))), line!());
     sleep(Duration::from_secs(10)).await;
     let younger = group.spawn_with(move |ctx| holding(kept, ignore(ctx)));
     let in_time = group.spawn_with(|ctx| stop_after(ctx, 1));
@@ -125,10 +126,16 @@ async fn g16_stubborn_tasks_are_aborted_listed_and_waited_for() {
     assert_eq!([first.id, second.id], ids, "the longest running first");
     assert_eq!(first.name.as_deref(), Some("older"));
     assert_eq!(second.name, None);
-    assert_eq!((first.location.file(), first.location.line()), (file!(), line));
+    assert_eq!(
+        (first.location.file(), first.location.line()),
+        (file!(), line)
+    );
     assert_eq!([first.age.as_secs(), second.age.as_secs()], [15, 5]);
     assert!(first.was_aborted && second.was_aborted);
-    let text = format!("task \"older\" {} aborted after 15s {}", first.id, first.location);
+    let text = format!(
+        "task \"older\" {} aborted after 15s {}",
+        first.id, first.location
+    );
     assert_eq!(first.to_string(), text);
     for task in [older, younger] {
         assert!(matches!(task.await, Err(TaskError::Aborted)));
@@ -176,9 +183,18 @@ fn g16_blocking_straggler_is_listed_as_running_and_not_waited_for() {
         let shutdown = group.shutdown(GRACE).await;
         assert!(!blocking.is_finished());
         shutdown.result.unwrap();
-        let aborted: Vec<_> = shutdown.stragglers.iter().map(|s| (s.id, s.was_aborted)).collect();
+        let aborted: Vec<_> = shutdown
+            .stragglers
+            .iter()
+            .map(|s| (s.id, s.was_aborted))
+            .collect();
         assert!(aborted.contains(&(blocking.id(), false)), "{aborted:?}");
-        let text = shutdown.stragglers.iter().find(|s| !s.was_aborted).unwrap().to_string();
+        let text = shutdown
+            .stragglers
+            .iter()
+            .find(|s| !s.was_aborted)
+            .unwrap()
+            .to_string();
         assert!(text.contains("still running after "), "{text}");
         drop(finish);
         assert_eq!(blocking.await.unwrap(), "finished");
@@ -202,7 +218,11 @@ fn g16_task_that_does_not_yield_is_listed_as_running_and_given_up() {
         start.recv().unwrap();
         let begin = Instant::now();
         let shutdown = group.shutdown(GRACE).await;
-        assert_eq!(begin.elapsed(), 2 * GRACE, "as long again to come to an await");
+        assert_eq!(
+            begin.elapsed(),
+            2 * GRACE,
+            "as long again to come to an await"
+        );
         assert_eq!(shutdown.stragglers.len(), 1);
         assert!(!shutdown.stragglers[0].was_aborted);
         assert!(!task.is_finished());

@@ -83,8 +83,11 @@ on_both_runtimes! {
 
 // G2
 
+type Way = fn(&Group) -> (Task<()>, u32);
+
 /// Every way to spawn a task: an unnamed one that fails, and the line where it was spawned.
-const WAYS: [fn(&Group) -> (Task<()>, u32); 13] = [
+#[rustfmt::skip]
+const WAYS: [Way; 13] = [
     |group| (group.spawn(fail("disk full")), line!()),
     |group| (group.spawn_with(|_| fail("disk full")), line!()),
     |group| (group.spawn_blocking(disk_full), line!()),
@@ -95,19 +98,15 @@ const WAYS: [fn(&Group) -> (Task<()>, u32); 13] = [
     |group| (unwrap(group.spawner().spawn(fail("disk full"))), line!()),
     |group| (unwrap(group.spawner().spawn_with(|_| fail("disk full"))), line!()),
     |group| (unwrap(group.spawner().spawn_blocking(disk_full)), line!()),
-    |group| {
-        group.set_limit(at_most(1));
-        (group.spawn(fail("disk full")), line!())
-    },
-    |group| {
-        group.set_limit(at_most(1));
-        (group.spawn_blocking(disk_full), line!())
-    },
-    |group| {
-        group.set_limit(at_most(1));
-        (slot(group).spawn_blocking(disk_full), line!())
-    },
+    |group| (one_at_a_time(group).spawn(fail("disk full")), line!()),
+    |group| (one_at_a_time(group).spawn_blocking(disk_full), line!()),
+    |group| (slot(one_at_a_time(group)).spawn_blocking(disk_full), line!()),
 ];
+
+fn one_at_a_time(group: &Group) -> &Group {
+    group.set_limit(at_most(1));
+    group
+}
 
 fn disk_full(_ctx: Context) -> Unit {
     Err("disk full".into())
@@ -135,12 +134,13 @@ on_both_runtimes! {
 
 #[tokio::test]
 async fn g2_named_task_fails_then_the_end_tells_its_name() {
-    type Way = fn(&Group) -> (Task<()>, u32);
-    let ways: [Way; 5] = [
+    #[rustfmt::skip]
+    let ways: [Way; 6] = [
         |group| (group.task("db").spawn(fail("disk full")), line!()),
         |group| (group.task("db").spawn_with(|_| fail("disk full")), line!()),
         |group| (group.task("db").spawn_blocking(disk_full), line!()),
         |group| (unwrap(group.task("db").try_spawn(fail("disk full"))), line!()),
+        |group| (slot(group).task("db").spawn(fail("disk full")), line!()),
         |group| (group.spawner().task("db").spawn(fail("disk full")), line!()),
     ];
     for spawn_failing in ways {
@@ -216,7 +216,10 @@ async fn g9_end_before_the_first_poll_then_dropped_unpolled_and_cancelled() {
     let cooperative = group.spawn_with(async move |_| never(two));
     group.cancel();
     assert_eq!(cancelled(dropped).await.reason(), Reason::GroupCancelled);
-    assert_eq!(cancelled(cooperative).await.reason(), Reason::GroupCancelled);
+    assert_eq!(
+        cancelled(cooperative).await.reason(),
+        Reason::GroupCancelled
+    );
     assert_eq!(Arc::strong_count(&used), 1);
 }
 
@@ -301,7 +304,10 @@ async fn g14_self_waking_task_sees_the_deadline_of_the_parent() {
     idle().await;
     tokio::time::advance(Duration::from_secs(1)).await;
     let error = group.wait().await.unwrap_err();
-    assert!(error.to_string().starts_with("deadline exceeded (1s"), "{error}");
+    assert!(
+        error.to_string().starts_with("deadline exceeded (1s"),
+        "{error}"
+    );
 }
 
 /// The end comes between the look at the context and the leaving of the waker, and nobody else wakes the task.
@@ -512,6 +518,7 @@ impl std::fmt::Display for NoConversion {
 }
 
 /// An error nobody asks for is dropped with its group, on whatever thread that is: the runtime lives.
+// FAILS AS OF NOW: remove this line with the fix.
 #[test]
 fn g14_group_dropped_with_an_error_whose_destructor_panics_then_the_siblings_end() {
     on_current_thread(async {
@@ -520,7 +527,10 @@ fn g14_group_dropped_with_an_error_whose_destructor_panics_then_the_siblings_end
         let failed = group.spawn(async { Err::<(), _>(Trouble::undroppable()) });
         assert!(matches!(failed.await, Err(TaskError::Failed)));
         let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(group)));
-        assert!(dropped.is_ok(), "the task still shares what the group owned");
+        assert!(
+            dropped.is_ok(),
+            "the task still shares what the group owned"
+        );
         let sibling = sibling.await;
         assert!(matches!(sibling, Err(TaskError::Aborted)), "{sibling:?}");
         assert!(tokio::spawn(async {}).await.is_ok());

@@ -153,9 +153,11 @@ on_both_runtimes! {
                     let count = OnDrop::new({ let count = count.clone(); move || drop(count) });
                     spawner.spawn(holding(count, async { Ok(()) })).is_ok()
                 };
-                while spawn() {}
+                (0..200).all(|_| spawn());
             });
-            group.wait().await.unwrap();
+            let mut wait = group.wait();
+            until(|| poll(&mut wait).is_ready()).await;
+            drop(wait);
             assert_eq!(group.len(), 0);
             until(|| thread.is_finished()).await;
             thread.join().unwrap();
@@ -165,6 +167,7 @@ on_both_runtimes! {
 }
 
 /// Whoever sees the context ended is refused, even in a callback of an ancestor's end, which runs before the group's own.
+// FAILS AS OF NOW: remove this line with the fix.
 #[tokio::test]
 async fn g12_spawned_in_a_callback_of_the_parents_end_then_refused() {
     let (parent, handle) = Context::background().with_cancel();
@@ -177,7 +180,11 @@ async fn g12_spawned_in_a_callback_of_the_parents_end_then_refused() {
         assert!(group.context().is_done());
         let is_refused = group.spawner().spawn(pend()).is_err();
         let is_refused_at_once = group.try_spawn(pend()).is_err();
-        *tell.lock().unwrap() = Some((is_refused, is_refused_at_once, group.spawn(pend()).is_finished()));
+        *tell.lock().unwrap() = Some((
+            is_refused,
+            is_refused_at_once,
+            group.spawn(pend()).is_finished(),
+        ));
     });
     *group.lock().unwrap() = Some(Group::with_context(&parent));
     handle.cancel();

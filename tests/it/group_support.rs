@@ -8,12 +8,14 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use errgroup::{BoxError, Context, ContextError, Group, GroupError, Slot, Task, TaskError};
 use futures::FutureExt;
 use tokio::runtime::{Builder, Runtime};
+
+use crate::support::Counter;
 
 /// What a task returns that has no value.
 pub(crate) type Unit<E = BoxError> = Result<(), E>;
@@ -53,7 +55,11 @@ pub(crate) fn multi_thread() -> Runtime {
 /// A runtime with one thread for blocking tasks.
 pub(crate) fn one_blocking_thread() -> Runtime {
     let mut builder = Builder::new_current_thread();
-    builder.enable_all().max_blocking_threads(1).build().unwrap()
+    builder
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap()
 }
 
 pub(crate) fn on_current_thread<T>(body: impl Future<Output = T>) -> T {
@@ -89,7 +95,9 @@ pub(crate) fn at_most(limit: usize) -> Option<NonZeroUsize> {
 }
 
 pub(crate) fn limited<E: GroupError>(limit: usize) -> Group<E> {
-    Group::builder().limit(NonZeroUsize::new(limit).unwrap()).build()
+    Group::builder()
+        .limit(NonZeroUsize::new(limit).unwrap())
+        .build()
 }
 
 /// The slot that is free now.
@@ -139,6 +147,11 @@ pub(crate) async fn turns(mut n: usize) {
         }
     })
     .await;
+}
+
+pub(crate) async fn takes_turns(n: usize) -> Unit {
+    turns(n).await;
+    Ok(())
 }
 
 /// Panics without the hook's report.
@@ -197,31 +210,22 @@ pub(crate) fn pend_then_panic_in_drop(
     holding(OnDrop::new(move || quiet_panic(text)), pend())
 }
 
-/// A future that owns `value` from the start, polled or not.
-pub(crate) async fn holding<V, F: Future>(value: V, future: F) -> F::Output {
-    let _value = value;
-    future.await
+/// A future that owns `value` until it is dropped itself: polled or not, completed or not.
+pub(crate) fn holding<V, F>(value: V, future: F) -> impl Future<Output = F::Output>
+where
+    F: Future,
+{
+    let mut future = Box::pin(future);
+    poll_fn(move |cx| {
+        let _value = &value;
+        future.as_mut().poll(cx)
+    })
 }
 
-/// Counts how often it was woken.
-#[derive(Default)]
-pub(crate) struct Wakes(AtomicUsize);
-
-impl Wakes {
-    pub(crate) fn new() -> (Arc<Self>, Waker) {
-        let wakes = Arc::new(Self::default());
-        (wakes.clone(), wakes.into())
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
+/// A waker, and how often it was woken.
+pub(crate) fn counting() -> (Arc<Counter>, Waker) {
+    let counter = Counter::new();
+    (counter.clone(), counter.into())
 }
 
 pub(crate) fn poll_with<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {

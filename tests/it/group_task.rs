@@ -41,7 +41,7 @@ on_both_runtimes! {
     async fn g11_aborted_then_the_context_lives_on() {
         let mut group: Group = Group::new();
         let aborted = group.spawn_with(ignore);
-        let other = group.spawn(async { Ok(turns(20).await) });
+        let other = group.spawn(takes_turns(20));
         aborted.abort();
         aborted.abort();
         assert!(matches!(aborted.await, Err(TaskError::Aborted)));
@@ -151,7 +151,10 @@ async fn g11_aborted_before_the_first_poll_then_dropped_unpolled() {
     let used = Arc::new(());
     let (one, two) = (used.clone(), used.clone());
     let never = |_| -> Unit { unreachable!("it was started") };
-    let tasks = [group.spawn(async move { never(one) }), group.spawn_with(async move |_| never(two))];
+    let tasks = [
+        group.spawn(async move { never(one) }),
+        group.spawn_with(async move |_| never(two)),
+    ];
     tasks.iter().for_each(Task::abort);
     for task in tasks {
         assert!(matches!(task.await, Err(TaskError::Aborted)));
@@ -171,6 +174,26 @@ fn g11_blocking_task_aborted_before_a_thread_was_free_then_it_never_runs() {
         drop(free);
         let _ = occupied.await;
         assert!(matches!(task.await, Err(TaskError::Aborted)));
+        group.wait().await.unwrap();
+    }));
+}
+
+/// Its slot has been granted, and a thread is what it waits for now.
+#[test]
+fn g11_queued_blocking_task_aborted_before_a_thread_was_free_then_it_never_runs() {
+    one_blocking_thread().block_on(patiently(async {
+        let (free, busy) = mpsc::channel::<()>();
+        let occupied = tokio::task::spawn_blocking(move || busy.recv());
+        let mut group: Group = limited(1);
+        let occupant = group.spawn(pend());
+        let task = group.spawn_blocking(|_| -> Unit { unreachable!("it was started") });
+        idle().await;
+        occupant.abort();
+        idle().await;
+        task.abort();
+        assert!(matches!(task.await, Err(TaskError::Aborted)));
+        drop(free);
+        let _ = occupied.await;
         group.wait().await.unwrap();
     }));
 }
@@ -196,7 +219,10 @@ async fn ids_differ_and_are_printed_with_a_hash() {
         assert!(task.id().to_string().starts_with('#'));
     }
     one.cancel();
-    assert!(ids.insert(one.spawn(pend()).id()), "one that never was has an id too");
+    assert!(
+        ids.insert(one.spawn(pend()).id()),
+        "one that never was has an id too"
+    );
 }
 
 #[tokio::test]
@@ -214,8 +240,19 @@ async fn handle_polled_in_parts_then_nothing_is_lost() {
 
 #[test]
 fn handle_errors_say_what_to_do() {
-    assert_eq!(TaskError::Failed.to_string(), "task failed; its error went to the group");
-    assert!(TaskError::Panicked.to_string().contains("resumed by the group's wait"));
+    assert_eq!(
+        TaskError::Failed.to_string(),
+        "task failed; its error went to the group"
+    );
+    assert!(
+        TaskError::Panicked
+            .to_string()
+            .contains("resumed by the group's wait")
+    );
     assert_eq!(TaskError::Aborted.to_string(), "task aborted");
-    assert!(TaskError::Refused.to_string().contains("runtime has been shut down"));
+    assert!(
+        TaskError::Refused
+            .to_string()
+            .contains("runtime has been shut down")
+    );
 }

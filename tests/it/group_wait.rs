@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::group_support::*;
+use crate::support::Counter;
 
 // G3
 
@@ -66,19 +67,24 @@ on_both_runtimes! {
 }
 
 /// What a destructor finds: how often `wait` had been woken by then.
-struct Found(Arc<AtomicUsize>, Arc<Wakes>);
+struct Found(Arc<AtomicUsize>, Arc<Counter>);
 
 impl Drop for Found {
     fn drop(&mut self) {
-        self.0.store(self.1.count(), Ordering::SeqCst);
+        self.0.store(self.1.woken(), Ordering::SeqCst);
     }
 }
 
 /// What a task is stopped by.
 struct Stop {
-    finish: oneshot::Sender<Unit>,
+    finish: Option<oneshot::Sender<Unit>>,
     end: CancelHandle,
     task: Task<()>,
+}
+
+fn finish(stop: &mut Stop, outcome: Unit) {
+    let finish = stop.finish.take().unwrap();
+    assert!(finish.send(outcome).is_ok(), "the task is still there");
 }
 
 type Gate = oneshot::Receiver<Unit>;
@@ -90,19 +96,24 @@ async fn pass(gate: Gate) -> Unit {
 /// However a task ends, its capture is dropped before `wait` is woken.
 async fn capture_goes_first(
     spawn: impl FnOnce(&Group, Found, Gate) -> Task<()>,
-    stop: impl FnOnce(Stop),
+    stop: impl FnOnce(&mut Stop),
 ) {
     let (parent, end) = Context::background().with_cancel();
     let (finish, gate) = oneshot::channel();
-    let (wakes, waker) = Wakes::new();
+    let (wakes, waker) = counting();
     let found = Arc::new(AtomicUsize::new(usize::MAX));
     let mut group: Group = Group::with_context(&parent);
     let task = spawn(&group, Found(found.clone(), wakes.clone()), gate);
     idle().await;
     let mut wait = group.wait();
     assert!(poll_with(Pin::new(&mut wait), &waker).is_pending());
-    stop(Stop { finish, end, task });
-    until(|| wakes.count() > 0).await;
+    let mut by = Stop {
+        finish: Some(finish),
+        end,
+        task,
+    };
+    stop(&mut by);
+    until(|| wakes.woken() > 0).await;
     assert_eq!(found.load(Ordering::SeqCst), 0, "woken before the drop");
     let outcome = AssertUnwindSafe(wait).catch_unwind().now_or_never();
     assert!(outcome.is_some(), "woken for nothing");
@@ -121,11 +132,11 @@ fn g3_task_ends_then_its_capture_is_dropped_before_wait_is_woken() {
                 gate.blocking_recv().unwrap_or_else(|_| quiet_panic("gate"))
             })
         };
-        let returns = |stop: Stop| drop(stop.finish.send(Ok(())));
-        let fails = |stop: Stop| drop(stop.finish.send(Err("gate".into())));
-        let panics = |stop: Stop| drop(stop.finish);
-        let is_cut = |stop: Stop| stop.end.cancel();
-        let is_aborted = |stop: Stop| stop.task.abort();
+        let returns = |stop: &mut Stop| finish(stop, Ok(()));
+        let fails = |stop: &mut Stop| finish(stop, Err("gate".into()));
+        let panics = |stop: &mut Stop| drop(stop.finish.take());
+        let is_cut = |stop: &mut Stop| stop.end.cancel();
+        let is_aborted = |stop: &mut Stop| stop.task.abort();
 
         capture_goes_first(plain, returns).await;
         capture_goes_first(plain, fails).await;
@@ -145,7 +156,7 @@ fn g3_task_ends_then_its_capture_is_dropped_before_wait_is_woken() {
 #[test]
 fn g3_task_that_never_ran_ends_then_its_capture_is_dropped_before_wait_is_woken() {
     on_current_thread(async {
-        let is_cut = |stop: Stop| stop.end.cancel();
+        let is_cut = |stop: &mut Stop| stop.end.cancel();
         let queued = |spawn: fn(&Group, Found) -> Task<()>| {
             move |group: &Group, found, _| {
                 group.set_limit(at_most(1));
@@ -153,7 +164,11 @@ fn g3_task_that_never_ran_ends_then_its_capture_is_dropped_before_wait_is_woken(
                 spawn(group, found)
             }
         };
-        capture_goes_first(queued(|group, found| group.spawn(holding(found, pend()))), is_cut).await;
+        capture_goes_first(
+            queued(|group, found| group.spawn(holding(found, pend()))),
+            is_cut,
+        )
+        .await;
         let cooperative = |group: &Group, found| group.spawn_with(move |_| holding(found, pend()));
         capture_goes_first(queued(cooperative), is_cut).await;
         let blocking = |group: &Group, found| group.spawn_blocking(move |_| drop_it(found));
@@ -191,7 +206,7 @@ async fn g4_wait_times_out_twice_then_the_error_is_not_lost() {
 async fn g4_wait_dropped_then_unregistered() {
     let mut group: Group = Group::new();
     drop(group.spawn(pend()));
-    let (wakes, waker) = Wakes::new();
+    let (wakes, waker) = counting();
     let handles = Arc::strong_count(&wakes);
     let mut wait = group.wait();
     assert!(poll_with(Pin::new(&mut wait), &waker).is_pending());
@@ -201,7 +216,7 @@ async fn g4_wait_dropped_then_unregistered() {
     assert_eq!(Arc::strong_count(&wakes), handles);
     drop(group);
     idle().await;
-    assert_eq!(wakes.count(), 0);
+    assert_eq!(wakes.woken(), 0);
 }
 
 #[tokio::test]
@@ -209,13 +224,13 @@ async fn g4_wait_polled_with_another_waker_then_that_one_is_woken() {
     let (open, gate) = oneshot::channel();
     let mut group: Group = Group::new();
     drop(group.spawn(pass(gate)));
-    let ((first, old), (second, new)) = (Wakes::new(), Wakes::new());
+    let ((first, old), (second, new)) = (counting(), counting());
     let mut wait = group.wait();
     assert!(poll_with(Pin::new(&mut wait), &old).is_pending());
     assert!(poll_with(Pin::new(&mut wait), &new).is_pending());
     open.send(Ok(())).unwrap();
     idle().await;
-    assert_eq!((first.count(), second.count()), (0, 1));
+    assert_eq!((first.woken(), second.woken()), (0, 1));
     assert!(matches!(poll(&mut wait), Poll::Ready(Ok(()))));
 }
 

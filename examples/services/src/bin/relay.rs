@@ -1,0 +1,216 @@
+//! A TCP proxy on loopback, with a limit on its connections:
+//!
+//! ```sh
+//! cargo run -p errgroup-services --bin relay -- --port 7000 --to 127.0.0.1:8080
+//! ```
+//!
+//! It shows two groups, one inside the other:
+//!
+//! - The connections are the tasks of a group with a limit. The relay waits for a [`slot`](Group::slot) before it
+//!   accepts, so that clients above the limit wait in the kernel's queue, and cost the relay nothing.
+//! - Each connection owns a group of three tasks: one for each direction, and one that watches for idleness. None of
+//!   them succeeds. Each ends with an [`End`], the first of which is why the connection ends, and the group stops the
+//!   other two.
+//!
+//! The first end closes both directions. So a half-close is an end, too: when one side has sent its last byte, all that
+//! it sent is passed on, and both sides are closed. What the other had yet to say is lost. (A relay for protocols that
+//! answer after a half-close would shut down the other side's writing instead, and go on until both have ended.)
+//!
+//! On SIGTERM or Ctrl-C the relay stops accepting. Its connections have `--grace-ms` to end by themselves; those that
+//! have not are aborted, and named. A second signal kills it.
+
+use std::convert::Infallible;
+use std::fmt::{self, Display};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use errgroup::{BoxError, Context, ContextError, Group, Shutdown};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// What one direction of a connection holds at most.
+const BUFFER: usize = 16 * 1024;
+
+/// How long to wait when no connection could be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Relays TCP connections on loopback
+#[derive(Parser)]
+struct Args {
+    /// 0 takes any that is free
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Where connections are relayed to
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
+    to: SocketAddr,
+    /// Relay at most N connections at a time
+    #[arg(long, value_name = "N", default_value = "64")]
+    limit: NonZeroUsize,
+    /// Close a connection on which nothing has moved for so long
+    #[arg(long, value_name = "MS", default_value = "60000", value_parser = milliseconds)]
+    idle_ms: Duration,
+    /// How long connections have to end after SIGTERM
+    #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds)]
+    grace_ms: Duration,
+}
+
+fn milliseconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    Ok(Duration::from_millis(text.parse()?))
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, BoxError> {
+    let address: SocketAddr = text.parse()?;
+    if !address.ip().is_loopback() {
+        return Err("not on loopback".into());
+    }
+    Ok(address)
+}
+
+/// Why a connection has ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the {0} closed it")]
+    Closed(Side),
+    #[error("the {0}: {1}")]
+    Broken(Side, io::Error),
+    #[error("nothing moved for {0:?}")]
+    Idle(Duration),
+    #[error(transparent)]
+    Stopped(#[from] ContextError),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Client,
+    Server,
+}
+
+/// Connections never fail their group: one that breaks is no reason to stop the others.
+type Connections = Group<ContextError>;
+
+#[tokio::main]
+async fn main() -> Result<ExitCode, BoxError> {
+    let args = Args::parse();
+    let stop = Context::background().with_signals()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await?;
+    println!("listening on {}", listener.local_addr()?);
+
+    let connections = Group::builder().context(&stop).limit(args.limit).build();
+    accept(listener, &connections, args.to, args.idle_ms).await;
+    let Shutdown { stragglers, .. } = connections.shutdown(args.grace_ms).await;
+    for straggler in &stragglers {
+        println!("{straggler}");
+    }
+    println!("stopped");
+    Ok(ExitCode::from(u8::from(!stragglers.is_empty())))
+}
+
+/// Accepts until the group's context ends: the signal, or a panic in a connection.
+async fn accept(listener: TcpListener, connections: &Connections, to: SocketAddr, idle: Duration) {
+    let ctx = connections.context();
+    loop {
+        let slot = connections.slot().await;
+        match ctx.run(listener.accept()).await {
+            Ok(Ok((client, peer))) => {
+                let task = slot.task(format!("connection from {peer}"));
+                drop(task.spawn_with(move |ctx| async move {
+                    let end = relay(&ctx, client, to, idle).await;
+                    log(peer, &end);
+                    Ok(())
+                }));
+            }
+            // Out of file descriptors, most likely: it gets better when a connection ends.
+            Ok(Err(_)) => drop(ctx.sleep(PAUSE).await),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Relays one connection until its first end.
+async fn relay(ctx: &Context, client: TcpStream, to: SocketAddr, idle: Duration) -> End {
+    let server = match timeout(idle, TcpStream::connect(to)).await {
+        Ok(Ok(server)) => server,
+        Ok(Err(error)) => return End::Broken(Side::Server, error),
+        Err(_) => return End::Idle(idle),
+    };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let moved = Arc::new(Notify::new());
+
+    // The relay's stop does not end a connection. If it outlives the grace, this future is dropped, and so the group.
+    let mut group = Group::with_context(&ctx.without_cancel());
+    drop(group.spawn(copy(Side::Client, from_client, to_server, moved.clone())));
+    drop(group.spawn(copy(Side::Server, from_server, to_client, moved.clone())));
+    drop(group.spawn(watch(moved, idle)));
+    group.wait().await.expect_err("no task returns but an end")
+}
+
+/// One direction: passes on what `side` sends.
+async fn copy(
+    side: Side,
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    moved: Arc<Notify>,
+) -> Result<Infallible, End> {
+    let end = copy_all(side, &mut from, &mut to, &moved).await;
+    // The group closes the sockets when it knows of this end. Dropped, this half would be shut down before, and what the
+    // other side answers to that could pass for the first end.
+    to.forget();
+    end
+}
+
+async fn copy_all(
+    side: Side,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    moved: &Notify,
+) -> Result<Infallible, End> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let read = from.read(&mut buffer).await;
+        let n = read.map_err(|error| End::Broken(side, error))?;
+        if n == 0 {
+            return Err(End::Closed(side));
+        }
+        let written = to.write_all(&buffer[..n]).await;
+        written.map_err(|error| End::Broken(side.other(), error))?;
+        moved.notify_one();
+    }
+}
+
+/// Ends when neither direction has moved anything for as long as `idle`.
+async fn watch(moved: Arc<Notify>, idle: Duration) -> Result<Infallible, End> {
+    while timeout(idle, moved.notified()).await.is_ok() {}
+    Err(End::Idle(idle))
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+impl Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        })
+    }
+}
+
+fn log(peer: SocketAddr, end: &End) {
+    // Unlike `eprintln!`, this does not panic when nobody reads the log.
+    let _ = writeln!(io::stderr(), "{peer}: {end}");
+}

@@ -1,0 +1,197 @@
+//! The server: its connections, how it stops, and what it counts.
+
+use std::fmt::{self, Display};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use errgroup::{Context, ContextError, Group, Straggler};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use crate::backend::{Alive, Backend};
+use crate::request;
+
+/// How long a connection that is idle at the stop has for a request that is on its way.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// How long the requests that outlive the grace have to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What the requests share.
+pub struct Server {
+    pub backends: Vec<Arc<Backend>>,
+    pub max_timeout: Duration,
+    /// Of which each request's context is a child.
+    pub requests: Context,
+    pub counts: Counts,
+}
+
+#[derive(Default)]
+pub struct Counts {
+    pub connections: Alive,
+    pub requests: Alive,
+    pub received: AtomicUsize,
+    pub answered: AtomicUsize,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the server is shutting down")]
+struct ShuttingDown;
+
+/// Connections never fail their group: one that breaks is no reason to stop the others.
+type Connections = Group<ContextError>;
+
+/// What the server came to.
+pub struct Summary {
+    pub aborted: Vec<Straggler>,
+    server: Arc<Server>,
+}
+
+impl Server {
+    /// Serves until `stop` ends; then finishes what it has accepted, within the grace.
+    pub async fn run(
+        listener: TcpListener,
+        backends: Vec<Arc<Backend>>,
+        max_timeout: Duration,
+        stop: &Context,
+        grace: Duration,
+    ) -> Summary {
+        // Neither derives from `stop`, which is where the server begins to finish, and not where requests end.
+        let (requests, end_requests) = stop.without_cancel().with_cancel();
+        let mut connections = Connections::with_context(&stop.without_cancel());
+        let server = Arc::new(Self {
+            backends,
+            max_timeout,
+            requests,
+            counts: Counts::default(),
+        });
+        server.accept(listener, &connections, stop).await;
+
+        connections.cancel();
+        if timeout(grace, connections.wait()).await.is_err() {
+            end_requests.cancel_with(ShuttingDown);
+        }
+        let aborted = connections.shutdown(LAST_WORDS).await.stragglers;
+        Summary { aborted, server }
+    }
+
+    async fn accept(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        connections: &Connections,
+        stop: &Context,
+    ) {
+        let app = self.app();
+        let serve = |stream, peer| self.serve(connections, stream, peer, app.clone());
+        // A panic in a connection ends their group. Then nothing more could be served.
+        let ctx = stop.merge(connections.context());
+        while let Ok(accepted) = ctx.run(listener.accept()).await {
+            match accepted {
+                Ok((stream, peer)) => serve(stream, peer),
+                // Out of file descriptors, most likely: it gets better when a connection ends.
+                Err(_) => drop(ctx.sleep(LINGER).await),
+            }
+        }
+        // What the kernel has accepted for us is served, too.
+        let waiting = backlog(listener).unwrap_or_default();
+        waiting
+            .into_iter()
+            .for_each(|(stream, peer)| serve(stream, peer));
+    }
+
+    fn app(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route("/search", get(request::handle))
+            .route("/debug/tasks", get(tasks))
+            .with_state(Arc::clone(self))
+    }
+
+    fn serve(
+        self: &Arc<Self>,
+        connections: &Connections,
+        stream: TcpStream,
+        peer: SocketAddr,
+        app: Router,
+    ) {
+        let alive = self.counts.connections.one();
+        let task = connections.task(format!("connection from {peer}"));
+        drop(task.spawn_with(|ctx| async move {
+            let _alive = alive;
+            // An error is the client's: it went away, or does not speak HTTP.
+            let _ = connection(&ctx, stream, app).await;
+            Ok(())
+        }));
+    }
+}
+
+/// Serves one connection. hyper drops the handler when the client closes it.
+async fn connection(ctx: &Context, stream: TcpStream, app: Router) -> hyper::Result<()> {
+    let service = TowerToHyperService::new(app);
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let finish = async {
+        ctx.done().await;
+        sleep(LINGER).await;
+    };
+    tokio::select! {
+        // First, so that a request that has arrived is seen before the connection is told to finish.
+        biased;
+        served = connection.as_mut() => return served,
+        () = finish => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+/// The connections that stand in the listener's queue.
+fn backlog(listener: TcpListener) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
+    let listener = listener.into_std()?;
+    let mut connections = Vec::new();
+    while let Ok((stream, peer)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        connections.push((TcpStream::from_std(stream)?, peer));
+    }
+    Ok(connections)
+}
+
+/// `GET /debug/tasks`: what is alive, the connection that asks included, and what there was so far.
+async fn tasks(State(server): State<Arc<Server>>) -> String {
+    let counts = &server.counts;
+    let mut text = format!(
+        "connections {}\nrequests {}\n",
+        counts.connections, counts.requests
+    );
+    for backend in &server.backends {
+        text += &format!("{} {}\n", backend.name, backend.alive);
+    }
+    text + &format!("{counts}\n")
+}
+
+impl Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for straggler in &self.aborted {
+            writeln!(f, "{straggler}")?;
+        }
+        write!(f, "stopped\n{}", self.server.counts)
+    }
+}
+
+impl Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let received = self.received.load(Ordering::Relaxed);
+        let answered = self.answered.load(Ordering::Relaxed);
+        write!(f, "received {received}\nanswered {answered}")
+    }
+}

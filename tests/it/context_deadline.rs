@@ -1,0 +1,609 @@
+//! Deadlines: the earliest holds (C2), the clock decides (C3), no task is needed (C8).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use errgroup::{Context, Reason};
+use futures::FutureExt;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::Instant;
+
+use crate::support::{
+    Carrier, Counter, Log, advance, advance_without_timers, background, cause, cause_address,
+    child, end_of, log_end, ms, on_small_stack, panic_text, poll, reason,
+};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().unwrap()
+}
+
+/// A context whose deadline is an hour away, and its runtime.
+fn in_an_hour() -> (Context, Runtime) {
+    let runtime = runtime();
+    let _in = runtime.enter();
+    (background().with_timeout(HOUR), runtime)
+}
+
+// ---- C2: nested deadlines are the minimum
+
+#[tokio::test(start_paused = true)]
+async fn timeout_passes_then_context_ends_not_a_moment_earlier() {
+    let ctx = background().with_timeout(ms(50));
+    advance(ms(49)).await;
+    assert!(!ctx.is_done());
+    assert_eq!(ctx.remaining(), Some(ms(1)));
+    advance(ms(1)).await;
+    assert_eq!(reason(&ctx), Some(Reason::DeadlineExceeded));
+    assert_eq!(ctx.remaining(), Some(Duration::ZERO));
+    advance(ms(1)).await;
+    assert_eq!(ctx.remaining(), Some(Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadline_is_the_one_that_was_set() {
+    let at = Instant::now() + ms(50);
+    assert_eq!(background().with_deadline(at).deadline(), Some(at));
+    assert_eq!(background().with_timeout(ms(50)).deadline(), Some(at));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_nested_deadline_is_the_earlier() {
+    let now = Instant::now();
+    for (outer, inner) in [(20, 10), (10, 20), (10, 10)] {
+        let parent = background().with_timeout(ms(outer));
+        let child = parent
+            .with_value(1_u8)
+            .with_timeout(ms(inner))
+            .with_value(2_u8);
+        let (below, _handle) = child.with_cancel();
+        let earlier = Some(now + ms(outer.min(inner)));
+        assert_eq!(parent.deadline(), Some(now + ms(outer)));
+        assert_eq!((child.deadline(), below.deadline()), (earlier, earlier));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_nested_sooner_ends_alone() {
+    let parent = background().with_timeout_cause(ms(20), "parent's");
+    let child = parent.with_timeout_cause(ms(10), "child's");
+    advance(ms(10)).await;
+    assert_eq!(cause(&child).as_deref(), Some("child's"));
+    assert!(!parent.is_done());
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_nested_later_ends_with_parent_by_its_cause() {
+    let parent = background().with_timeout_cause(ms(10), "parent's");
+    let child = parent.with_timeout_cause(ms(20), "child's");
+    advance(ms(10)).await;
+    assert_eq!(cause(&child).as_deref(), Some("parent's"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_nested_equal_keeps_its_own_cause_whoever_is_asked_first() {
+    for child_first in [false, true] {
+        let parent = background().with_timeout_cause(ms(10), "parent's");
+        let child = parent.with_timeout_cause(ms(10), "child's");
+        advance_without_timers(ms(10));
+        let _ = if child_first {
+            child.err()
+        } else {
+            parent.err()
+        };
+        assert_eq!(cause(&child).as_deref(), Some("child's"));
+        assert_eq!(cause(&parent).as_deref(), Some("parent's"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_nested_equal_keeps_its_own_cause_when_timers_run() {
+    let parent = background().with_timeout_cause(ms(10), "parent's");
+    let child = parent.with_timeout_cause(ms(10), "child's");
+    let (below, _handle) = child.with_cancel();
+    let seen = Log::new();
+    for ctx in [&parent, &child, &below] {
+        let seen = seen.clone();
+        ctx.on_done(move |error| seen.push(error.to_string()))
+            .detach();
+    }
+    advance(ms(10)).await;
+    let seen = seen.take();
+    assert_eq!(seen.len(), 3);
+    assert!(seen[0].contains("parent's"), "{seen:?}");
+    assert!(
+        seen[1..].iter().all(|text| text.contains("child's")),
+        "{seen:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_deadlines_in_one_tick_of_the_timer_are_still_told_apart() {
+    let now = Instant::now();
+    let us = |us| now + Duration::from_micros(us);
+    let parent = background().with_deadline_cause(us(900), "parent's");
+    let sooner = parent.with_deadline_cause(us(899), "sooner");
+    let later = parent.with_deadline_cause(us(901), "later");
+    advance(ms(1)).await;
+    assert_eq!(cause(&sooner).as_deref(), Some("sooner"));
+    assert_eq!(cause(&later).as_deref(), Some("parent's"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_deadline_in_the_past_is_born_ended() {
+    advance(ms(100)).await;
+    let now = Instant::now();
+    for ctx in [
+        background().with_deadline(now),
+        background().with_deadline(now - ms(100)),
+        background().with_timeout(Duration::ZERO),
+        background()
+            .with_timeout(ms(100))
+            .with_deadline(now - ms(1)),
+    ] {
+        assert_eq!(reason(&ctx), Some(Reason::DeadlineExceeded));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_deadline_in_the_past_below_an_ended_parent_has_the_parents_reason() {
+    let (parent, handle) = background().with_cancel();
+    handle.cancel_with("parent's");
+    let child = parent.with_deadline_cause(Instant::now() - ms(1), "child's");
+    assert_eq!(cause_address(&child), cause_address(&parent));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_deadline_in_the_past_below_a_parent_that_is_overdue_has_the_parents_reason() {
+    let parent = background().with_timeout_cause(ms(10), "parent's");
+    advance_without_timers(ms(20));
+    let child = parent.with_deadline_cause(Instant::now() - ms(5), "child's");
+    assert_eq!(cause(&child).as_deref(), Some("parent's"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_timeout_of_ages_stays_live_and_can_be_nested() {
+    let ctx = background().with_timeout(Duration::MAX);
+    let nested = ctx.with_timeout(Duration::MAX).with_timeout(HOUR);
+    assert!(ctx.remaining().unwrap() > Duration::from_secs(86_400 * 365));
+    assert_eq!(nested.remaining(), Some(HOUR));
+    let hundred_years = background().with_timeout(Duration::from_secs(86_400 * 365 * 100));
+    advance(HOUR).await;
+    assert!(nested.is_done());
+    advance(Duration::from_secs(86_400 * 365 * 10)).await;
+    assert!(!ctx.is_done() && !hundred_years.is_done());
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_deadline_passed_then_cancelled_before_its_timer_ran_is_exceeded() {
+    let timed = background().with_timeout_cause(ms(10), "deadline");
+    let (child, handle) = timed.with_cancel();
+    advance_without_timers(ms(10));
+    handle.cancel_with("late");
+    assert_eq!(cause(&child).as_deref(), Some("deadline"));
+    assert_eq!(reason(&child), Some(Reason::DeadlineExceeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_deadline_passed_then_handle_dropped_before_its_timer_ran_is_exceeded() {
+    let (child, handle) = background().with_timeout(ms(10)).with_cancel();
+    advance_without_timers(ms(10));
+    drop(handle);
+    assert_eq!(reason(&child), Some(Reason::DeadlineExceeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_deadline_passed_then_grandparent_cancelled_before_its_timer_ran_is_exceeded() {
+    let (top, handle) = background().with_cancel();
+    let (middle, _middle_handle) = top.with_cancel();
+    let timed = middle.with_timeout_cause(ms(10), "deadline");
+    let (below, _below_handle) = timed.with_cancel();
+    advance_without_timers(ms(10));
+    handle.cancel_with("late");
+    assert_eq!(cause(&middle).as_deref(), Some("late"));
+    assert_eq!(cause(&timed).as_deref(), Some("deadline"));
+    assert_eq!(
+        cause(&below).as_deref(),
+        Some("deadline"),
+        "it ended with its parent"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_deadline_passed_then_other_side_of_merge_cancelled_is_exceeded() {
+    for timed_first in [false, true] {
+        let timed = background().with_timeout_cause(ms(10), "deadline");
+        let (other, handle) = background().with_cancel();
+        let merged = if timed_first {
+            timed.merge(&other)
+        } else {
+            other.merge(&timed)
+        };
+        let (below, _below_handle) = merged.with_cancel();
+        advance_without_timers(ms(10));
+        handle.cancel_with("late");
+        assert_eq!(cause(&merged).as_deref(), Some("deadline"));
+        assert_eq!(cause(&below).as_deref(), Some("deadline"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_both_deadlines_of_a_merge_passed_then_later_one_asked_is_ended_by_the_earlier() {
+    for earlier_first in [false, true] {
+        let earlier = background().with_timeout_cause(ms(10), "earlier");
+        let later = background().with_timeout_cause(ms(20), "later");
+        let merged = if earlier_first {
+            earlier.merge(&later)
+        } else {
+            later.merge(&earlier)
+        };
+        advance_without_timers(ms(30));
+        assert!(later.is_done());
+        assert_eq!(cause(&merged).as_deref(), Some("earlier"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_cancelled_then_deadline_passed_changes_nothing() {
+    let (parent, handle) = background().with_cancel();
+    let timed = parent.with_timeout_cause(ms(10), "deadline");
+    let log = Log::new();
+    log_end(&timed, &log, "told");
+    handle.cancel_with("first");
+    advance(ms(20)).await;
+    assert_eq!(cause(&timed).as_deref(), Some("first"));
+    assert_eq!(log.take(), ["told"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_merge_has_the_earlier_deadline() {
+    let early = background().with_timeout_cause(ms(10), "early");
+    let late = background().with_timeout_cause(ms(20), "late");
+    let (none, _handle) = background().with_cancel();
+    let in_ms = |after| Some(Instant::now() + ms(after));
+    assert_eq!(early.merge(&late).deadline(), in_ms(10));
+    assert_eq!(late.merge(&early).deadline(), in_ms(10));
+    assert_eq!(late.merge(&none).deadline(), in_ms(20));
+    assert_eq!(none.merge(&late).deadline(), in_ms(20));
+    let below = late.merge(&early).with_timeout_cause(ms(15), "below");
+    advance(ms(10)).await;
+    assert_eq!(cause(&below).as_deref(), Some("early"));
+}
+
+// ---- C3: the clock decides, although no timer could run
+
+/// Asks in a loop that never yields, one millisecond of the clock per turn.
+fn turns_until(mut is_done: impl FnMut() -> bool) -> u64 {
+    let mut turns = 0;
+    while !is_done() {
+        advance_without_timers(ms(1));
+        turns += 1;
+        assert!(turns < 1_000, "the loop never saw its deadline");
+    }
+    turns
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_loop_without_await_sees_its_deadline() {
+    let timed = || background().with_timeout(ms(5));
+    let ctx = timed();
+    assert_eq!(turns_until(|| ctx.is_done()), 5);
+    let ctx = timed();
+    assert_eq!(turns_until(|| ctx.err().is_some()), 5);
+    let ctx = timed();
+    assert_eq!(turns_until(|| ctx.check().is_err()), 5);
+    let ctx = timed();
+    assert_eq!(turns_until(|| ctx.cause().is_some()), 5);
+    let ctx = timed();
+    assert_eq!(turns_until(|| ctx.done().now_or_never().is_some()), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_loop_without_await_sees_the_deadline_of_an_ancestor() {
+    for derive in [
+        |ctx: &Context| ctx.with_cancel_on(std::future::pending::<()>()),
+        |ctx: &Context| ctx.with_value(1_u8).with_timeout(HOUR),
+        |ctx: &Context| ctx.merge(&Context::background().with_timeout(HOUR)),
+        |ctx: &Context| Context::background().with_timeout(HOUR).merge(ctx),
+    ] {
+        let ctx = derive(&derive(&background().with_timeout(ms(5))));
+        assert_eq!(turns_until(|| ctx.is_done()), 5);
+    }
+}
+
+#[test]
+fn c3_loop_without_await_sees_its_deadline_on_the_real_clock() {
+    runtime().block_on(async {
+        let ctx = background().with_timeout(ms(3));
+        while ctx.check().is_ok() {
+            std::hint::spin_loop();
+        }
+        assert!(Instant::now() >= ctx.deadline().unwrap());
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_who_notices_the_deadline_tells_all_who_wait() {
+    let timed = background().with_timeout(ms(5));
+    let (sibling, _sibling_handle) = timed.with_cancel();
+    let (asked, _asked_handle) = timed.with_cancel();
+    let waker = Counter::new();
+    let mut done = sibling.done();
+    assert!(poll(&mut done, &waker).is_pending());
+    advance_without_timers(ms(5));
+    assert_eq!(waker.woken(), 0);
+    assert!(asked.is_done());
+    assert_eq!(waker.woken(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_deadline_is_seen_from_the_bottom_of_a_deep_chain() {
+    let mut ctx = background().with_timeout(ms(5));
+    for _ in 0..10_000 {
+        ctx = child(&ctx);
+    }
+    advance_without_timers(ms(5));
+    let runtime = Handle::current();
+    on_small_stack(move || {
+        let _in = runtime.enter();
+        assert!(ctx.is_done());
+        drop(ctx);
+    });
+}
+
+// ---- C8: a timer entry wakes the node
+
+#[tokio::test(start_paused = true)]
+async fn c8_deadline_passed_tells_waiters_without_a_task_that_polls() {
+    let ctx = background().with_timeout(ms(10));
+    let (waker, log) = (Counter::new(), Log::new());
+    let mut done = ctx.done();
+    assert!(poll(&mut done, &waker).is_pending());
+    log_end(&ctx, &log, "callback");
+    advance(ms(9)).await;
+    assert_eq!((waker.woken(), log.take().len()), (0, 0));
+    advance(ms(1)).await;
+    assert_eq!(waker.woken(), 1);
+    assert_eq!(log.take(), ["callback"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c8_idle_runtime_jumps_to_the_deadline() {
+    let start = Instant::now();
+    let ctx = background().with_timeout(HOUR);
+    assert_eq!(end_of(&ctx).await.reason(), Reason::DeadlineExceeded);
+    assert_eq!(start.elapsed(), HOUR);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c8_timeouts_of_many_lengths_each_end_in_time() {
+    let log = Log::new();
+    // 37 and 100 have no common divisor: all of 0 to 99, in disorder.
+    let contexts: Vec<_> = (0..100)
+        .map(|i| background().with_timeout(ms(i * 37 % 100 + 1)))
+        .collect();
+    for (index, ctx) in contexts.iter().enumerate() {
+        log_end(ctx, &log, index as u64 * 37 % 100 + 1);
+    }
+    for now in 1..=100 {
+        advance(ms(1)).await;
+        assert_eq!(log.take(), [now]);
+    }
+}
+
+#[test]
+fn c8_deadline_on_several_workers_and_the_real_clock_wakes_its_waiters() {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let ctx = background().with_timeout(ms(2));
+        let tasks: Vec<_> = (0..10).map(|_| tokio::spawn(ctx.done_owned())).collect();
+        for task in tasks {
+            assert_eq!(task.await.unwrap().reason(), Reason::DeadlineExceeded);
+        }
+    });
+}
+
+/// All the ways to derive a deadline.
+const DERIVE: [fn() -> Context; 4] = [
+    || background().with_timeout(HOUR),
+    || background().with_timeout_cause(HOUR, "cause"),
+    || background().with_deadline(Instant::now() + HOUR),
+    || background().with_deadline_cause(Instant::now(), "past"),
+];
+
+#[test]
+fn c8_deadline_outside_a_runtime_panics_and_says_so() {
+    for derive in DERIVE {
+        let text = panic_text(derive);
+        assert!(
+            text.contains("deadline needs the timer of a tokio runtime"),
+            "{text}"
+        );
+        assert!(text.contains("this thread is in none"), "{text}");
+        assert!(
+            text.contains("Handle::enter"),
+            "what to do about it: {text}"
+        );
+    }
+}
+
+#[test]
+fn c8_deadline_outside_a_runtime_panics_below_an_ended_or_earlier_parent_too() {
+    let (cancelled, handle) = background().with_cancel();
+    handle.cancel();
+    let (timed, _runtime) = in_an_hour();
+    for parent in [cancelled, timed] {
+        let text = panic_text(|| parent.with_timeout(2 * HOUR));
+        assert!(text.contains("this thread is in none"), "{text}");
+    }
+}
+
+#[test]
+fn c8_deadline_with_time_disabled_panics_and_says_so() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let _in = runtime.enter();
+    for derive in DERIVE {
+        let text = panic_text(derive);
+        assert!(text.contains("timers are disabled"), "{text}");
+        assert!(text.contains("enable_time"), "what to do about it: {text}");
+    }
+}
+
+#[test]
+fn c8_runtime_entered_is_enough() {
+    let (ctx, _runtime) = in_an_hour();
+    assert!(!ctx.is_done());
+}
+
+#[test]
+fn c8_runtime_shut_down_ends_nothing_early() {
+    let (ctx, runtime) = in_an_hour();
+    let (waker, log) = (Counter::new(), Log::new());
+    let mut done = ctx.done();
+    assert!(poll(&mut done, &waker).is_pending());
+    log_end(&ctx, &log, "callback");
+    drop(runtime);
+    assert!(!ctx.is_done());
+    assert!(poll(&mut done, &waker).is_pending());
+    assert_eq!(log.take(), [""; 0]);
+}
+
+#[test]
+fn c8_runtime_shut_down_while_running_ends_nothing_early() {
+    let (ctx, runtime) = in_an_hour();
+    let waiting = runtime.spawn(ctx.done_owned());
+    runtime.block_on(tokio::task::yield_now());
+    runtime.shutdown_background();
+    let waited = futures::executor::block_on(waiting);
+    assert!(
+        waited.unwrap_err().is_cancelled(),
+        "the waiting task was dropped, not told"
+    );
+    assert!(!ctx.is_done());
+}
+
+#[test]
+fn c8_runtime_shut_down_then_deadline_passes_is_still_seen() {
+    let runtime = runtime();
+    let ctx = {
+        let _in = runtime.enter();
+        background().with_timeout_cause(ms(2), "deadline")
+    };
+    drop(runtime);
+    assert!(ctx.done_blocking(None).unwrap().is_deadline_exceeded());
+    assert_eq!(cause(&ctx).as_deref(), Some("deadline"));
+}
+
+#[test]
+fn c8_runtime_shut_down_then_cancelled_or_dropped_is_no_trouble() {
+    let runtime = runtime();
+    let (ctx, handle) = background().with_cancel();
+    let (cancelled, dropped) = {
+        let _in = runtime.enter();
+        (ctx.with_timeout(HOUR), ctx.with_timeout(HOUR))
+    };
+    drop(runtime);
+    drop(dropped);
+    handle.cancel();
+    assert_eq!(reason(&cancelled), Some(Reason::Cancelled));
+}
+
+/// Uses up what tokio lets one poll of a task do: from here on its resources are never ready.
+fn exhaust_budget() {
+    let ready = tokio::sync::Semaphore::new(1);
+    let mut turns = 0;
+    while ready.acquire().now_or_never().is_some() {
+        turns += 1;
+        assert!(turns < 10_000, "there is no budget to exhaust");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c8_deadline_derived_with_exhausted_budget_still_fires() {
+    let derived = tokio::spawn(async {
+        exhaust_budget();
+        let contexts: Vec<_> = (1..=300)
+            .map(|i| background().with_timeout(ms(i)))
+            .collect();
+        let log = Log::new();
+        for (index, ctx) in contexts.iter().enumerate() {
+            log_end(ctx, &log, index);
+        }
+        (contexts, log)
+    });
+    let (contexts, log) = derived.await.unwrap();
+    advance(ms(300)).await;
+    assert_eq!(
+        log.take().len(),
+        contexts.len(),
+        "told by their timers, not asked"
+    );
+}
+
+/// A cause that tells, by its count, whether anybody still holds it: the timer does while it is armed.
+fn held_by_timer() -> (Arc<()>, Carrier<Arc<()>>) {
+    let held = Arc::new(());
+    (held.clone(), Carrier(held))
+}
+
+#[tokio::test(start_paused = true)]
+async fn c8_context_dropped_frees_its_timer() {
+    let (held, cause) = held_by_timer();
+    let ctx = background().with_timeout_cause(HOUR, cause);
+    let (below, handle) = ctx.with_cancel();
+    drop(ctx);
+    assert_eq!(
+        Arc::strong_count(&held),
+        2,
+        "a child needs its parent's deadline"
+    );
+    drop((below, handle));
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c8_context_ended_then_dropped_frees_its_timer() {
+    for passes in [false, true] {
+        let (held, cause) = held_by_timer();
+        let (parent, handle) = background().with_cancel();
+        let ctx = parent.with_timeout_cause(ms(10), cause);
+        if passes {
+            advance(ms(10)).await;
+        } else {
+            handle.cancel();
+        }
+        assert!(ctx.is_done());
+        drop(ctx);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+}
+
+#[test]
+fn c8_context_dropped_on_another_thread_frees_its_timer() {
+    let runtime = runtime();
+    let (held, cause) = held_by_timer();
+    let ctx = {
+        let _in = runtime.enter();
+        background().with_timeout_cause(HOUR, cause)
+    };
+    std::thread::spawn(move || drop(ctx)).join().unwrap();
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c8_context_dropped_then_deadline_passes_runs_nothing() {
+    let log = Log::new();
+    let ctx = background().with_timeout(ms(10));
+    let on_done = ctx.on_done({
+        let log = log.clone();
+        move |_| log.push("callback")
+    });
+    drop((on_done, ctx));
+    advance(ms(20)).await;
+    assert_eq!(log.take(), [""; 0]);
+}

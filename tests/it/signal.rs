@@ -1,0 +1,506 @@
+//! Contexts that signals end, in processes of their own: this very test binary, run for one `scenario`.
+//!
+//! Where a scenario has to show that a signal came to nothing, SIGUSR1 is sent after it, for which there is a context
+//! of its own. The lower of two pending signals is delivered and read first; so it is SIGINT that comes to nothing.
+
+use std::env;
+use std::io::stdin;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::thread;
+
+use errgroup::{Context, Reason, Signals};
+use rustix::process::{Signal, getpid, kill_process};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::process::{Outcome, Process};
+
+const SCENARIO: &str = "ERRGROUP_TEST_SCENARIO";
+
+fn background() -> Context {
+    Context::background()
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+fn quiet() -> Signals {
+    Signals::new().second_kills(false)
+}
+
+// A process for a scenario.
+
+#[test]
+#[ignore = "no test: the others run it, as a process"]
+fn scenario() {
+    let Ok(name) = env::var(SCENARIO) else { return };
+    let usr1 = background().with_signal(SignalKind::user_defined1());
+    let on_usr1 = usr1.unwrap().on_done(|_| println!("got USR1"));
+    match name.as_str() {
+        "ended" => ended(),
+        "sent before polled" => sent_before_polled(),
+        "deaf" => deaf(),
+        "callback hangs" => callback_hangs(),
+        "second comes to nothing" => second_comes_to_nothing(),
+        "dropped during callback" => dropped_during_callback(),
+        "dropped" => dropped(),
+        "child kept" => child_kept(),
+        "several" => several(),
+        "next takes second" => next_takes_second(),
+        "derived from ended" => derived_from_ended(),
+        "ended otherwise" => ended_otherwise(),
+        "runtimes" => runtimes(),
+        "listener before" => runtime().block_on(listener_before()),
+        "listener after" => runtime().block_on(listener_after()),
+        other => panic!("no scenario {other:?}"),
+    }
+    drop(on_usr1);
+}
+
+fn start(scenario: &str) -> Process {
+    start_by(
+        &mut Command::new(env::current_exe().expect("a path")),
+        scenario,
+    )
+}
+
+fn start_by(command: &mut Command, scenario: &str) -> Process {
+    command.args(["signal::scenario", "--exact", "--ignored", "--nocapture"]);
+    Process::start(command.env(SCENARIO, scenario))
+}
+
+/// What a scenario does when it has no more to do.
+fn hang() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+fn wait_for_test() {
+    stdin().read_line(&mut String::new()).expect("a line");
+}
+
+fn await_end(ctx: &Context) {
+    let error = ctx.done_blocking(None).expect("an end");
+    println!("{:?}: {error}", error.reason());
+}
+
+#[track_caller]
+fn assert_killed(outcome: &Outcome, signal: Signal) {
+    assert_eq!(
+        outcome.status.signal(),
+        Some(signal.as_raw()),
+        "{outcome:#?}"
+    );
+}
+
+/// The process is there, and has dealt with the SIGINTs that were sent before.
+#[track_caller]
+fn assert_survived(process: &mut Process) {
+    process.send(Signal::USR1);
+    process.wait_for("got USR1");
+}
+
+// The tests, each after the scenario that it runs.
+
+fn ended() {
+    let ctx = background().with_signals().unwrap();
+    println!("ready");
+    await_end(&ctx);
+    hang();
+}
+
+#[test]
+fn first_signal_then_ended_with_its_name() {
+    for (signal, name) in [(Signal::INT, "SIGINT"), (Signal::TERM, "SIGTERM")] {
+        let mut process = start("ended");
+        process.wait_for("ready");
+        process.send(signal);
+        let line = process.wait_for("Signal");
+        let text = format!("Signal: cancelled: a signal was received: {name}");
+        assert!(line.ends_with(&text), "{line}");
+    }
+}
+
+#[test]
+fn second_signal_then_killed_by_it() {
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM)] {
+        let mut process = start("ended");
+        process.wait_for("ready");
+        process.send(first);
+        process.wait_for("Signal:");
+        process.send(second);
+        assert_killed(&process.finish(), second);
+    }
+}
+
+fn sent_before_polled() {
+    let ctx = background().with_signals().unwrap();
+    kill_process(getpid(), Signal::TERM).unwrap();
+    runtime().block_on(async { println!("{}", ctx.done().await) });
+}
+
+#[test]
+fn signal_before_first_poll_then_ended() {
+    let outcome = start("sent before polled").finish();
+    outcome.assert_line("SIGTERM");
+    outcome.assert_code(0);
+}
+
+fn deaf() {
+    runtime().block_on(async {
+        let ctx = background().with_signals().unwrap();
+        println!("ready");
+        while !ctx.is_done() {
+            std::hint::spin_loop();
+        }
+        println!("{:?}", ctx.err());
+    });
+}
+
+#[test]
+fn signal_during_loop_that_never_yields_then_seen() {
+    let mut process = start("deaf");
+    process.wait_for("ready");
+    process.send(Signal::INT);
+    let outcome = process.finish();
+    outcome.assert_line("SIGINT");
+    outcome.assert_code(0);
+}
+
+fn callback_hangs() {
+    let ctx = background().with_signals().unwrap();
+    let on_done = ctx.on_done(|_| {
+        println!("hanging");
+        hang();
+    });
+    println!("ready");
+    await_end(&ctx);
+    drop(on_done);
+    hang();
+}
+
+#[test]
+fn second_signal_during_hanging_callback_then_killed() {
+    let mut process = start("callback hangs");
+    process.wait_for("ready");
+    process.send(Signal::INT);
+    process.wait_for("hanging");
+    process.send(Signal::INT);
+    assert_killed(&process.finish(), Signal::INT);
+}
+
+fn second_comes_to_nothing() {
+    let ctx = quiet().derive(&background()).unwrap();
+    println!("ready");
+    await_end(&ctx);
+    wait_for_test();
+    drop(ctx);
+    println!("dropped");
+    hang();
+}
+
+#[test]
+fn second_signal_with_option_off_then_nothing_until_drop() {
+    let mut process = start("second comes to nothing");
+    process.wait_for("ready");
+    process.send(Signal::INT);
+    process.wait_for("SIGINT");
+    process.send(Signal::INT);
+    assert_survived(&mut process);
+    process.tell("drop it");
+    process.wait_for("dropped");
+    process.send(Signal::INT);
+    assert_killed(&process.finish(), Signal::INT);
+}
+
+fn dropped_during_callback() {
+    let ctx = quiet().derive(&background()).unwrap();
+    let on_done = ctx.on_done(|_| {
+        println!("hanging");
+        hang();
+    });
+    println!("ready");
+    wait_for_test();
+    assert!(ctx.is_done());
+    drop(on_done);
+    drop(ctx);
+    println!("dropped");
+    hang();
+}
+
+#[test]
+fn dropped_while_its_end_still_runs_then_killed() {
+    let mut process = start("dropped during callback");
+    process.wait_for("ready");
+    process.send(Signal::INT);
+    process.wait_for("hanging");
+    process.tell("drop it");
+    process.wait_for("dropped");
+    process.send(Signal::INT);
+    assert_killed(&process.finish(), Signal::INT);
+}
+
+fn dropped() {
+    let ctx = background().with_signals().unwrap();
+    let clone = ctx.clone();
+    drop(ctx);
+    drop(clone);
+    println!("dropped");
+    hang();
+}
+
+#[test]
+fn dropped_then_killed_by_first_signal() {
+    let mut process = start("dropped");
+    process.wait_for("dropped");
+    process.send(Signal::TERM);
+    assert_killed(&process.finish(), Signal::TERM);
+}
+
+#[test]
+fn ignored_before_and_dropped_then_ignored() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"trap "" INT; exec "$0" "$@""#]);
+    shell.arg(env::current_exe().expect("a path"));
+    let mut process = start_by(&mut shell, "dropped");
+    process.wait_for("dropped");
+    process.send(Signal::INT);
+    assert_survived(&mut process);
+    process.send(Signal::TERM);
+    assert_killed(&process.finish(), Signal::TERM);
+}
+
+fn child_kept() {
+    let ctx = background().with_signals().unwrap();
+    let (child, _handle) = ctx.with_cancel();
+    drop(ctx);
+    println!("ready");
+    await_end(&child);
+    drop(child);
+    drop(_handle);
+    println!("dropped");
+    hang();
+}
+
+#[test]
+fn dropped_while_child_is_kept_then_child_ended() {
+    let mut process = start("child kept");
+    process.wait_for("ready");
+    process.send(Signal::TERM);
+    process.wait_for("SIGTERM");
+    process.wait_for("dropped");
+    process.send(Signal::TERM);
+    assert_killed(&process.finish(), Signal::TERM);
+}
+
+fn several() {
+    let outer = background().with_signals().unwrap();
+    let inner = outer.with_signals().unwrap();
+    let int = background().with_signal(SignalKind::interrupt()).unwrap();
+    let term = background().with_signal(SignalKind::terminate()).unwrap();
+    println!("ready");
+    for ctx in [&outer, &inner, &int] {
+        await_end(ctx);
+    }
+    println!("term: {:?}", term.err());
+    await_end(&term);
+    hang();
+}
+
+#[test]
+fn several_contexts_then_each_takes_its_first_signal() {
+    let mut process = start("several");
+    process.wait_for("ready");
+    process.send(Signal::INT);
+    for _ in 0..3 {
+        process.wait_for("SIGINT");
+    }
+    process.wait_for("term: None");
+    // The second for two of them: the one that is for SIGTERM alone takes it.
+    process.send(Signal::TERM);
+    process.wait_for("SIGTERM");
+    process.send(Signal::TERM);
+    assert_killed(&process.finish(), Signal::TERM);
+}
+
+fn next_takes_second() {
+    let ctx = background().with_signals().unwrap();
+    println!("ready");
+    await_end(&ctx);
+    let hurry = ctx.without_cancel().with_signals().unwrap();
+    println!("stopping");
+    await_end(&hurry);
+    println!("hurrying");
+    hang();
+}
+
+#[test]
+fn context_made_after_first_signal_then_takes_second() {
+    let mut process = start("next takes second");
+    process.wait_for("ready");
+    process.send(Signal::INT);
+    process.wait_for("stopping");
+    process.send(Signal::INT);
+    process.wait_for("hurrying");
+    process.send(Signal::INT);
+    assert_killed(&process.finish(), Signal::INT);
+}
+
+fn derived_from_ended() {
+    let ctx = background().with_signals().unwrap();
+    println!("ready");
+    await_end(&ctx);
+    let late = ctx.with_signals().unwrap();
+    await_end(&late);
+    println!("derived");
+    hang();
+}
+
+#[test]
+fn context_derived_from_ended_then_takes_none() {
+    let mut process = start("derived from ended");
+    process.wait_for("ready");
+    process.send(Signal::INT);
+    process.wait_for("derived");
+    process.send(Signal::INT);
+    assert_killed(&process.finish(), Signal::INT);
+}
+
+fn ended_otherwise() {
+    let (parent, handle) = background().with_cancel();
+    let ctx = parent.with_signals().unwrap();
+    handle.cancel();
+    println!("ready");
+    wait_for_test();
+    assert_eq!(ctx.err().unwrap().reason(), Reason::Cancelled);
+    println!("still cancelled");
+    hang();
+}
+
+#[test]
+fn ended_otherwise_then_first_signal_comes_to_nothing_and_second_kills() {
+    let mut process = start("ended otherwise");
+    process.wait_for("ready");
+    process.send(Signal::INT);
+    assert_survived(&mut process);
+    process.tell("look");
+    process.wait_for("still cancelled");
+    process.send(Signal::INT);
+    assert_killed(&process.finish(), Signal::INT);
+}
+
+fn runtimes() {
+    let gone = runtime();
+    let lost = gone.block_on(async { background().with_signals().unwrap() });
+    drop(gone);
+    let (first, second) = (runtime(), Runtime::new().unwrap());
+    let on_first = first.block_on(async { background().with_signals().unwrap() });
+    let on_second = second.block_on(async { background().with_signals().unwrap() });
+    println!("ready");
+    // Each waits on the other's, and the first is not even driven meanwhile.
+    second.block_on(async { println!("{}", on_first.done().await) });
+    first.block_on(async { println!("{}", on_second.done().await) });
+    println!("{}", lost.err().unwrap());
+}
+
+#[test]
+fn contexts_of_several_runtimes_then_all_ended() {
+    let mut process = start("runtimes");
+    process.wait_for("ready");
+    process.send(Signal::TERM);
+    let outcome = process.finish();
+    assert_eq!(outcome.count("SIGTERM"), 3, "{outcome:#?}");
+    outcome.assert_code(0);
+}
+
+async fn listener_before() {
+    let mut listener = signal(SignalKind::interrupt()).unwrap();
+    let ctx = background().with_signals().unwrap();
+    println!("ready");
+    listener.recv().await;
+    println!("listener: 1, context: {}", ctx.done().await);
+    listener.recv().await;
+    println!("listener: 2");
+    drop(ctx);
+    println!("dropped");
+    listener.recv().await;
+    println!("listener: 3");
+    hang();
+}
+
+#[test]
+fn listener_of_application_before_then_nothing_but_that_listener() {
+    let mut process = start("listener before");
+    for line in ["ready", "listener: 1", "dropped"] {
+        process.wait_for(line);
+        process.send(Signal::INT);
+    }
+    process.wait_for("listener: 3");
+    assert_survived(&mut process);
+    // Of this one nobody has claimed anything but the context.
+    process.send(Signal::TERM);
+    assert_killed(&process.finish(), Signal::TERM);
+}
+
+async fn listener_after() {
+    let ctx = background().with_signals().unwrap();
+    let mut listener = signal(SignalKind::interrupt()).unwrap();
+    println!("ready");
+    ctx.done().await;
+    listener.recv().await;
+    let keep = quiet().derive(&background()).unwrap();
+    drop(ctx);
+    println!("dropped");
+    listener.recv().await;
+    println!("listener: 2");
+    keep.done().await;
+    println!("kept");
+    listener.recv().await;
+    println!("listener: 3");
+    hang();
+}
+
+#[test]
+fn listener_of_application_after_then_works_while_a_context_keeps_the_signal() {
+    let mut process = start("listener after");
+    for line in ["ready", "dropped", "kept"] {
+        process.wait_for(line);
+        process.send(Signal::INT);
+    }
+    process.wait_for("listener: 3");
+    assert_survived(&mut process);
+}
+
+// In this process: nothing is caught here.
+
+#[test]
+fn signal_that_cannot_be_caught_then_error() {
+    for number in [-1, 0, 9, 11, 128, i32::MAX] {
+        let error = background()
+            .with_signal(SignalKind::from_raw(number))
+            .unwrap_err();
+        assert!(
+            error.to_string().ends_with("cannot be caught"),
+            "{number}: {error}"
+        );
+    }
+    let error = background()
+        .with_signal(SignalKind::from_raw(9))
+        .unwrap_err();
+    assert_eq!(error.to_string(), "SIGKILL cannot be caught");
+}
+
+#[test]
+fn parent_ended_then_context_ended_by_its_reason() {
+    let (parent, handle) = background().with_cancel();
+    let ctx = Signals::of([]).derive(&parent).unwrap();
+    assert!(!ctx.is_done());
+    handle.cancel();
+    assert_eq!(ctx.err().unwrap().reason(), Reason::Cancelled);
+}

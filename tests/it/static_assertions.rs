@@ -1,0 +1,42 @@
+//! What the types are, checked by the compiler.
+
+use std::error::Error;
+use std::future::Future;
+use std::hash::Hash;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use errgroup::{BoxError, CancelHandle, Context, ContextError, Done, DoneOwned, OnDone, Reason};
+use futures::future::FusedFuture;
+use static_assertions::{assert_eq_size, assert_impl_all, assert_not_impl_any};
+
+assert_impl_all!(Context: Clone, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
+assert_impl_all!(CancelHandle: Clone, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
+assert_impl_all!(Done<'static>: Future<Output = ContextError>, FusedFuture, Send, Sync, Unpin);
+assert_impl_all!(DoneOwned: Future<Output = ContextError>, FusedFuture, Send, Sync, Unpin);
+assert_impl_all!(Done<'static>: UnwindSafe, RefUnwindSafe, std::fmt::Debug);
+assert_impl_all!(DoneOwned: UnwindSafe, RefUnwindSafe, std::fmt::Debug);
+assert_impl_all!(OnDone: Send, Unpin, std::fmt::Debug);
+assert_impl_all!(ContextError: Error, Clone, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe);
+assert_impl_all!(Reason: Copy, Eq, Hash, Send, Sync, Unpin, UnwindSafe, std::fmt::Display);
+
+// It travels by `?` into the errors that programs use, and is no group of errors that can be matched by equality.
+assert_impl_all!(BoxError: From<ContextError>);
+assert_impl_all!(std::io::Error: From<ContextError>);
+
+// A context does not carry the right to end it, a callback cannot be registered twice by copying.
+assert_not_impl_any!(OnDone: Clone);
+assert_not_impl_any!(CancelHandle: Copy);
+
+assert_eq_size!(Result<(), ContextError>, usize);
+assert_eq_size!(Option<ContextError>, usize);
+
+/// The futures of `run` and `sleep` can be spawned.
+#[test]
+fn futures_of_a_context_are_send_and_static_where_they_own_it() {
+    fn spawnable(_: impl Future + Send + 'static) {}
+    let ctx = Context::background();
+    spawnable(ctx.done_owned());
+    let sleeper = ctx.clone();
+    spawnable(async move { sleeper.sleep(std::time::Duration::ZERO).await });
+    spawnable(async move { ctx.run(std::future::ready(())).await });
+}

@@ -5,6 +5,9 @@
 //! there are as many as the limit or the source is dry. So errors, panics, deadlines and drop are the group's, and a
 //! lane without work has ended.
 //!
+//! What the group cannot know is whether all items were done: a lane that the end of the context finds without an item
+//! is none that was cut short. So the lanes say when they lose an item, and the batch judges for itself.
+//!
 //! Why not a task per item? Spawning one costs ten times what pulling an item does. Why not `buffer_unordered` in the
 //! caller's task? Then one thread does all the work.
 
@@ -13,11 +16,12 @@ mod source;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::{Future, IntoFuture};
+use std::future::{Future, IntoFuture, poll_fn};
 use std::num::NonZeroUsize;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 use futures::{Stream, stream};
@@ -28,6 +32,7 @@ use self::source::Source;
 use crate::context::Context;
 use crate::error::GroupError;
 use crate::group::{Group, Policy, SlotRequest, Spawner, Spec, WaitOwned};
+use crate::panic::Contained;
 
 /// Runs one function on every item of an iterator, with at most `limit` at a time.
 ///
@@ -116,6 +121,8 @@ struct Work<S, F, K> {
     source: Source<S>,
     f: F,
     sink: K,
+    /// An item was pulled and not done.
+    has_lost_item: AtomicBool,
     name: Option<Cow<'static, str>>,
     location: &'static Location<'static>,
 }
@@ -169,8 +176,8 @@ where
         T: Send + 'static,
         E: GroupError,
     {
-        let (work, wait) = self.start(f, Collect::default());
-        wait.await?;
+        let (work, mut wait) = self.start(f, Collect::default());
+        poll_fn(|cx| wait.poll_work(|| work.is_complete(), cx)).await?;
         Ok(work.sink.collect())
     }
 
@@ -193,8 +200,8 @@ where
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: GroupError,
     {
-        let (_, wait) = self.start(f, Discard);
-        wait.await
+        let (work, mut wait) = self.start(f, Discard);
+        poll_fn(|cx| wait.poll_work(|| work.is_complete(), cx)).await
     }
 
     /// Runs `f` on the items and yields the results in the order of the items, as they come.
@@ -235,7 +242,7 @@ where
     }
 
     /// Starts the ramp in a group of its own.
-    fn start<F, Fut, T, E, K>(self, f: F, sink: K) -> (Arc<Work<S, F, K>>, WaitOwned<E>)
+    fn start<F, Fut, T, E, K>(self, f: F, sink: K) -> (Shared<S, F, K>, WaitOwned<E>)
     where
         F: Fn(Context, S::Item) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
@@ -243,13 +250,14 @@ where
         E: GroupError,
         K: Sink<T>,
     {
-        let work = Arc::new(Work {
+        let work = Arc::new(Contained::new(Work {
             source: Source::new(self.stream),
             f,
             sink,
+            has_lost_item: AtomicBool::new(false),
             name: self.name.clone(),
             location: self.location,
-        });
+        }));
         let group = Group::at(self.location, &self.parent, self.name, None);
         let spawner = group.spawner();
         let ramp = ramp(work.clone(), spawner.clone(), self.limit.get());
@@ -258,9 +266,11 @@ where
     }
 }
 
+type Shared<S, F, K> = Arc<Contained<Work<S, F, K>>>;
+
 /// Starts lanes, each with an item in hand.
 async fn ramp<S, F, Fut, T, E, K>(
-    work: Arc<Work<S, F, K>>,
+    work: Shared<S, F, K>,
     spawner: Spawner<E>,
     limit: usize,
 ) -> Result<(), E>
@@ -273,21 +283,17 @@ where
     K: Sink<T>,
 {
     for _ in 0..limit {
-        let Some(item) = work.next(spawner.context()).await? else {
+        let Some(item) = work.next(spawner.context()).await else {
             break;
         };
-        let lane = lane(work.clone(), spawner.context().clone(), item);
+        let lane = lane(Hand::new(work.clone(), item), spawner.context().clone());
         drop(spawner.launch(work.spec(), Policy::Dropped, lane));
     }
     Ok(())
 }
 
 /// Runs the function on one item after the other, until there is none.
-async fn lane<S, F, Fut, T, E, K>(
-    work: Arc<Work<S, F, K>>,
-    ctx: Context,
-    first: (usize, S::Item),
-) -> Result<(), E>
+async fn lane<S, F, Fut, T, E, K>(mut hand: Hand<S, F, T, K>, ctx: Context) -> Result<(), E>
 where
     S: Stream + Unpin,
     F: Fn(Context, S::Item) -> Fut,
@@ -295,38 +301,87 @@ where
     E: GroupError,
     K: Sink<T>,
 {
-    let mut results = K::Lane::default();
-    let mut next = Some(first);
-    while let Some((index, item)) = next {
-        let result = (work.f)(ctx.clone(), item).await?;
-        work.sink.put(&mut results, index, result);
-        next = work.next(&ctx).await?;
+    while let Some((index, item)) = hand.take() {
+        let result = (hand.work.f)(ctx.clone(), item).await?;
+        hand.put(index, result);
+        hand.item = hand.work.next(&ctx).await;
     }
-    work.sink.finish(results);
     Ok(())
 }
 
+/// A lane's item and results. Wherever the lane is dropped, its results are kept and a lost item is told of.
+struct Hand<S: Stream, F, T, K: Sink<T>> {
+    work: Shared<S, F, K>,
+    item: Option<(usize, S::Item)>,
+    is_running: bool,
+    results: K::Lane,
+}
+
+impl<S: Stream, F, T, K: Sink<T>> Hand<S, F, T, K> {
+    fn new(work: Shared<S, F, K>, item: (usize, S::Item)) -> Self {
+        Self {
+            work,
+            item: Some(item),
+            is_running: false,
+            results: K::Lane::default(),
+        }
+    }
+
+    fn take(&mut self) -> Option<(usize, S::Item)> {
+        self.is_running = self.item.is_some();
+        self.item.take()
+    }
+
+    fn put(&mut self, index: usize, result: T) {
+        self.work.sink.put(&mut self.results, index, result);
+        self.is_running = false;
+    }
+}
+
+impl<S: Stream, F, T, K: Sink<T>> Drop for Hand<S, F, T, K> {
+    fn drop(&mut self) {
+        if self.is_running || self.item.is_some() {
+            self.work.lose_item();
+        }
+        self.work.sink.finish(std::mem::take(&mut self.results));
+    }
+}
+
 impl<S: Stream + Unpin, F, K> Work<S, F, K> {
-    /// Waits for room in the sink and for the next item; `None` when the source is dry.
-    ///
-    /// An error if the context has ended while there may be items left: they are not started.
-    async fn next<T, E>(&self, ctx: &Context) -> Result<Option<(usize, S::Item)>, E>
+    /// Waits for room in the sink and for the next item; `None` when the source is dry, or the context has ended.
+    async fn next<T>(&self, ctx: &Context) -> Option<(usize, S::Item)>
     where
         K: Sink<T>,
-        E: GroupError,
     {
         // Items that are always ready leave the others their turn.
         consume_budget().await;
-        if K::IS_BOUNDED && self.source.is_dry() {
-            // Not to be cut short while it waits for room that it does not need.
-            return Ok(None);
+        if K::IS_BOUNDED && self.source.is_over() {
+            // Not to wait for room that it does not need.
+            return None;
         }
         self.sink.room().await;
-        match ctx.err() {
-            Some(_) if self.source.is_dry() => Ok(None),
-            Some(error) => Err(E::from(error)),
-            None => Ok(self.source.pull().await),
+        if ctx.is_done() {
+            return None;
         }
+        let item = self.source.pull().await?;
+        if ctx.is_done() {
+            // It ended while the source was polled.
+            self.lose_item();
+            return None;
+        }
+        Some(item)
+    }
+
+    /// Whether every item was done. The lanes have ended.
+    fn is_complete(&self) -> bool {
+        // Acquire: pairs with `lose_item`.
+        !self.has_lost_item.load(Ordering::Acquire) && self.source.is_dry()
+    }
+}
+
+impl<S, F, K> Work<S, F, K> {
+    fn lose_item(&self) {
+        self.has_lost_item.store(true, Ordering::Release);
     }
 
     fn spec(&self) -> Spec {
@@ -340,12 +395,12 @@ impl<S: Stream + Unpin, F, K> Work<S, F, K> {
 
 /// The stream of `map_stream`.
 struct Ordered<S, F, T, E: GroupError> {
-    work: Arc<Work<S, F, Window<T>>>,
+    work: Shared<S, F, Window<T>>,
     /// `None` once the lanes have ended and their error is told.
     wait: Option<WaitOwned<E>>,
 }
 
-impl<S, F, T, E: GroupError> Ordered<S, F, T, E> {
+impl<S: Stream + Unpin, F, T, E: GroupError> Ordered<S, F, T, E> {
     fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<T, E>>> {
         let Some(wait) = &mut self.wait else {
             return Poll::Ready(self.work.sink.take().map(Ok));
@@ -353,7 +408,7 @@ impl<S, F, T, E: GroupError> Ordered<S, F, T, E> {
         if let Poll::Ready(value) = self.work.sink.poll_take(cx) {
             return Poll::Ready(Some(Ok(value)));
         }
-        match Pin::new(wait).poll(cx) {
+        match wait.poll_work(|| self.work.is_complete(), cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(result) => {
                 self.wait = None;

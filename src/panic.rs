@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -52,6 +53,29 @@ pub(crate) fn discard<T>(value: T) {
     if let Err(payload) = catch(|| drop(value)) {
         // A destructor that panics with a payload whose destructor panics: there is no end to it but this.
         std::mem::forget(payload);
+    }
+}
+
+/// A foreign value whose destructor's panic stops here: it may be dropped while another panic unwinds.
+pub(crate) struct Contained<T>(Option<T>);
+
+impl<T> Contained<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl<T> Deref for Contained<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("errgroup: taken by the drop only")
+    }
+}
+
+impl<T> Drop for Contained<T> {
+    fn drop(&mut self) {
+        discard(self.0.take());
     }
 }
 

@@ -6,7 +6,7 @@
 //! 2. `is_over` is set while the stream is polled, and stays so when it is dry or has panicked: then it is never polled
 //!    again.
 //! 3. A wake-up of the stream goes to one parked lane, or is remembered in `is_woken` for the next that would park. A
-//!    lane that finds an item passes the wake-up on, since there may be another.
+//!    lane that finds an item gives up its place and passes the wake-up on, since there may be another.
 //! 4. From `is_closed` on nobody parks.
 //!
 //! Lock order: `turn` before `parked`, when a stream wakes while it is polled. Lanes are woken with neither held by us.
@@ -14,6 +14,7 @@
 //! Why poll foreign code under a lock? The lock is the lanes' turn and nothing else: nobody who is polled there can ask
 //! for it. Taking the stream out for each item instead, and parking the others, costs a wake-up per item.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,7 +45,9 @@ struct Parked(Mutex<Lanes>);
 
 #[derive(Default)]
 struct Lanes {
-    wakers: Vec<Waker>,
+    /// By ticket: a lane that is polled although nobody woke it keeps its place.
+    wakers: BTreeMap<u64, Waker>,
+    next_ticket: u64,
     is_woken: bool,
     is_closed: bool,
 }
@@ -72,34 +75,48 @@ impl<S: Stream + Unpin> Source<S> {
     ///
     /// A lane is dropped only when the batch is over, so a wake-up that it takes with it is missed by nobody.
     pub(super) async fn pull(&self) -> Option<(usize, S::Item)> {
-        poll_fn(|cx| self.poll_pull(cx)).await
+        let mut ticket = None;
+        poll_fn(|cx| self.poll_pull(&mut ticket, cx)).await
     }
 
-    /// Whether the stream is known to have no other item.
+    /// Whether the stream has ended, as far as a lane has seen.
+    pub(super) fn is_over(&self) -> bool {
+        self.turn.lock().is_over
+    }
+
+    /// Whether the stream has ended, or says that it has no other item.
     pub(super) fn is_dry(&self) -> bool {
         let turn = self.turn.lock();
         turn.is_over || turn.stream.size_hint().1 == Some(0)
     }
 
-    fn poll_pull(&self, cx: &mut TaskContext<'_>) -> Poll<Option<(usize, S::Item)>> {
-        loop {
-            let mut turn = self.turn.lock();
-            let polled = turn.poll(&self.waker);
-            let was_pending = turn.was_pending;
-            drop(turn);
-            match polled {
-                Poll::Ready(Some(item)) => {
-                    if was_pending {
-                        self.parked.wake_by_ref();
-                    }
-                    return Poll::Ready(Some(item));
+    fn poll_pull(
+        &self,
+        ticket: &mut Option<u64>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<(usize, S::Item)>> {
+        let mut turn = self.turn.lock();
+        let polled = turn.poll(&self.waker);
+        let was_pending = turn.was_pending;
+        drop(turn);
+        match polled {
+            Poll::Ready(Some(item)) => {
+                self.parked.leave(ticket.take());
+                if was_pending {
+                    self.parked.wake_by_ref();
                 }
-                Poll::Ready(None) => {
-                    self.parked.close();
-                    return Poll::Ready(None);
+                Poll::Ready(Some(item))
+            }
+            Poll::Ready(None) => {
+                self.parked.close();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                if !self.parked.park(ticket, cx.waker()) {
+                    // Through the runtime, not in a loop: a stream that wakes itself leaves the others their turn.
+                    cx.waker().wake_by_ref();
                 }
-                Poll::Pending if self.parked.park(cx.waker()) => return Poll::Pending,
-                Poll::Pending => {}
+                Poll::Pending
             }
         }
     }
@@ -123,13 +140,14 @@ impl<S: Stream + Unpin> Turn<S> {
 
 impl Parked {
     /// Leaves a lane's waker; `false` if the lane is to look again instead.
-    fn park(&self, waker: &Waker) -> bool {
+    fn park(&self, ticket: &mut Option<u64>, waker: &Waker) -> bool {
         let waker = waker.clone();
         let mut lanes = self.0.lock();
         let may_park = !std::mem::take(&mut lanes.is_woken) && !lanes.is_closed;
         let unused = if may_park {
-            lanes.wakers.push(waker);
-            None
+            let ticket = *ticket.get_or_insert(lanes.next_ticket);
+            lanes.next_ticket = lanes.next_ticket.max(ticket + 1);
+            lanes.wakers.insert(ticket, waker)
         } else {
             Some(waker)
         };
@@ -138,12 +156,20 @@ impl Parked {
         may_park
     }
 
+    /// Gives up a lane's place, which a wake-up may have taken already.
+    fn leave(&self, ticket: Option<u64>) {
+        if let Some(ticket) = ticket {
+            let waker = self.0.lock().wakers.remove(&ticket);
+            drop(waker);
+        }
+    }
+
     fn close(&self) {
         let mut lanes = self.0.lock();
         lanes.is_closed = true;
         let wakers = std::mem::take(&mut lanes.wakers);
         drop(lanes);
-        for waker in wakers {
+        for waker in wakers.into_values() {
             contain(|| waker.wake());
         }
     }
@@ -156,7 +182,7 @@ impl Wake for Parked {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let mut lanes = self.0.lock();
-        let waker = lanes.wakers.pop();
+        let waker = lanes.wakers.pop_first().map(|(_, waker)| waker);
         lanes.is_woken |= waker.is_none();
         drop(lanes);
         if let Some(waker) = waker {

@@ -282,11 +282,18 @@ impl<E: GroupError> Core<E> {
         match self.outcome.settle() {
             Settled::Failed(failure) => failure.into_result(),
             Settled::Cut => Err(E::from(self.end_error())),
-            Settled::Dropped if self.has_lost_runtime() => Err(E::from(ContextError::detailed(
-                Reason::Cancelled,
-                "the group's runtime was shut down before its tasks had ended",
-            ))),
+            Settled::Dropped if self.has_lost_runtime() => Err(E::from(lost_runtime())),
             Settled::Dropped | Settled::Complete | Settled::Again => Ok(()),
+        }
+    }
+
+    /// As `settle`, where the tasks tell whether all was done.
+    pub(crate) fn settle_work(&self, is_complete: impl FnOnce() -> bool) -> Result<(), E> {
+        match self.outcome.settle() {
+            Settled::Failed(failure) => failure.into_result(),
+            _ if is_complete() => Ok(()),
+            Settled::Dropped if self.has_lost_runtime() => Err(E::from(lost_runtime())),
+            _ => Err(E::from(self.end_error())),
         }
     }
 
@@ -309,6 +316,13 @@ impl<E: GroupError> Core<E> {
             matches!(joined, Some(Some(Err(_))))
         })
     }
+}
+
+fn lost_runtime() -> ContextError {
+    ContextError::detailed(
+        Reason::Cancelled,
+        "the group's runtime was shut down before its tasks had ended",
+    )
 }
 
 /// The text of a foreign error, whose `Display` may panic.

@@ -47,15 +47,12 @@ impl Ending {
         }
     }
 
-    fn poll<E: GroupError>(
-        &mut self,
-        core: &Core<E>,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<Result<(), E>> {
+    /// Ready when the last task has ended and none can come.
+    fn poll<E: GroupError>(&mut self, core: &Core<E>, cx: &mut TaskContext<'_>) -> Poll<()> {
         loop {
             ready!(self.waiting.poll(core.registry.everyone(), cx));
             if core.close(self.location) {
-                return Poll::Ready(core.settle());
+                return Poll::Ready(());
             }
         }
     }
@@ -84,7 +81,22 @@ impl<E: GroupError> Future for Wait<'_, E> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.ending.poll(&this.group.core, cx)
+        let core = &this.group.core;
+        this.ending.poll(core, cx).map(|()| core.settle())
+    }
+}
+
+impl<E: GroupError> WaitOwned<E> {
+    /// Waits for tasks that know themselves whether the work was done when the context ended.
+    pub(crate) fn poll_work(
+        &mut self,
+        is_complete: impl FnOnce() -> bool,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<(), E>> {
+        let core = &self.group.core;
+        self.ending
+            .poll(core, cx)
+            .map(|()| core.settle_work(is_complete))
     }
 }
 
@@ -93,7 +105,8 @@ impl<E: GroupError> Future for WaitOwned<E> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        this.ending.poll(&this.group.core, cx)
+        let core = &this.group.core;
+        this.ending.poll(core, cx).map(|()| core.settle())
     }
 }
 

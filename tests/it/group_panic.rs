@@ -260,7 +260,6 @@ on_both_runtimes! {
 }
 
 /// A queued blocking task is waiting in an async one.
-// FAILS AS OF NOW: remove this line with the fix.
 #[test]
 fn g5_queued_blocking_task_aborted_then_a_panic_in_the_destructor_is_the_tasks() {
     on_current_thread(async {
@@ -275,7 +274,6 @@ fn g5_queued_blocking_task_aborted_then_a_panic_in_the_destructor_is_the_tasks()
     });
 }
 
-// FAILS AS OF NOW: remove this line with the fix.
 #[test]
 fn g5_blocking_task_aborted_before_a_thread_was_free_then_a_panic_in_the_destructor_is_the_tasks() {
     one_blocking_thread().block_on(patiently(async {

@@ -518,7 +518,6 @@ impl std::fmt::Display for NoConversion {
 }
 
 /// An error nobody asks for is dropped with its group, on whatever thread that is: the runtime lives.
-// FAILS AS OF NOW: remove this line with the fix.
 #[test]
 fn g14_group_dropped_with_an_error_whose_destructor_panics_then_the_siblings_end() {
     on_current_thread(async {

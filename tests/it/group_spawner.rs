@@ -167,7 +167,6 @@ on_both_runtimes! {
 }
 
 /// Whoever sees the context ended is refused, even in a callback of an ancestor's end, which runs before the group's own.
-// FAILS AS OF NOW: remove this line with the fix.
 #[tokio::test]
 async fn g12_spawned_in_a_callback_of_the_parents_end_then_refused() {
     let (parent, handle) = Context::background().with_cancel();

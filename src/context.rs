@@ -324,6 +324,7 @@ impl Context {
     ///
     /// One atomic load; with a deadline, one clock read more, so that a loop which never yields sees its deadline
     /// although no timer could run.
+    #[inline]
     pub fn is_done(&self) -> bool {
         self.node().is_some_and(Node::is_done)
     }
@@ -458,6 +459,7 @@ impl Context {
         OnDone::new(self.node(), Box::new(f))
     }
 
+    #[inline]
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
         match &self.tree {
             Tree::Node(node) => Some(node),

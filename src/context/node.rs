@@ -227,11 +227,13 @@ impl Node {
     }
 
     /// Returns `true` from the end on, a deadline included that has passed without its timer having run.
+    #[inline]
     pub(crate) fn is_done(self: &Arc<Self>) -> bool {
         self.has_ended() || self.is_overdue()
     }
 
     /// As `is_done`, without asking the clock.
+    #[inline]
     pub(super) fn has_ended(&self) -> bool {
         self.error.get().is_some()
     }
@@ -256,6 +258,7 @@ impl Node {
         self.location
     }
 
+    #[inline]
     fn is_overdue(self: &Arc<Self>) -> bool {
         match &self.deadline {
             Some(deadline) if Instant::now() >= deadline.at() => {

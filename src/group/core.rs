@@ -291,6 +291,7 @@ impl<E: GroupError> Core<E> {
     pub(crate) fn settle_work(&self, is_complete: impl FnOnce() -> bool) -> Result<(), E> {
         match self.outcome.settle() {
             Settled::Failed(failure) => failure.into_result(),
+            Settled::Again => Ok(()),
             _ if is_complete() => Ok(()),
             Settled::Dropped if self.has_lost_runtime() => Err(E::from(lost_runtime())),
             _ => Err(E::from(self.end_error())),

@@ -220,6 +220,24 @@ fn g7_all_items_are_done_and_the_consumer_is_slow_as_the_parent_ends_then_ok() {
     });
 }
 
+#[test]
+fn g9_item_ends_the_context_then_no_other_is_pulled() {
+    for way in WAYS {
+        on_current_thread(async move {
+            let (parent, handle) = Context::background().with_cancel();
+            let (items, pulled) = counted(10);
+            let run = way.run(batch(items, limit(1)).context(&parent), move |_, item| {
+                if item == 3 {
+                    handle.cancel();
+                }
+                std::future::ready(Ok::<_, BoxError>(()))
+            });
+            assert_eq!(why(run.await.unwrap_err()).reason(), Reason::Cancelled);
+            assert_eq!(pulled.get(), 4, "{way:?}");
+        });
+    }
+}
+
 /// The source ends the context and gives an item all the same: it is not started.
 #[test]
 fn g9_context_ends_while_the_source_is_polled_then_its_item_is_not_started() {
@@ -279,10 +297,9 @@ fn deadline_passes_while_ready_items_keep_the_thread_busy_then_no_other_starts()
     for way in WAYS {
         on_current_thread(async move {
             let ctx = Context::background().with_timeout(ms(35));
-            let (started, tally) = (Tally::default(), Tally::default());
+            let started = Tally::default();
             let count = started.clone();
-            let items = (0..100).inspect(move |_| drop(tally.add()));
-            let run = way.run(batch(items, limit(1)).context(&ctx), move |_, _| {
+            let run = way.run(batch(0..100, limit(1)).context(&ctx), move |_, _| {
                 count.add();
                 advance_without_timers(ms(10));
                 std::future::ready(Ok::<_, BoxError>(()))

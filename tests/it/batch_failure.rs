@@ -103,9 +103,12 @@ on_both_runtimes! {
     async fn g5_payload_is_the_original_one() {
         #[derive(PartialEq)]
         struct Custom(u32);
+        fn panic_with_it() -> Unit {
+            resume_unwind(Box::new(Custom(7)))
+        }
         for way in WAYS {
             let run = way.run(batch(0..10, limit(2)), |_, _| async {
-                (|| -> Unit { resume_unwind(Box::new(Custom(7))) })()
+                panic_with_it()
             });
             assert!(payload_of(run).await.downcast_ref() == Some(&Custom(7)), "{way:?}");
         }

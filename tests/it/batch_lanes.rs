@@ -49,8 +49,7 @@ on_both_runtimes! {
             let gates = Gates::new(100);
             (slow..100).for_each(|gate| gates.open(gate));
             let run = tokio::spawn(batch(0..100, limit(3)).for_each(pass(&gates)));
-            until(|| gates.done() == 100 - slow).await;
-            assert_eq!(gates.started(), 100);
+            until(|| (gates.started(), gates.done()) == (100, 100 - slow)).await;
             gates.open_all();
             run.await.unwrap().unwrap();
         }

@@ -257,7 +257,9 @@ fn item_fails_after_later_ones_have_ended_then_those_are_dropped() {
                     pass.await?;
                     match item {
                         0 => Err(BoxError::from("boom")),
-                        _ => Ok(OnDrop::new(move || drop(tally.add()))),
+                        _ => Ok(OnDrop::new(move || {
+                            tally.add();
+                        })),
                     }
                 }
             }

@@ -79,6 +79,7 @@
 //! | a panic's payload is the original one | `group_panic::g5_payload_is_the_original_one` |
 //! | a panicking destructor during abort | `group_panic::g5_aborted_then_a_panic_in_the_destructor_is_the_tasks` |
 //! | any order of operations at all | `group_model::model_and_group_agree` |
+//! | a server that spawns for years does not grow | `alloc_group::g15_*` |
 
 // Before those that use its macros.
 #[macro_use]

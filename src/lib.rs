@@ -7,6 +7,7 @@
 //! | [`CancelHandle`] | the right to end one context; dropping the last one ends it |
 //! | [`Group`] | the owner of a derived context and of the tasks spawned into it |
 //! | [`Task`] | one task's handle: its value, its abort |
+//! | [`batch`] | one function on many items, a few at a time, without a task for each |
 //! | [`WaitGroup`] | waits until all its [`Token`]s are dropped, and stops nobody |
 //!
 //! A context ends once and stays ended; what derives from it ends with it. Its [`ContextError`] says why, where and by
@@ -115,8 +116,7 @@
 //! assert!(kept.context().is_done() && !lost.context().is_done());
 //! ```
 //!
-//! The [`guide`] has more: which tool to pick, and the traps, each with its repair. The programs in `examples/` are worked
-//! answers that can be copied.
+//! The [`guide`] has more: which tool to pick, and the traps. The programs in `examples/` are answers to be copied.
 //!
 //! # Comparison
 //!
@@ -134,14 +134,11 @@
 //! | `WithValue`, `Value` | [`with_value`](Context::with_value), [`value`](Context::value); the key is the type |
 //! | `WithoutCancel`, `AfterFunc` | [`without_cancel`](Context::without_cancel), [`on_done`](Context::on_done), which runs on the ending thread |
 //! | `Done`, `Deadline` | [`done`](Context::done), in threads [`done_blocking`](Context::done_blocking); [`deadline`](Context::deadline) |
-//! | `Err`, `Cause` | [`err`](Context::err) or [`ctx.check()?`](Context::check), [`cause`](Context::cause) |
-//! | `Canceled`, `DeadlineExceeded` | [`Reason`], which tells more apart; [`ContextError::is_deadline_exceeded`] |
+//! | `Err`, `Cause`; `Canceled`, `DeadlineExceeded` | [`err`](Context::err) or [`ctx.check()?`](Context::check), [`cause`](Context::cause); [`Reason`], which tells more apart |
 //! | `errgroup.WithContext(ctx)`, `Wait` | [`Group::with_context(&ctx)`](Group::with_context), [`wait`](Group::wait) or `group.await` |
 //! | `errgroup.Group{}`, which cancels nobody | make the error part of the value: `group.spawn(async { Ok(work().await) })` |
-//! | `Go`, which blocks at the limit | [`spawn`](Group::spawn), which queues; `group.slot().await.spawn(…)`, which waits |
-//! | `TryGo`, `SetLimit` | [`try_spawn`](Group::try_spawn); [`set_limit`](Group::set_limit), also while tasks run |
-//! | `sync.WaitGroup`: `Add(1)`, `Done`, `Wait` | [`WaitGroup::token`], the token's drop, [`WaitGroup::wait`] |
-//! | `sync.WaitGroup.Go` | `tokio::spawn` of a future that owns a [`Token`] |
+//! | `Go`, which blocks at the limit; `TryGo`, `SetLimit` | [`spawn`](Group::spawn), which queues, or `group.slot().await.spawn(…)`, which waits; [`try_spawn`](Group::try_spawn), [`set_limit`](Group::set_limit) |
+//! | `sync.WaitGroup`: `Add(1)`, `Done`, `Go`, `Wait` | [`WaitGroup::token`], its drop, a `tokio::spawn` that owns one, [`WaitGroup::wait`] |
 //! | `signal.NotifyContext(ctx, os.Interrupt)` | `ctx.with_signals()?`, which ends with SIGTERM, too, and gives the second signal back; the feature `signal` |
 //!
 //! # Questions

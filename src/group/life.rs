@@ -181,12 +181,16 @@ impl<E: GroupError> Life<E> {
         if let Err(payload) = dropped {
             return self.panicked(payload);
         }
-        let was_started = self.phase == Phase::Started;
+        // A task that the group stops says why its context ended, however far the group is by the time it is polled.
+        let was_aborted = order == Order::Abort
+            && self.phase == Phase::Started
+            && self.policy == Policy::StopsItself;
         self.core.outcome.record_cut();
         self.release();
-        match order {
-            Order::Abort if was_started => TaskError::Aborted,
-            _ => TaskError::Cancelled(self.core.end_error()),
+        if was_aborted {
+            TaskError::Aborted
+        } else {
+            TaskError::Cancelled(self.core.end_error())
         }
     }
 

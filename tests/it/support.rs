@@ -162,8 +162,12 @@ pub(crate) fn watch_panics() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let text = info.payload_as_str().unwrap_or_default();
-            REPORTS.lock().unwrap().push(text.to_owned());
+            let payload = info.payload();
+            let text = payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| payload.downcast_ref::<String>().cloned());
+            REPORTS.lock().unwrap().extend(text);
             before(info);
         }));
     });

@@ -77,6 +77,7 @@ impl<T> OrderedSlab<T> {
     }
 
     /// Appends a value and returns its key, which stays valid until the value is removed.
+    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> u32 {
         if self.with_room == NONE {
             self.add_chunk();
@@ -110,6 +111,7 @@ impl<T> OrderedSlab<T> {
     }
 
     /// Takes a part out of a value, whose rest is dropped where it lies.
+    #[inline]
     pub(crate) fn remove_with<R>(&mut self, key: u32, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         let entry = self.entry(key)?;
         let part = f(entry.value.as_mut()?);
@@ -118,6 +120,7 @@ impl<T> OrderedSlab<T> {
         Some(part)
     }
 
+    #[inline]
     fn unlink(&mut self, key: u32) {
         let Some(&mut Entry { prev, next, .. }) = self.entry(key) else {
             return;
@@ -157,6 +160,7 @@ impl<T> OrderedSlab<T> {
         value
     }
 
+    #[inline]
     fn vacate(&mut self, key: u32) {
         if self.len == 0 && self.chunks.len() > 1 {
             *self = Self::default();
@@ -235,6 +239,7 @@ impl<T> OrderedSlab<T> {
     }
 
     /// The entry of a key; `None` for `NONE`, which is in no chunk.
+    #[inline]
     fn entry(&mut self, key: u32) -> Option<&mut Entry<T>> {
         let chunk = self.chunks.get_mut(key as usize / CHUNK)?;
         chunk.entries.get_mut(key as usize % CHUNK)
@@ -242,10 +247,12 @@ impl<T> OrderedSlab<T> {
 }
 
 impl<T> Chunk<T> {
+    #[inline]
     fn is_full(&self) -> bool {
         self.occupied as usize == CHUNK
     }
 
+    #[inline]
     fn put(&mut self, entry: Entry<T>) -> usize {
         self.occupied += 1;
         if self.vacant == NONE {
@@ -258,6 +265,7 @@ impl<T> Chunk<T> {
         place
     }
 
+    #[inline]
     fn clear(&mut self, place: usize) {
         self.entries[place].next = self.vacant;
         self.vacant = place as u32;

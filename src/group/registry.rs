@@ -313,10 +313,12 @@ impl Registry {
         self.shards.iter().chain([&self.blocking])
     }
 
+    #[inline]
     fn shard(&self, shard: u8) -> &Shard {
         self.shards.get(shard as usize).unwrap_or(&self.blocking)
     }
 
+    #[inline]
     fn pick(&self) -> u8 {
         thread_local!(static ADDED: Cell<u32> = const { Cell::new(0) });
         let last = self.shards.len() as u32 - 1;
@@ -344,6 +346,7 @@ impl Shard {
 
 impl Tasks {
     /// Ids are unique in the process. Shards reserve them in runs that grow, so that small groups leave small gaps.
+    #[inline]
     fn next_id(&mut self) -> TaskId {
         const MOST: u64 = 64;
         if self.ids.is_empty() {

@@ -263,8 +263,8 @@ impl Model {
             if !member.is_started {
                 return self.finish(number, Fate::Cancelled(reason));
             }
-            if self.is_dropped {
-                // The one thing a task that is stopped at an await can still say.
+            // One that the group stops says why, all the same.
+            if self.is_dropped && !matches!(member.script.at_end, AtEnd::Dropped) {
                 return self.finish(number, Fate::Aborted);
             }
             match member.script.at_end {

@@ -55,7 +55,7 @@
 //! | panics with others blocked, at once | `group_panic::g5_others_are_blocked_then_the_end_comes_at_once_and_the_panic_last` |
 //! | two-phase barrier reused 8 times | `wait_group::wg_two_phase_barrier_reused_8_times` |
 //! | no spurious wake in 1,000 rounds | `wait_group::wg_thousand_rounds_then_no_wake_too_early`, `wg_woken_once_and_only_by_the_last_token` |
-//! | signal context | apart, behind the feature `signal` |
+//! | signal context | `signal::first_signal_then_ended_with_its_name`, `signal::dropped_then_killed_by_first_signal` |
 //!
 //! | `TaskTracker`, `JoinSet` | test |
 //! |---|---|

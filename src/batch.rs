@@ -11,6 +11,8 @@
 //! Why not a task per item? Spawning one costs ten times what pulling an item does. Why not `buffer_unordered` in the
 //! caller's task? Then one thread does all the work.
 
+#[cfg(all(test, errgroup_loom))]
+mod loom_models;
 mod sink;
 mod source;
 

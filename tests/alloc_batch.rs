@@ -3,8 +3,9 @@
 //! A test binary of its own, since a program has one global allocator. It counts for each thread apart, and the batches
 //! run on a current-thread runtime: what others do does not disturb it.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::future::{Future, ready};
 use std::num::NonZeroUsize;
 
@@ -12,40 +13,7 @@ use errgroup::{BoxError, Context, batch, batch_stream};
 use futures::{StreamExt, stream};
 use tokio::runtime::Builder;
 
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn count(allocations: usize, bytes: isize) {
-    // A thread that is going away may free without being counted.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
-    let _ = LIVE.try_with(|live| {
-        live.set(live.get() + bytes);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
-    });
-}
-
-// SAFETY: every call is handed on to the system's allocator unchanged; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(1, layout.size() as isize);
-        // SAFETY: as for this call.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(0, -(layout.size() as isize));
-        // SAFETY: as for this call.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+use counting::{ALLOCATIONS, LIVE_BYTES, PEAK_BYTES};
 
 #[derive(Debug, PartialEq)]
 struct Cost {
@@ -59,13 +27,13 @@ struct Cost {
 fn cost<F: Future>(run: impl Fn(usize) -> F, items: usize) -> Cost {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(run(1_000));
-    let (allocations, live) = (ALLOCATIONS.get(), LIVE.get());
-    PEAK.set(live);
+    let (allocations, live) = (ALLOCATIONS.get(), LIVE_BYTES.get());
+    PEAK_BYTES.set(live);
     runtime.block_on(run(items));
     Cost {
         allocations: ALLOCATIONS.get() - allocations,
-        peak: PEAK.get() - live,
-        left: LIVE.get() - live,
+        peak: PEAK_BYTES.get() - live,
+        left: LIVE_BYTES.get() - live,
     }
 }
 

@@ -3,8 +3,9 @@
 //! A test binary of its own, since a program has one global allocator. It counts for each thread apart, and the groups
 //! run on current-thread runtimes, so the tests do not disturb each other.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::future::{Future, pending};
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -14,36 +15,7 @@ use futures::FutureExt;
 use tokio::runtime::Builder;
 use tokio::task::yield_now;
 
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-    static LIVE_BYTES: Cell<isize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn count(allocations: usize, bytes: isize) {
-    // A thread that is going away may free without being counted.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
-    let _ = LIVE_BYTES.try_with(|live| live.set(live.get() + bytes));
-}
-
-// SAFETY: every call is handed on to the system's allocator unchanged; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(1, layout.size() as isize);
-        // SAFETY: as for this call.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(0, -(layout.size() as isize));
-        // SAFETY: as for this call.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+use counting::{ALLOCATIONS, LIVE_BYTES};
 
 type Unit = Result<(), BoxError>;
 

@@ -1,7 +1,8 @@
-//! `Context` and `CancelHandle`: the public face of the tree.
+//! `Context`: the public face of the tree.
 
 mod deadline;
 mod done;
+mod handle;
 mod hook;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
@@ -21,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 pub use self::done::{Done, DoneOwned};
+pub use self::handle::CancelHandle;
 pub use self::hook::OnDone;
 #[cfg(all(feature = "signal", windows))]
 pub(crate) use self::hook::abort_with;
@@ -81,18 +83,6 @@ enum Tree {
     Node(Arc<Node>),
 }
 
-/// The right to end one [`Context`].
-///
-/// Held by the context's owner. Clones share the right; the context ends when the last of them is dropped, with
-/// [`Reason::HandleDropped`], as with Go's `defer cancel()`. Hence `let (ctx, _) = …` ends the context at once, while
-/// `let (ctx, _handle) = …` keeps it live to the end of the scope.
-#[must_use = "dropping the last handle ends the context at once; keep it, or call `detach()`"]
-pub struct CancelHandle {
-    node: Arc<Node>,
-    /// Cleared by `detach`.
-    ends: bool,
-}
-
 impl Context {
     /// Returns the root: it never ends, has no deadline and no values. Allocates nothing.
     ///
@@ -119,10 +109,7 @@ impl Context {
     #[track_caller]
     pub fn with_cancel(&self) -> (Context, CancelHandle) {
         let node = Node::derive(self.node(), 1, Location::caller());
-        let handle = CancelHandle {
-            node: node.clone(),
-            ends: true,
-        };
+        let handle = CancelHandle::first(node.clone());
         (self.with_node(node), handle)
     }
 
@@ -493,63 +480,5 @@ impl fmt::Debug for Context {
             debug.field("remaining", &remaining);
         }
         debug.field("ended", &node.error_ref()).finish()
-    }
-}
-
-impl CancelHandle {
-    /// Ends the context, unless it has ended already: the first end wins.
-    ///
-    /// When this returns, every context derived below has ended and every waiter has been woken. Wakers and
-    /// [`on_done`](Context::on_done) callbacks run in this call.
-    #[track_caller]
-    pub fn cancel(&self) {
-        let location = Location::caller();
-        self.node
-            .end(|| ContextError::at(Reason::Cancelled, location, None));
-    }
-
-    /// Ends the context with a cause, which [`Context::cause`] and the error's text then give. Otherwise as
-    /// [`cancel`](CancelHandle::cancel).
-    #[track_caller]
-    pub fn cancel_with(&self, cause: impl Into<BoxError>) {
-        let location = Location::caller();
-        let cause = cause.into();
-        self.node
-            .end(|| ContextError::at(Reason::Cancelled, location, Some(cause)));
-    }
-
-    /// Gives up the right without using it: the context then ends with its parent or deadline, or by another clone.
-    pub fn detach(mut self) {
-        self.ends = false;
-    }
-}
-
-impl Clone for CancelHandle {
-    fn clone(&self) -> Self {
-        self.node.add_handle();
-        Self {
-            node: self.node.clone(),
-            ends: true,
-        }
-    }
-}
-
-impl Drop for CancelHandle {
-    fn drop(&mut self) {
-        if self.node.remove_handle() && self.ends {
-            self.node.end_unhandled();
-        }
-    }
-}
-
-impl UnwindSafe for CancelHandle {}
-impl RefUnwindSafe for CancelHandle {}
-
-impl fmt::Debug for CancelHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancelHandle")
-            .field("derived_at", &format_args!("{}", self.node.location()))
-            .field("ended", &self.node.error_ref())
-            .finish()
     }
 }

@@ -9,10 +9,13 @@ use errgroup::{Context, ContextError, Reason};
 use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::FusedFuture;
+use tokio::time::timeout;
 
 use crate::support::{
     Counter, Log, OnDrop, advance, advance_without_timers, background, child, ms, poll, race,
 };
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Those who hold the waker besides the caller: registrations.
 fn registrations(waker: &Arc<Counter>) -> usize {
@@ -234,7 +237,7 @@ async fn c9_registered_then_polled_after_an_unnoticed_deadline_is_ready() {
     assert_eq!(registrations(&waker), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn done_moved_between_tasks_wakes_the_last_that_polled_it() {
     let (ctx, handle) = background().with_cancel();
     let mut done = ctx.done_owned();
@@ -243,7 +246,8 @@ async fn done_moved_between_tasks_wakes_the_last_that_polled_it() {
     let task = tokio::spawn(done);
     tokio::task::yield_now().await;
     handle.cancel();
-    assert_eq!(task.await.unwrap().reason(), Reason::Cancelled);
+    let error = timeout(HOUR, task).await.expect("it is woken").unwrap();
+    assert_eq!(error.reason(), Reason::Cancelled);
     assert_eq!(first.woken(), 0);
 }
 
@@ -290,7 +294,7 @@ fn blocked_thread_sees_a_deadline() {
         .unwrap();
     let _in = runtime.enter();
     let ctx = background().with_timeout(ms(2));
-    let error = ctx.done_blocking(Some(Duration::from_secs(600)));
+    let error = ctx.done_blocking(Some(HOUR / 60));
     assert!(
         error.unwrap().is_deadline_exceeded(),
         "nobody drives the timer"
@@ -338,7 +342,8 @@ async fn run_interrupted_by_the_end_drops_the_future_where_it_stands() {
         let _guard = guard;
         pending::<()>().await;
     });
-    assert!(run.await.unwrap_err().is_deadline_exceeded());
+    let output = timeout(HOUR, run).await.expect("it is interrupted");
+    assert!(output.unwrap_err().is_deadline_exceeded());
     assert_eq!(log.take(), ["dropped"]);
 }
 
@@ -438,7 +443,7 @@ async fn sleeping_task_wakes_at_the_end() {
     let (ctx, handle) = background().with_cancel();
     let sleeper = tokio::spawn({
         let ctx = ctx.clone();
-        async move { ctx.sleep(Duration::from_secs(3_600)).await }
+        async move { ctx.sleep(HOUR).await }
     });
     advance(ms(1)).await;
     handle.cancel();

@@ -503,8 +503,13 @@ fn c8_runtime_shut_down_then_deadline_passes_is_still_seen() {
         background().with_timeout_cause(ms(2), "deadline")
     };
     drop(runtime);
+    let start = std::time::Instant::now();
     let error = ctx.done_blocking(Some(HOUR / 60)).expect("it has ended");
     assert!(error.is_deadline_exceeded());
+    assert!(
+        start.elapsed() < HOUR / 60,
+        "it slept until its own time was over"
+    );
     assert_eq!(cause(&ctx).as_deref(), Some("deadline"));
 }
 

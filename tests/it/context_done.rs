@@ -294,7 +294,12 @@ fn blocked_thread_sees_a_deadline() {
         .unwrap();
     let _in = runtime.enter();
     let ctx = background().with_timeout(ms(2));
+    let start = std::time::Instant::now();
     let error = ctx.done_blocking(Some(HOUR / 60));
+    assert!(
+        start.elapsed() < HOUR / 60,
+        "it slept until its own time was over"
+    );
     assert!(
         error.unwrap().is_deadline_exceeded(),
         "nobody drives the timer"

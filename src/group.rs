@@ -2,7 +2,7 @@
 //!
 //! Who knows what: the [`Core`](core::Core) is shared by the group, its tasks and its spawners. It holds the context,
 //! the registry of live tasks, the slots and the outcome, each with a lock of its own and its invariants in its head. A
-//! task's `Life` is the only thing that touches all four, in one order: outcome, context, slots, registry.
+//! task's `Life` is the only thing that touches all four, in one order: outcome, context, registry, slots.
 
 mod builder;
 mod core;

@@ -1,9 +1,10 @@
 //! `Life`: one task's place in its group, from its admission to its release.
 //!
 //! Owned by the task: by its future, or by its closure. Whatever the task's fate, its `Life` is released exactly once,
-//! after the task's code and captures are dropped: by `settle` or `cut`, or by its drop if tokio dropped the task.
+//! after the task's code and captures are dropped: by `settle`, `stop` or `panicked`, or by its drop if tokio dropped
+//! the task.
 //!
-//! The release is in this order: record, end the context, give back the slot, leave the registry, let `wait` go on.
+//! The release is in this order: record, end the context, leave the registry, give back the slot, let `wait` go on.
 
 use std::panic::{Location, resume_unwind};
 use std::sync::Arc;

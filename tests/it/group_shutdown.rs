@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use errgroup::{Context, Group, Reason, TaskError};
 use futures::FutureExt;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::group_support::*;
@@ -45,13 +44,7 @@ on_both_runtimes! {
 
     async fn g16_task_fails_while_it_stops_then_its_error_is_the_result() {
         let group: Group = Group::new();
-        let (started, start) = oneshot::channel();
-        drop(group.spawn_with(async |ctx| {
-            started.send(()).unwrap();
-            ctx.done().await;
-            fail("could not flush").await
-        }));
-        start.await.unwrap();
+        start_failing_at_the_end(&group).await;
         let shutdown = group.shutdown(GRACE).await;
         assert_eq!(shutdown.result.unwrap_err().to_string(), "could not flush");
     }

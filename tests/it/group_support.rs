@@ -14,6 +14,7 @@ use std::time::Duration;
 use errgroup::{BoxError, Context, ContextError, Group, GroupError, Slot, Task, TaskError};
 use futures::FutureExt;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
 
 use crate::support::Counter;
 
@@ -300,4 +301,15 @@ impl fmt::Debug for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Trouble")
     }
+}
+
+/// Starts a task that stops itself when the context ends, and fails with an error of its own: "could not flush".
+pub(crate) async fn start_failing_at_the_end(group: &Group) {
+    let (started, start) = oneshot::channel();
+    drop(group.spawn_with(async |ctx| {
+        started.send(()).unwrap();
+        ctx.done().await;
+        fail("could not flush").await
+    }));
+    start.await.unwrap();
 }

@@ -467,13 +467,7 @@ on_both_runtimes! {
 
     async fn g8_task_fails_with_its_own_error_after_cancel_then_that_is_returned() {
         let mut group: Group = Group::new();
-        let (started, start) = oneshot::channel();
-        drop(group.spawn_with(async |ctx| {
-            started.send(()).unwrap();
-            ctx.done().await;
-            fail("could not flush").await
-        }));
-        start.await.unwrap();
+        start_failing_at_the_end(&group).await;
         group.cancel();
         assert_eq!(group.wait().await.unwrap_err().to_string(), "could not flush");
         assert_eq!(group.context().err().unwrap().reason(), Reason::GroupCancelled);

@@ -10,6 +10,7 @@ mod life;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
 mod outcome;
+mod page;
 mod registry;
 mod run;
 mod shutdown;

@@ -19,16 +19,6 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
     catch_unwind(AssertUnwindSafe(f))
 }
 
-/// Drops what is in a foreign future's place and hands back a panic.
-pub(crate) fn catch_drop<F>(mut place: Pin<&mut Option<F>>) -> Result<(), Payload> {
-    if std::mem::needs_drop::<F>() {
-        catch(|| place.set(None))
-    } else {
-        place.set(None);
-        Ok(())
-    }
-}
-
 /// Polls a foreign future and hands back its panic. It is not to be polled again then.
 pub(crate) fn poll_catching<F: Future>(
     future: Pin<&mut F>,

@@ -98,6 +98,16 @@ impl WaitGroup {
         self.len() == 0
     }
 
+    /// Counts one more, without a token: the caller answers for a `done`.
+    pub(crate) fn add(&self) {
+        self.0.add();
+    }
+
+    /// Undoes an `add`.
+    pub(crate) fn done(&self) {
+        self.0.done();
+    }
+
     /// Waits until no token is out. Returns at once if there is none.
     ///
     /// What was done before a token was dropped is visible after the wait that it ended.
@@ -130,7 +140,7 @@ impl Waiting {
         Poll::Pending
     }
 
-    /// Returns `false` if there is nothing to wait for. The other end of the race is `Token::drop`.
+    /// Returns `false` if there is nothing to wait for. The other end of the race is `State::done`.
     fn register(&mut self, state: &State, waker: &Waker) -> bool {
         let waker = waker.clone();
         let mut waiters = state.waiters.lock();
@@ -188,6 +198,28 @@ impl State {
         is_current
     }
 
+    fn add(&self) {
+        // Relaxed: only a fall is waited for.
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn done(&self) {
+        let mut count = self.count.load(Ordering::Relaxed);
+        while count > 1 {
+            // Release: pairs with the Acquire of whoever brings the count to zero, or finds it there.
+            match self.count.compare_exchange_weak(
+                count,
+                count - 1,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(now) => count = now,
+            }
+        }
+        self.end_round();
+    }
+
     fn end_round(&self) {
         let mut waiters = self.waiters.lock();
         // AcqRel: everything done under the tokens dropped before happens before what the waiters do next.
@@ -205,8 +237,7 @@ impl State {
 
 impl Token {
     fn new(state: &Arc<State>) -> Self {
-        // Relaxed: only a fall is waited for.
-        state.count.fetch_add(1, Ordering::Relaxed);
+        state.add();
         Self(state.clone())
     }
 }
@@ -219,21 +250,7 @@ impl Clone for Token {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        let state = &*self.0;
-        let mut count = state.count.load(Ordering::Relaxed);
-        while count > 1 {
-            // Release: pairs with the Acquire of whoever brings the count to zero, or finds it there.
-            match state.count.compare_exchange_weak(
-                count,
-                count - 1,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return,
-                Err(now) => count = now,
-            }
-        }
-        state.end_round();
+        self.0.done();
     }
 }
 

@@ -10,10 +10,11 @@ use std::sync::{Arc, OnceLock};
 use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, unconstrained};
+use tokio::time::Instant;
 
-use super::life::{Admitted, Life, Phase, Policy};
+use super::life::{Life, Policy};
 use super::outcome::{Election, EndedBy, Failure, Outcome, Settled};
-use super::registry::{Kind, Name, Registered, Registry, Stage};
+use super::registry::{Kind, Name, Registry, Stage};
 use super::run::{self, Run};
 use super::slots::{Hold, Slots};
 use crate::context::{Context, Node, Waiter};
@@ -24,7 +25,7 @@ use crate::task::{Task, TaskError, TaskId};
 pub(crate) struct Core<E> {
     pub(crate) context: Context,
     pub(crate) name: Option<Name>,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Registry<Arc<Self>>,
     pub(crate) slots: Slots,
     pub(crate) outcome: Outcome<E>,
     /// Where the tasks run: given to the builder, else the runtime of the first spawn.
@@ -162,7 +163,7 @@ impl<E: GroupError> Core<E> {
     ) -> Result<Task<T>, I> {
         let runtime = self.runtime();
         match self.admit(spec, kind, policy) {
-            Some(Admitted { life, id }) => Ok(Task::spawned(id, start(item, life, runtime))),
+            Some(life) => Ok(Task::spawned(life.id(), start(item, life, runtime))),
             None => Err(item),
         }
     }
@@ -172,30 +173,34 @@ impl<E: GroupError> Core<E> {
         spec: Spec,
         kind: Kind,
         policy: Policy,
-    ) -> Option<Admitted<E>> {
+    ) -> Option<Life<E>> {
         // The context first: callbacks on ancestors run before the one that raises the stage.
         let is_open = !self.context.is_done();
-        let registered = is_open.then(|| self.registry.insert(kind, spec.name, spec.location));
+        let registered = is_open.then(|| self.registry.insert(self, kind, spec.location));
         let Some(registered) = registered.flatten() else {
             if let SlotRequest::Held(hold) = spec.slot {
                 self.slots.release(hold);
             }
             return None;
         };
-        let Registered { key, id, .. } = registered;
-        let mut phase = Phase::Admitted;
-        if registered.is_limited {
-            let Some(hold) = self.hold(spec.slot) else {
-                drop(self.registry.remove(key));
-                return None;
-            };
-            self.registry.with(key, |entry| entry.hold = hold);
-            if let Hold::Queued(_) = hold {
-                phase = Phase::Queued;
+        let is_limited = registered.is_limited;
+        let mut life = Life::new(registered, policy);
+        if let Some(name) = spec.name {
+            life.set_name(name);
+        }
+        if kind == Kind::Blocking {
+            life.set_since(Instant::now());
+        }
+        if is_limited {
+            match self.hold(spec.slot) {
+                Some(hold) => life.set_hold(hold),
+                None => {
+                    life.release();
+                    return None;
+                }
             }
         }
-        let life = Life::new(self.clone(), key, phase, policy);
-        Some(Admitted { life, id })
+        Some(life)
     }
 
     #[cold]

@@ -10,30 +10,28 @@ use std::panic::{Location, resume_unwind};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
+use tokio::time::Instant;
+
 use super::core::{Core, passes_on};
-use super::registry::{Key, Stage};
+use super::page::Page;
+use super::registry::{Name, Registered, Stage};
 use super::slots::Hold;
 use crate::context::Context;
 use crate::error::GroupError;
 use crate::panic::{Payload, discard};
 use crate::task::{TaskError, TaskId};
 
-// Small, so that a small task fits into tokio's smallest allocation with it: two words. Hence the key in two fields, and
-// what the slots gave the task in the registry.
+// Small, so that a small task fits into tokio's smallest allocation with it: two words. Hence whatever else a task has is
+// noted on its page, which is also what keeps the group's core.
 pub(crate) struct Life<E: GroupError> {
-    core: Arc<Core<E>>,
-    entry: u32,
-    shard: u8,
+    page: Arc<Page<Arc<Core<E>>>>,
+    line: u8,
     phase: Phase,
     policy: Policy,
+    /// There are notes on the page.
+    has_notes: bool,
     /// The stage at which the task left its waker.
     left_waker: Option<Stage>,
-}
-
-/// A task that the group has taken.
-pub(crate) struct Admitted<E: GroupError> {
-    pub(crate) life: Life<E>,
-    pub(crate) id: TaskId,
 }
 
 /// How far a task is.
@@ -70,26 +68,46 @@ pub(crate) enum Order {
 }
 
 impl<E: GroupError> Life<E> {
-    pub(crate) fn new(core: Arc<Core<E>>, key: Key, phase: Phase, policy: Policy) -> Self {
+    pub(crate) fn new(place: Registered<Arc<Core<E>>>, policy: Policy) -> Self {
         Self {
-            core,
-            entry: key.entry,
-            shard: key.shard,
-            phase,
+            page: place.page,
+            line: place.line,
+            phase: Phase::Admitted,
             policy,
+            has_notes: false,
             left_waker: None,
         }
     }
 
-    fn key(&self) -> Key {
-        Key {
-            shard: self.shard,
-            entry: self.entry,
+    fn core(&self) -> &Core<E> {
+        &self.page.owner
+    }
+
+    pub(crate) fn id(&self) -> TaskId {
+        self.page.id(self.line)
+    }
+
+    pub(crate) fn set_name(&mut self, name: Name) {
+        self.has_notes = true;
+        self.page.set_name(self.line, name);
+    }
+
+    /// The task is there from now on, and not only from its first wait.
+    pub(crate) fn set_since(&mut self, now: Instant) {
+        self.has_notes = true;
+        self.page.set_since(self.line, now);
+    }
+
+    pub(crate) fn set_hold(&mut self, hold: Hold) {
+        self.has_notes = true;
+        self.page.set_hold(self.line, hold);
+        if let Hold::Queued(_) = hold {
+            self.phase = Phase::Queued;
         }
     }
 
     pub(crate) fn context(&self) -> &Context {
-        &self.core.context
+        &self.core().context
     }
 
     pub(crate) fn is_queued(&self) -> bool {
@@ -102,9 +120,9 @@ impl<E: GroupError> Life<E> {
 
     /// One atomic load while the context is live.
     pub(crate) fn order(&self) -> Order {
-        if !self.core.context.is_done() {
+        if !self.core().context.is_done() {
             Order::Go
-        } else if self.core.registry.stage() == Stage::Aborting {
+        } else if self.core().registry.stage() == Stage::Aborting {
             Order::Abort
         } else {
             Order::Stop
@@ -137,18 +155,19 @@ impl<E: GroupError> Life<E> {
     }
 
     fn poll_slot(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        match self.core.registry.with(self.key(), |entry| entry.hold) {
-            Some(Hold::Queued(ticket)) => self.core.slots.poll_granted(ticket, cx.waker()),
-            _ => Poll::Ready(()),
+        match self.page.hold(self.line) {
+            Hold::Queued(ticket) => self.core().slots.poll_granted(ticket, cx.waker()),
+            Hold::Free | Hold::Slot => Poll::Ready(()),
         }
     }
 
     /// Makes sure that the task is woken when the stage rises; `false` if it is to be stopped instead of waiting.
     pub(crate) fn may_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        if self.left_waker == Some(self.core.registry.stage()) {
+        if self.left_waker == Some(self.core().registry.stage()) {
             return true;
         }
-        let stage = self.core.registry.leave_waker(self.key(), cx.waker());
+        let stage = self.page.leave_waker(self.line, cx.waker());
+        self.has_notes = true;
         self.left_waker = Some(stage);
         stage == Stage::Open || !self.is_stopped_by(self.order())
     }
@@ -186,12 +205,12 @@ impl<E: GroupError> Life<E> {
         let was_aborted = order == Order::Abort
             && self.phase == Phase::Started
             && self.policy == Policy::StopsItself;
-        self.core.outcome.record_cut();
+        self.core().outcome.record_cut();
         self.release();
         if was_aborted {
             TaskError::Aborted
         } else {
-            TaskError::Cancelled(self.core.end_error())
+            TaskError::Cancelled(self.core().end_error())
         }
     }
 
@@ -214,10 +233,10 @@ impl<E: GroupError> Life<E> {
 
     fn failed(&self, error: E) -> TaskError {
         // An error that only passes on the end of the context is the task's way of being cut short (G7, G8).
-        let end = self.core.context.err();
+        let end = self.core().context.err();
         if let Some(end) = end.filter(|end| passes_on(&error, end)) {
             discard(error);
-            self.core.outcome.record_cut();
+            self.core().outcome.record_cut();
             return TaskError::Cancelled(end);
         }
         self.described(|core, name, id, location| core.failed(error, name, id, location));
@@ -229,34 +248,32 @@ impl<E: GroupError> Life<E> {
         &self,
         f: impl FnOnce(&Core<E>, Option<&str>, TaskId, &'static Location<'static>),
     ) {
-        let described = self.core.registry.with(self.key(), |entry| {
-            (entry.name.clone(), entry.id, entry.location)
-        });
-        if let Some((name, id, location)) = described {
-            f(
-                &self.core,
-                name.as_ref().map(|name| name.as_ref().as_ref()),
-                id,
-                location,
-            );
-        }
+        let name = match self.has_notes {
+            true => self.page.name(self.line),
+            false => None,
+        };
+        let name = name.as_ref().map(|name| name.as_ref().as_ref());
+        f(self.core(), name, self.id(), self.page.location());
     }
 
-    fn release(&mut self) {
+    /// Leaves the group, which records nothing of it.
+    #[inline]
+    pub(crate) fn release(&mut self) {
         self.phase = Phase::Over;
-        let removed = self.core.registry.remove(self.key());
-        if removed.hold != Hold::Free {
-            self.core.slots.release(removed.hold);
+        let core = self.core();
+        let departure = core.registry.remove(&self.page, self.line, self.has_notes);
+        if departure.left.hold != Hold::Free {
+            core.slots.release(departure.left.hold);
         }
         // Only now may `wait` go on.
-        drop(removed);
+        drop(departure);
     }
 }
 
 impl<E: GroupError> Drop for Life<E> {
     fn drop(&mut self) {
         if self.phase != Phase::Over {
-            self.core.outcome.record_dropped();
+            self.core().outcome.record_dropped();
             self.release();
         }
     }

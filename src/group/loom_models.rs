@@ -22,7 +22,6 @@ use crate::task::TaskError;
 fn admit(core: &Arc<Core<BoxError>>, policy: Policy) -> Option<Life<BoxError>> {
     let spec = Spec::unnamed();
     core.admit(spec, Kind::Async, policy)
-        .map(|admitted| admitted.life)
 }
 
 fn spawn<T: Send + 'static>(

@@ -12,17 +12,23 @@
 //! The lock is a leaf, and errors and payloads, whose destructors are foreign, are dropped outside it.
 
 use crate::panic::{Payload, discard};
-use crate::sync::Mutex;
+use crate::sync::{AtomicU8, Mutex, Ordering};
 
-pub(crate) struct Outcome<E>(Mutex<State<E>>);
+pub(crate) struct Outcome<E> {
+    state: Mutex<State<E>>,
+    /// [`CUT`] and [`DROPPED`]. Relaxed throughout: `settle` comes when the tasks have ended, and that orders it.
+    fates: AtomicU8,
+}
+
+/// In `fates`: a task was cut short, or not started, because the context had ended.
+const CUT: u8 = 1;
+
+/// In `fates`: a task was dropped by tokio: aborted through its handle, or gone with its runtime.
+const DROPPED: u8 = 2;
 
 struct State<E> {
     failure: Option<Failure<E>>,
     suppressed: usize,
-    /// A task was cut short, or not started, because the context had ended.
-    was_cut: bool,
-    /// A task was dropped by tokio: aborted through its handle, or gone with its runtime.
-    was_dropped: bool,
     /// The group ended its context, not an ancestor.
     ended_by: Option<EndedBy>,
     /// The outcome has been handed out.
@@ -67,18 +73,19 @@ pub(crate) enum Settled<E> {
 
 impl<E> Outcome<E> {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(State {
-            failure: None,
-            suppressed: 0,
-            was_cut: false,
-            was_dropped: false,
-            ended_by: None,
-            is_settled: false,
-        }))
+        Self {
+            state: Mutex::new(State {
+                failure: None,
+                suppressed: 0,
+                ended_by: None,
+                is_settled: false,
+            }),
+            fates: AtomicU8::new(0),
+        }
     }
 
     pub(crate) fn record(&self, failure: Failure<E>) -> Election {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let (election, displaced) = state.elect(failure);
         state.suppressed += usize::from(displaced.is_some());
         drop(state);
@@ -87,35 +94,48 @@ impl<E> Outcome<E> {
     }
 
     pub(crate) fn record_cut(&self) {
-        self.0.lock().was_cut = true;
+        self.record_fate(CUT);
     }
 
     pub(crate) fn record_dropped(&self) {
-        self.0.lock().was_dropped = true;
+        self.record_fate(DROPPED);
+    }
+
+    /// Of many tasks that are cut short at once, only the first writes.
+    fn record_fate(&self, fate: u8) {
+        if !self.has_seen(fate) {
+            self.fates.fetch_or(fate, Ordering::Relaxed);
+        }
+    }
+
+    fn has_seen(&self, fate: u8) -> bool {
+        self.fates.load(Ordering::Relaxed) & fate != 0
     }
 
     pub(crate) fn record_end(&self, by: EndedBy) {
-        self.0.lock().ended_by = Some(by);
+        self.state.lock().ended_by = Some(by);
     }
 
     pub(crate) fn suppressed(&self) -> usize {
-        self.0.lock().suppressed
+        self.state.lock().suppressed
     }
 
     pub(crate) fn is_settled(&self) -> bool {
-        self.0.lock().is_settled
+        self.state.lock().is_settled
     }
 
     /// Takes the outcome. Once.
     pub(crate) fn settle(&self) -> Settled<E> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if std::mem::replace(&mut state.is_settled, true) {
             return Settled::Again;
         }
         match state.failure.take() {
             Some(failure) => Settled::Failed(failure),
-            None if state.was_cut && state.ended_by.is_none() => Settled::Cut,
-            None if state.was_dropped && state.ended_by != Some(EndedBy::Stop) => Settled::Dropped,
+            None if self.has_seen(CUT) && state.ended_by.is_none() => Settled::Cut,
+            None if self.has_seen(DROPPED) && state.ended_by != Some(EndedBy::Stop) => {
+                Settled::Dropped
+            }
             None => Settled::Complete,
         }
     }
@@ -124,7 +144,7 @@ impl<E> Outcome<E> {
 impl<E> Drop for Outcome<E> {
     /// The last to know an error that nobody asked for may be a task of the group.
     fn drop(&mut self) {
-        discard(self.0.get_mut().failure.take());
+        discard(self.state.get_mut().failure.take());
     }
 }
 

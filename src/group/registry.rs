@@ -3,46 +3,42 @@
 //!
 //! Owned by the group's `Core`.
 //!
-//! Tasks lie in shards, so that workers do not meet on one lock; blocking tasks in one of their own, since nobody can
-//! abort them. A spawning thread stays with a shard for a run of tasks and then moves on: then the workers that remove
-//! tasks are mostly at other shards than the thread that adds them.
+//! Tasks stand on [`Page`]s. The pages lie in shards: a thread adds its tasks to one shard, so that workers do not meet
+//! on one lock, and a task leaves without a shard's lock. Blocking tasks have a shard of their own, since nobody can
+//! abort them.
 //!
 //! Invariants:
 //!
-//! 1. A shard holds its tokens exactly while it has tasks. A task that spawns is in the registry until after what it
-//!    spawned is, so the count of tokens does not touch zero between.
-//! 2. A shard's `stage` only rises. From `Ended` on it takes no task.
-//! 3. A task that leaves its waker learns the stage of that moment. Whoever raises the stage takes the wakers out in
-//!    the same critical section and wakes them. Hence a task sees the stage, or is woken for it.
+//! 1. A page with a live task counts once in each wait group. The shard's lock keeps a page from being entered twice at
+//!    once. A task that spawns is live until after what it spawned is, so the count does not touch zero between.
+//! 2. A shard's `stage` only rises. From `Ended` on it takes no task and has no open page: that breaks the cycle of the
+//!    group, its open pages, and the group again.
+//! 3. A page is in its shard's `pages` until its last owner drops it.
 //!
-//! Lock order: a shard's lock is the innermost; nothing is taken under it. Entries, tokens and wakers are dropped and
-//! woken with no lock held.
+//! Lock order: a shard's lock before that of a page's notes. Pages, and with them the group, are dropped with no lock
+//! held: their drop asks for the shard's.
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::ops::Range;
 use std::panic::Location;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
-use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
-use super::slots::Hold;
+use super::page::{Entry, LINES, Left, Opening, Page};
 use crate::ordered_slab::OrderedSlab;
 use crate::panic::contain;
-use crate::sync::{AtomicU8, Mutex, Ordering};
-use crate::task::TaskId;
-use crate::wait_group::{Token, WaitGroup};
-
-/// How many tasks a thread adds to one shard before it moves on.
-const RUN: u32 = 32;
+use crate::sync::{AtomicU8, AtomicU32, Mutex, MutexGuard, Ordering};
+use crate::wait_group::WaitGroup;
 
 /// More shards than this cost a small group more than they save a large one.
 const MAX_SHARDS: usize = 8;
 
-/// The shard of blocking tasks, in a `Key`.
-const BLOCKING: u8 = u8::MAX;
+/// Pages that a shard fills at once, each for one place in the source.
+const OPEN_PAGES: usize = 4;
 
 /// How far the group is on its way down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,10 +60,10 @@ pub(crate) enum Kind {
 /// A task's name; only a named task pays for it.
 pub(crate) type Name = Box<Cow<'static, str>>;
 
-pub(crate) struct Registry {
-    shards: Box<[Shard]>,
-    blocking: Shard,
-    /// A token for each shard that has tasks.
+/// `O` is what a task needs of its group.
+pub(crate) struct Registry<O> {
+    shards: Shards<O>,
+    /// Counts the pages that have a live task.
     everyone: WaitGroup,
     /// The same without the blocking shard.
     abortable: WaitGroup,
@@ -75,63 +71,52 @@ pub(crate) struct Registry {
     stage: AtomicU8,
 }
 
+/// The shards of async tasks, and the one of blocking tasks at the end.
+pub(super) struct Shards<O>(Arc<[Shard<O>]>);
+
 /// On cache lines of its own: two, since they are fetched in pairs.
 #[repr(align(128))]
-struct Shard(Mutex<Tasks>);
+struct Shard<O>(Mutex<State<O>>);
 
-struct Tasks {
-    live: OrderedSlab<Entry>,
-    tokens: Option<Tokens>,
+struct State<O> {
     stage: Stage,
     /// The group has, or once had, a limit: tasks ask for a slot.
     is_limited: bool,
-    /// Reserved ids.
-    ids: Range<u64>,
-    /// How many ids to reserve next.
-    reserve: u64,
+    /// How many tasks the next page takes: few at first, so that small groups leave small gaps in the ids.
+    lines: u8,
+    /// Pages with room, the latest last.
+    open: Vec<Open<O>>,
+    pages: OrderedSlab<Weak<Page<O>>>,
 }
 
-struct Tokens {
-    _everyone: Token,
-    _abortable: Option<Token>,
+struct Open<O> {
+    page: Arc<Page<O>>,
+    /// The next line, and the one after the last.
+    next: u8,
+    lines: u8,
 }
 
-/// What is known of a live task.
-pub(crate) struct Entry {
-    pub(crate) id: TaskId,
-    pub(crate) name: Option<Name>,
-    pub(crate) location: &'static Location<'static>,
-    /// Since when it is known to be there. A task that ends in its first poll needs no clock read; so for an async one it
-    /// is when the task first waits, or else when the list is first read.
-    since: Option<Instant>,
-    /// Left by the task when it first has to wait.
-    waker: Option<Waker>,
-    /// What the task gives back at its end.
-    pub(crate) hold: Hold,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Key {
-    pub(crate) shard: u8,
-    pub(crate) entry: u32,
-}
-
-pub(crate) struct Registered {
-    pub(crate) key: Key,
-    pub(crate) id: TaskId,
+/// A task's place.
+pub(crate) struct Registered<O> {
+    pub(crate) page: Arc<Page<O>>,
+    pub(crate) line: u8,
     pub(crate) is_limited: bool,
 }
 
-/// What is left of a task that was removed. Its drop may wake whoever waits for the group.
-pub(crate) struct Removed {
-    /// What is to be given back to the slots.
-    pub(crate) hold: Hold,
-    _name: Option<Name>,
-    _waker: Option<Waker>,
-    tokens: Option<Tokens>,
+/// What a task leaves behind. Its drop may wake whoever waits for the group.
+#[must_use = "`wait` goes on when it is dropped"]
+pub(crate) struct Departure<'a, O> {
+    pub(crate) left: Left,
+    _last: Option<Last<'a, O>>,
 }
 
-impl Registry {
+/// The count of a page whose last live task has left.
+struct Last<'a, O> {
+    registry: &'a Registry<O>,
+    kind: Kind,
+}
+
+impl<O> Registry<O> {
     /// The runtime decides how many shards are worth their while.
     pub(crate) fn new(runtime: Option<&Handle>) -> Self {
         let workers = match runtime {
@@ -140,14 +125,8 @@ impl Registry {
             }
             _ => 1,
         };
-        let shards = if workers == 1 {
-            1
-        } else {
-            (2 * workers).next_power_of_two()
-        };
         Self {
-            shards: (0..shards.min(MAX_SHARDS)).map(|_| Shard::new()).collect(),
-            blocking: Shard::new(),
+            shards: Shards::new(workers.next_power_of_two().min(MAX_SHARDS)),
             everyone: WaitGroup::new(),
             abortable: WaitGroup::new(),
             stage: AtomicU8::new(Stage::Open as u8),
@@ -155,94 +134,113 @@ impl Registry {
     }
 
     /// Adds a task; `None` if the group has ended.
+    #[inline]
     pub(crate) fn insert(
         &self,
+        owner: &O,
         kind: Kind,
-        name: Option<Name>,
         location: &'static Location<'static>,
-    ) -> Option<Registered> {
+    ) -> Option<Registered<O>>
+    where
+        O: Clone,
+    {
         let shard = match kind {
-            Kind::Async => self.pick(),
-            Kind::Blocking => BLOCKING,
+            Kind::Async => self.shards.pick(),
+            Kind::Blocking => self.shards.blocking(),
         };
-        let since = match kind {
-            Kind::Async => None,
-            Kind::Blocking => Some(Instant::now()),
-        };
-        let mut tasks = self.shard(shard).0.lock();
-        if tasks.stage != Stage::Open {
-            drop(tasks);
-            drop(name);
+        let mut state = self.shards.lock(shard);
+        if state.stage != Stage::Open {
             return None;
         }
-        let id = tasks.next_id();
-        if tasks.live.is_empty() {
-            tasks.tokens = Some(self.tokens(kind));
-        }
-        let entry = tasks.live.insert(Entry {
-            id,
-            name,
-            location,
-            since,
-            waker: None,
-            hold: Hold::Free,
-        });
+        let is_limited = state.is_limited;
+        let (page, line) = match state.take_line(location) {
+            Some((page, line)) => {
+                self.enter(&page, line);
+                drop(state);
+                (page, line)
+            }
+            None => {
+                let opening = Opening {
+                    owner: owner.clone(),
+                    kind,
+                    location,
+                    shards: self.shards.clone(),
+                    shard,
+                    lines: state.lines,
+                };
+                (self.open(state, opening), 0)
+            }
+        };
         Some(Registered {
-            key: Key { shard, entry },
-            id,
-            is_limited: tasks.is_limited,
+            page,
+            line,
+            is_limited,
         })
     }
 
-    pub(crate) fn remove(&self, key: Key) -> Removed {
-        let mut tasks = self.shard(key.shard).0.lock();
-        let removed = tasks.live.remove_with(key.entry, |entry| Removed {
-            hold: entry.hold,
-            _name: entry.name.take(),
-            _waker: entry.waker.take(),
-            tokens: None,
-        });
-        let mut removed = removed.expect("errgroup: a task is removed once");
-        if tasks.live.is_empty() {
-            removed.tokens = tasks.tokens.take();
+    /// Enters a task (invariant 1). The other end of the race is `remove`.
+    #[inline]
+    fn enter(&self, page: &Page<O>, line: u8) {
+        // An empty page is counted first. One that empties between the two looks is counted afterwards: its last task has
+        // given up its count or is about to, and no task that could be waited for had spawned this one.
+        let was_counted = page.is_live();
+        if !was_counted {
+            self.begin(page.kind);
         }
-        removed
+        if !page.enter(line) && was_counted {
+            self.begin(page.kind);
+        }
     }
 
-    /// Leaves a task's waker, to be woken when the stage rises (invariant 3).
-    pub(crate) fn leave_waker(&self, key: Key, waker: &Waker) -> Stage {
-        let waker = waker.clone();
-        let now = Instant::now();
-        let mut tasks = self.shard(key.shard).0.lock();
-        let stage = tasks.stage;
-        let replaced = match tasks.live.get_mut(key.entry) {
-            Some(entry) => {
-                entry.since.get_or_insert(now);
-                entry.waker.replace(waker)
-            }
-            None => Some(waker),
-        };
-        drop(tasks);
-        drop(replaced);
-        stage
+    /// Starts a page, whose first line is taken.
+    #[cold]
+    fn open(&self, mut state: MutexGuard<'_, State<O>>, opening: Opening<O>) -> Arc<Page<O>> {
+        let lines = opening.lines;
+        self.begin(opening.kind);
+        let page = Page::new(opening);
+        let key = state.pages.insert(Arc::downgrade(&page));
+        // Relaxed, here and in `Shards::forget`: both hold the lock.
+        page.key.store(key, Ordering::Relaxed);
+        state.lines = lines.saturating_mul(4).min(LINES);
+        let given_up = (state.open.len() == OPEN_PAGES).then(|| state.open.remove(0));
+        state.open.push(Open {
+            page: page.clone(),
+            next: 1,
+            lines,
+        });
+        drop(state);
+        drop(given_up);
+        page
     }
 
-    /// Raises the stage and wakes the tasks that wait (invariant 3).
+    /// Removes a task. `has_notes` is whether there is more of it than its bit.
+    #[inline]
+    pub(crate) fn remove(&self, page: &Page<O>, line: u8, has_notes: bool) -> Departure<'_, O> {
+        let left = page.leave(line, has_notes);
+        let last = left.is_last.then(|| Last {
+            registry: self,
+            kind: page.kind,
+        });
+        Departure { left, _last: last }
+    }
+
+    /// Raises the stage and wakes the tasks that wait.
     pub(crate) fn raise(&self, stage: Stage) {
-        // Release: pairs with `stage`. A task that misses it here meets it in its shard.
+        // Release: pairs with `stage`. A task that misses it here meets it on its page.
         self.stage.fetch_max(stage as u8, Ordering::Release);
-        for shard in self.all_shards() {
-            let mut wakers = Vec::new();
-            let mut tasks = shard.0.lock();
-            if tasks.stage < stage {
-                tasks.stage = stage;
-                tasks
-                    .live
-                    .for_each_mut(|entry| wakers.extend(entry.waker.take()));
-            }
-            drop(tasks);
-            for waker in wakers {
-                contain(|| waker.wake());
+        let mut wakers: Vec<Waker> = Vec::new();
+        for shard in self.shards.all() {
+            let mut state = shard.0.lock();
+            state.stage = state.stage.max(stage);
+            let open = std::mem::take(&mut state.open);
+            let pages = state.pages();
+            drop(state);
+            drop(open);
+            for page in pages {
+                page.raise(stage, &mut wakers);
+                for waker in wakers.drain(..) {
+                    contain(|| waker.wake());
+                }
             }
         }
     }
@@ -255,43 +253,37 @@ impl Registry {
         }
     }
 
-    /// From now on tasks need slots; those that run already are marked as holding one, and counted.
+    /// From now on tasks need slots; those that run already hold one, and are counted.
     pub(crate) fn limit(&self) -> usize {
-        self.all_shards()
-            .map(|shard| {
-                let mut tasks = shard.0.lock();
-                tasks.is_limited = true;
-                tasks.live.for_each_mut(|entry| entry.hold = Hold::Slot);
-                tasks.live.len()
-            })
-            .sum()
+        let mut running = 0;
+        for shard in self.shards.all() {
+            let mut state = shard.0.lock();
+            state.is_limited = true;
+            // Nobody else enters the pages that are counted.
+            let open = std::mem::take(&mut state.open);
+            let pages = state.pages();
+            drop(state);
+            drop(open);
+            running += pages.iter().map(|page| page.count()).sum::<usize>();
+        }
+        running
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.all_shards()
-            .map(|shard| shard.0.lock().live.len())
-            .sum()
+        self.pages().iter().map(|page| page.len()).sum()
     }
 
-    /// Calls `f` with every live task and its age, under the lock of its shard: `f` is not to call foreign code.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(Kind, &Entry, Duration)) {
+    /// Calls `f` with every live task, under the lock of its page: `f` is not to call foreign code.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(Entry<'_>)) {
         let now = Instant::now();
-        let mut visit = |kind, shard: &Shard| {
-            shard.0.lock().live.for_each_mut(|entry| {
-                let since = *entry.since.get_or_insert(now);
-                f(kind, entry, now.saturating_duration_since(since));
-            });
-        };
-        for shard in &self.shards {
-            visit(Kind::Async, shard);
+        for page in self.pages() {
+            page.for_each(now, &mut f);
         }
-        visit(Kind::Blocking, &self.blocking);
     }
 
-    /// Calls `f` with one live task, as `for_each`.
-    pub(crate) fn with<R>(&self, key: Key, f: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        let mut tasks = self.shard(key.shard).0.lock();
-        tasks.live.get_mut(key.entry).map(f)
+    fn pages(&self) -> Vec<Arc<Page<O>>> {
+        let shards = self.shards.all().iter();
+        shards.flat_map(|shard| shard.0.lock().pages()).collect()
     }
 
     pub(crate) fn everyone(&self) -> &WaitGroup {
@@ -302,59 +294,112 @@ impl Registry {
         &self.abortable
     }
 
-    fn tokens(&self, kind: Kind) -> Tokens {
-        Tokens {
-            _everyone: self.everyone.token(),
-            _abortable: (kind == Kind::Async).then(|| self.abortable.token()),
+    fn begin(&self, kind: Kind) {
+        self.everyone.add();
+        if kind == Kind::Async {
+            self.abortable.add();
         }
     }
 
-    fn all_shards(&self) -> impl Iterator<Item = &Shard> {
-        self.shards.iter().chain([&self.blocking])
-    }
-
-    #[inline]
-    fn shard(&self, shard: u8) -> &Shard {
-        self.shards.get(shard as usize).unwrap_or(&self.blocking)
-    }
-
-    #[inline]
-    fn pick(&self) -> u8 {
-        thread_local!(static ADDED: Cell<u32> = const { Cell::new(0) });
-        let last = self.shards.len() as u32 - 1;
-        if last == 0 {
-            return 0;
+    fn end(&self, kind: Kind) {
+        if kind == Kind::Async {
+            self.abortable.done();
         }
-        let added = ADDED.get();
-        ADDED.set(added.wrapping_add(1));
-        ((added / RUN) & last) as u8
+        self.everyone.done();
     }
 }
 
-impl Shard {
+impl<O> Drop for Last<'_, O> {
+    fn drop(&mut self) {
+        self.registry.end(self.kind);
+    }
+}
+
+impl<O> Shards<O> {
+    fn new(workers: usize) -> Self {
+        Self((0..=workers).map(|_| Shard::new()).collect())
+    }
+
+    fn all(&self) -> &[Shard<O>] {
+        &self.0
+    }
+
+    fn blocking(&self) -> u8 {
+        (self.0.len() - 1) as u8
+    }
+
+    /// The shard of this thread.
+    #[inline]
+    fn pick(&self) -> u8 {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local!(static THREAD: Cell<usize> = const { Cell::new(usize::MAX) });
+        let workers = self.0.len() - 1;
+        if workers == 1 {
+            return 0;
+        }
+        let mut thread = THREAD.get();
+        if thread == usize::MAX {
+            // Relaxed: the numbers only have to differ.
+            thread = THREADS.fetch_add(1, Ordering::Relaxed);
+            THREAD.set(thread);
+        }
+        // A power of two.
+        (thread & (workers - 1)) as u8
+    }
+
+    #[inline]
+    fn lock(&self, shard: u8) -> MutexGuard<'_, State<O>> {
+        self.0[usize::from(shard)].0.lock()
+    }
+
+    /// Takes a page that is being dropped out of its shard.
+    pub(super) fn forget(&self, shard: u8, key: &AtomicU32) {
+        let mut state = self.lock(shard);
+        let page = state.pages.remove(key.load(Ordering::Relaxed));
+        drop(state);
+        drop(page);
+    }
+}
+
+impl<O> Clone for Shards<O> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<O> Shard<O> {
     fn new() -> Self {
-        Self(Mutex::new(Tasks {
-            live: OrderedSlab::default(),
-            tokens: None,
+        Self(Mutex::new(State {
             stage: Stage::Open,
             is_limited: false,
-            ids: 0..0,
-            reserve: 1,
+            lines: 4,
+            open: Vec::new(),
+            pages: OrderedSlab::default(),
         }))
     }
 }
 
-impl Tasks {
-    /// Ids are unique in the process. Shards reserve them in runs that grow, so that small groups leave small gaps.
+impl<O> State<O> {
+    /// Takes the next line of the open page for a place in the source, if there is one.
     #[inline]
-    fn next_id(&mut self) -> TaskId {
-        const MOST: u64 = 64;
-        if self.ids.is_empty() {
-            self.ids = TaskId::reserve(self.reserve);
-            self.reserve = (self.reserve * 2).min(MOST);
-        }
-        let id = self.ids.start;
-        self.ids.start += 1;
-        TaskId(id)
+    fn take_line(&mut self, location: &'static Location<'static>) -> Option<(Arc<Page<O>>, u8)> {
+        let is_there = |open: &Open<O>| open.page.is_at(location);
+        let index = self.open.iter().rposition(is_there)?;
+        let open = &mut self.open[index];
+        let line = open.next;
+        open.next += 1;
+        // The last to enter takes the shard's place among the owners.
+        let page = match open.next == open.lines {
+            true => self.open.remove(index).page,
+            false => open.page.clone(),
+        };
+        Some((page, line))
+    }
+
+    /// The pages that somebody owns, to be looked at without the lock.
+    fn pages(&mut self) -> Vec<Arc<Page<O>>> {
+        let mut pages = Vec::new();
+        self.pages.for_each_mut(|page| pages.extend(page.upgrade()));
+        pages
     }
 }

@@ -18,31 +18,32 @@ use tokio::task::JoinHandle;
 use super::life::{Life, Order};
 use crate::context::Context;
 use crate::error::GroupError;
-use crate::panic::{catch, catch_drop, poll_catching};
+use crate::panic::{Payload, catch, poll_catching};
 use crate::task::TaskError;
 
 pin_project! {
-    pub(crate) struct Run<F, E>
+    // An enum, since `Over` costs no memory beside the two fields, as an `Option` of the future would.
+    #[project = RunProjection]
+    pub(crate) enum Run<F, E>
     where
         E: GroupError,
     {
-        // `None` once it has ended. Dropped before `life` lets `wait` go on.
-        #[pin]
-        future: Option<F>,
-        life: Life<E>,
+        Live {
+            #[pin]
+            future: F,
+            // `None` while the future is being dropped, which is before the life lets `wait` go on.
+            life: Option<Life<E>>,
+        },
+        Over,
     }
 
     impl<F, E> PinnedDrop for Run<F, E>
     where
         E: GroupError,
     {
-        fn drop(this: Pin<&mut Self>) {
-            // Dropped by tokio, before its end: aborted through its handle, or gone with its runtime.
-            let mut this = this.project();
-            if this.future.is_some() {
-                if let Err(payload) = catch_drop(this.future.as_mut()) {
-                    this.life.panicked_in_drop(payload);
-                }
+        fn drop(mut this: Pin<&mut Self>) {
+            if let RunProjection::Live { life: Some(_), .. } = this.as_mut().project() {
+                this.cut();
             }
         }
     }
@@ -50,9 +51,32 @@ pin_project! {
 
 impl<F, E: GroupError> Run<F, E> {
     pub(crate) fn new(life: Life<E>, future: F) -> Self {
-        Self {
-            future: Some(future),
-            life,
+        Self::Live {
+            future,
+            life: Some(life),
+        }
+    }
+
+    fn parts(self: Pin<&mut Self>) -> (Pin<&mut F>, &mut Option<Life<E>>) {
+        match self.project() {
+            RunProjection::Live { future, life } => (future, life),
+            RunProjection::Over => panic!("errgroup: a task is not polled after its end"),
+        }
+    }
+
+    /// Drops the future and hands out the life, and how the drop went.
+    #[inline]
+    fn end(mut self: Pin<&mut Self>) -> (Life<E>, Result<(), Payload>) {
+        let life = self.as_mut().parts().1.take();
+        let dropped = catch(|| self.set(Self::Over));
+        (life.expect("errgroup: a task ends once"), dropped)
+    }
+
+    /// Dropped by tokio, before its end: aborted through its handle, or gone with its runtime.
+    #[cold]
+    fn cut(self: Pin<&mut Self>) {
+        if let (mut life, Err(payload)) = self.end() {
+            life.panicked_in_drop(payload);
         }
     }
 }
@@ -64,25 +88,24 @@ where
 {
     type Output = Result<T, TaskError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         loop {
-            let order = match this.life.is_queued() {
-                true => ready!(this.life.poll_start(cx)),
-                false => this.life.order(),
+            let (future, life) = self.as_mut().parts();
+            let life = life.as_mut().expect("errgroup: a task ends once");
+            let order = match life.is_queued() {
+                true => ready!(life.poll_start(cx)),
+                false => life.order(),
             };
-            if this.life.is_stopped_by(order) {
-                let dropped = catch_drop(this.future.as_mut());
-                return Poll::Ready(Err(this.life.stop(order, dropped)));
+            if life.is_stopped_by(order) {
+                let (mut life, dropped) = self.end();
+                return Poll::Ready(Err(life.stop(order, dropped)));
             }
-            this.life.start();
-            let future = this.future.as_mut().as_pin_mut();
-            let future = future.expect("errgroup: a task is not polled after its end");
+            life.start();
             if let Poll::Ready(result) = poll_catching(future, cx) {
-                let dropped = catch_drop(this.future.as_mut());
-                return Poll::Ready(this.life.settle(result, dropped));
+                let (mut life, dropped) = self.end();
+                return Poll::Ready(life.settle(result, dropped));
             }
-            if this.life.may_wait(cx) {
+            if life.may_wait(cx) {
                 return Poll::Pending;
             }
         }

@@ -55,7 +55,7 @@ pub(super) async fn shutdown<E: GroupError>(
     core.end(|| ContextError::at(Reason::Shutdown, location, None));
     let registry = &core.registry;
     // Tasks that have never waited are as old as this at least.
-    registry.for_each(|_, _, _| {});
+    registry.for_each(|_| {});
     let mut stragglers = Vec::new();
     if !ended_within(registry.everyone(), grace).await {
         stragglers = survey(registry);
@@ -78,24 +78,24 @@ async fn ended_within(tasks: &WaitGroup, limit: Duration) -> bool {
 }
 
 /// Lists the live tasks. Whether they are aborted is left at whether they can be.
-fn survey(registry: &Registry) -> Vec<Straggler> {
+fn survey<O>(registry: &Registry<O>) -> Vec<Straggler> {
     let mut stragglers = Vec::new();
-    registry.for_each(|kind, entry, age| {
+    registry.for_each(|entry| {
         stragglers.push(Straggler {
             id: entry.id,
-            name: entry.name.as_deref().cloned(),
+            name: entry.name.map(|name| name.as_ref().clone()),
             location: entry.location,
-            age,
-            was_aborted: kind == Kind::Async,
+            age: entry.age,
+            was_aborted: entry.kind == Kind::Async,
         });
     });
     stragglers.sort_by_key(|straggler| std::cmp::Reverse(straggler.age));
     stragglers
 }
 
-fn alive(registry: &Registry) -> HashSet<TaskId> {
+fn alive<O>(registry: &Registry<O>) -> HashSet<TaskId> {
     let mut alive = HashSet::new();
-    registry.for_each(|_, entry, _| {
+    registry.for_each(|entry| {
         alive.insert(entry.id);
     });
     alive

@@ -30,9 +30,10 @@ struct State {
 }
 
 /// What a task has of the slots, and gives back at its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Hold {
     /// Nothing: the group had no limit.
+    #[default]
     Free,
     /// A slot.
     Slot,

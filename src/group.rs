@@ -9,6 +9,7 @@ mod core;
 mod life;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
+mod notes;
 mod outcome;
 mod page;
 mod registry;

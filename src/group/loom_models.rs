@@ -177,6 +177,24 @@ fn spawn_through_a_spawner_during_end_is_covered_or_refused() {
     });
 }
 
+/// The page may empty before, while or after the second task enters it: it counts for as long as one is live.
+#[test]
+fn task_ends_while_another_enters_its_page_then_that_one_is_waited_for() {
+    loom::model(|| {
+        let mut group: Group = Group::new();
+        let first = spawn(&group, Policy::Dropped, ready(Ok(())));
+        let second = admit(&group.core, Policy::StopsItself).expect("the group is open");
+        assert!(!group.core.registry.everyone().is_empty());
+        let second = run(second, ready(Ok(())));
+        block_on(group.wait()).unwrap();
+        assert_eq!(group.len(), 0);
+        assert!(group.core.registry.everyone().is_empty());
+        assert!(group.core.registry.abortable().is_empty());
+        first.join().unwrap().unwrap();
+        second.join().unwrap().unwrap();
+    });
+}
+
 #[test]
 fn task_spawned_by_a_task_is_waited_for() {
     loom::model(|| {
@@ -279,5 +297,17 @@ fn limit_set_during_spawn_counts_the_task() {
         assert!(refused.is_none(), "the only slot is taken");
         drop(life);
         assert_eq!(group.core.slots.try_hold(), Some(Hold::Slot));
+    });
+}
+
+#[test]
+fn limit_set_during_the_end_of_a_task_leaves_its_slot_free() {
+    loom::model(|| {
+        let group: Group = Group::new();
+        let task = spawn(&group, Policy::Dropped, ready(Ok(())));
+        group.set_limit(NonZeroUsize::new(1));
+        task.join().unwrap().unwrap();
+        assert_eq!(group.core.slots.try_hold(), Some(Hold::Slot));
+        assert_eq!(group.core.slots.try_hold(), None);
     });
 }

@@ -10,14 +10,14 @@
 //! 2. The bits of `live` are set under the lock of the page's shard, and cleared by the tasks without it.
 //! 3. From the moment when `COUNTED` is set, each task that is live then holds a slot of the group's limit: the one word
 //!    decides whether it was live. No task is added later.
-//! 4. `Notes::stage` only rises. A task that leaves its waker learns the stage of that moment. Whoever raises the stage
+//! 4. `Noted::stage` only rises. A task that leaves its waker learns the stage of that moment. Whoever raises the stage
 //!    takes the wakers out in the same critical section and wakes them. Hence a task sees the stage, or is woken for it.
 //!
 //! Lock order: the lock of the notes is innermost. Names and wakers are cloned, dropped and woken with no lock held.
 //!
 //! Why not use a line again? Then the vacant ones would have to be found, and a bit would not be enough to tell who is
-//! live. The price: a task that outlives its page's others keeps the whole page, some hundred bytes, or two thousand if
-//! they have waited.
+//! live. The price: a task that outlives its page's others keeps the page: some hundred bytes, and up to two thousand more
+//! if others waited when it did.
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::notes::Notes;
 use super::registry::{Kind, Name, Shards, Stage};
 use super::slots::Hold;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
@@ -48,18 +49,18 @@ pub(crate) struct Page<O> {
     first: TaskId,
     pub(super) kind: Kind,
     location: &'static Location<'static>,
-    notes: Mutex<Notes>,
+    notes: Mutex<Noted>,
     /// The shard, and the page's key there, guarded by the shard's lock.
     shards: Shards<O>,
     shard: u8,
     pub(super) key: AtomicU32,
 }
 
-/// What only some tasks have, by line.
-struct Notes {
+/// What only some tasks have.
+struct Noted {
     stage: Stage,
-    tags: Vec<Tag>,
-    waits: Vec<Wait>,
+    tags: Notes<Tag>,
+    waits: Notes<Wait>,
 }
 
 /// A named task's name, a limited one's slot.
@@ -119,10 +120,10 @@ impl<O> Page<O> {
             first: TaskId(TaskId::reserve(lines).start),
             kind: opening.kind,
             location: opening.location,
-            notes: Mutex::new(Notes {
+            notes: Mutex::new(Noted {
                 stage: Stage::Open,
-                tags: Vec::new(),
-                waits: Vec::new(),
+                tags: Notes::new(),
+                waits: Notes::new(),
             }),
             shards: opening.shards,
             shard: opening.shard,
@@ -169,8 +170,7 @@ impl<O> Page<O> {
     #[cold]
     fn take_notes(&self, line: u8) -> (Tag, Wait) {
         let mut notes = self.notes.lock();
-        let tag = notes.tags.get_mut(usize::from(line)).map(std::mem::take);
-        let wait = notes.waits.get_mut(usize::from(line)).map(std::mem::take);
+        let (tag, wait) = (notes.tags.take(line), notes.waits.take(line));
         (tag.unwrap_or_default(), wait.unwrap_or_default())
     }
 
@@ -180,7 +180,7 @@ impl<O> Page<O> {
         let now = Instant::now();
         let mut notes = self.notes.lock();
         let stage = notes.stage;
-        let wait = at_line(&mut notes.waits, line);
+        let wait = notes.waits.at(line);
         wait.since.get_or_insert(now);
         let replaced = wait.waker.replace(waker);
         drop(notes);
@@ -198,27 +198,27 @@ impl<O> Page<O> {
     }
 
     pub(super) fn set_name(&self, line: u8, name: Name) {
-        at_line(&mut self.notes.lock().tags, line).name = Some(name);
+        self.notes.lock().tags.at(line).name = Some(name);
     }
 
     pub(super) fn set_hold(&self, line: u8, hold: Hold) {
-        at_line(&mut self.notes.lock().tags, line).hold = hold;
+        self.notes.lock().tags.at(line).hold = hold;
     }
 
     pub(super) fn set_since(&self, line: u8, now: Instant) {
-        at_line(&mut self.notes.lock().waits, line).since = Some(now);
+        self.notes.lock().waits.at(line).since = Some(now);
     }
 
     pub(super) fn hold(&self, line: u8) -> Hold {
         let notes = self.notes.lock();
-        let tag = notes.tags.get(usize::from(line));
+        let tag = notes.tags.get(line);
         tag.map_or(Hold::Free, |tag| tag.hold)
     }
 
     /// The task's name. For a failure: it costs a lock.
     pub(super) fn name(&self, line: u8) -> Option<Name> {
         let notes = self.notes.lock();
-        notes.tags.get(usize::from(line))?.name.clone()
+        notes.tags.get(line)?.name.clone()
     }
 
     pub(super) fn id(&self, line: u8) -> TaskId {
@@ -246,8 +246,8 @@ impl<O> Page<O> {
         let mut notes = self.notes.lock();
         let live = self.live.load(Ordering::Acquire);
         for line in (0..LINES).filter(|line| live & 1 << line != 0) {
-            let since = *at_line(&mut notes.waits, line).since.get_or_insert(now);
-            let tag = notes.tags.get(usize::from(line));
+            let since = *notes.waits.at(line).since.get_or_insert(now);
+            let tag = notes.tags.get(line);
             f(Entry {
                 id: self.id(line),
                 name: tag.and_then(|tag| tag.name.as_ref()),
@@ -257,18 +257,6 @@ impl<O> Page<O> {
             });
         }
     }
-}
-
-/// The place of a line, which is made if need be.
-fn at_line<T: Default>(notes: &mut Vec<T>, line: u8) -> &mut T {
-    let line = usize::from(line);
-    if notes.len() <= line {
-        // Four times as many at a time: few reallocations, and little for a page that needs little.
-        let room = (4 * notes.len()).clamp(line + 1, LINES.into());
-        notes.reserve_exact(room - notes.len());
-        notes.resize_with(room, T::default);
-    }
-    &mut notes[line]
 }
 
 impl<O> Drop for Page<O> {

@@ -155,8 +155,7 @@ impl<E: GroupError> Group<E> {
         T: Send + 'static,
     {
         self.core
-            .spawn(Spec::unnamed(), Policy::Dropped, future)
-            .unwrap_or_else(|future| self.core.refuse(future, Location::caller()))
+            .or_refuse(self.core.spawn(Spec::unnamed(), Policy::Dropped, future))
     }
 
     /// Spawns a task that stops itself: it is given the context and runs until it returns.
@@ -179,8 +178,7 @@ impl<E: GroupError> Group<E> {
         T: Send + 'static,
     {
         self.core
-            .spawn_with(Spec::unnamed(), f)
-            .unwrap_or_else(|f| self.core.refuse(f, Location::caller()))
+            .or_refuse(self.core.spawn_with(Spec::unnamed(), f))
     }
 
     /// Spawns a closure on a thread where it may block. It stops itself: `ctx.check()?` in its loop.
@@ -198,8 +196,7 @@ impl<E: GroupError> Group<E> {
         T: Send + 'static,
     {
         self.core
-            .spawn_blocking(Spec::unnamed(), f)
-            .unwrap_or_else(|f| self.core.refuse(f, Location::caller()))
+            .or_refuse(self.core.spawn_blocking(Spec::unnamed(), f))
     }
 
     /// Spawns a future as [`spawn`](Group::spawn) does, if it can run now.

@@ -120,8 +120,7 @@ impl<'a, E: GroupError> TaskBuilder<'a, E> {
         T: Send + 'static,
     {
         let core = self.core;
-        core.spawn(self.spec(SlotRequest::Queue), Policy::Dropped, future)
-            .unwrap_or_else(|future| core.refuse(future, Location::caller()))
+        core.or_refuse(core.spawn(self.spec(SlotRequest::Queue), Policy::Dropped, future))
     }
 
     /// As [`Group::spawn_with`].
@@ -137,8 +136,7 @@ impl<'a, E: GroupError> TaskBuilder<'a, E> {
         T: Send + 'static,
     {
         let core = self.core;
-        core.spawn_with(self.spec(SlotRequest::Queue), f)
-            .unwrap_or_else(|f| core.refuse(f, Location::caller()))
+        core.or_refuse(core.spawn_with(self.spec(SlotRequest::Queue), f))
     }
 
     /// As [`Group::spawn_blocking`].
@@ -153,8 +151,7 @@ impl<'a, E: GroupError> TaskBuilder<'a, E> {
         T: Send + 'static,
     {
         let core = self.core;
-        core.spawn_blocking(self.spec(SlotRequest::Queue), f)
-            .unwrap_or_else(|f| core.refuse(f, Location::caller()))
+        core.or_refuse(core.spawn_blocking(self.spec(SlotRequest::Queue), f))
     }
 
     /// As [`Group::try_spawn`].

@@ -212,14 +212,18 @@ impl<E: GroupError> Core<E> {
         }
     }
 
-    /// Ends what a refused spawn was given: dropped unpolled, cut short by the end of the context.
-    pub(crate) fn refuse<I, T>(&self, item: I, location: &'static Location<'static>) -> Task<T> {
-        let id = TaskId::next();
+    /// A handle for a spawn that was refused, too: what it was given is dropped, cut short by the end of the context.
+    pub(crate) fn or_refuse<I, T>(&self, spawned: Result<Task<T>, I>) -> Task<T> {
+        let item = match spawned {
+            Ok(task) => return task,
+            Err(item) => item,
+        };
         match catch(|| drop(item)) {
             Ok(()) => self.outcome.record_cut(),
-            Err(payload) => self.panicked(payload, None, id, location),
+            // The context has ended: there is nothing to end for it.
+            Err(payload) => drop(self.outcome.record(Failure::Panic(payload))),
         }
-        Task::stillborn(id, TaskError::Cancelled(self.end_error()))
+        Task::stillborn(TaskId::next(), TaskError::Cancelled(self.end_error()))
     }
 
     /// Records an error, then ends the context for it.

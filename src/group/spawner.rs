@@ -131,10 +131,7 @@ impl<E: GroupError> Spawner<E> {
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
     {
-        let location = spec.location;
-        self.core
-            .spawn(spec, policy, future)
-            .unwrap_or_else(|future| self.core.refuse(future, location))
+        self.core.or_refuse(self.core.spawn(spec, policy, future))
     }
 
     /// Returns how many tasks of the group have not ended, queued ones included.
@@ -207,8 +204,7 @@ impl<'a, E: GroupError> Slot<'a, E> {
         T: Send + 'static,
     {
         let core = self.core;
-        core.spawn(self.into_spec(), Policy::Dropped, future)
-            .unwrap_or_else(|future| core.refuse(future, Location::caller()))
+        core.or_refuse(core.spawn(self.into_spec(), Policy::Dropped, future))
     }
 
     /// Spawns a task that stops itself, as [`Group::spawn_with`](crate::Group::spawn_with), in this room.
@@ -224,8 +220,7 @@ impl<'a, E: GroupError> Slot<'a, E> {
         T: Send + 'static,
     {
         let core = self.core;
-        core.spawn_with(self.into_spec(), f)
-            .unwrap_or_else(|f| core.refuse(f, Location::caller()))
+        core.or_refuse(core.spawn_with(self.into_spec(), f))
     }
 
     /// Spawns a blocking task, as [`Group::spawn_blocking`](crate::Group::spawn_blocking), in this room.
@@ -240,8 +235,7 @@ impl<'a, E: GroupError> Slot<'a, E> {
         T: Send + 'static,
     {
         let core = self.core;
-        core.spawn_blocking(self.into_spec(), f)
-            .unwrap_or_else(|f| core.refuse(f, Location::caller()))
+        core.or_refuse(core.spawn_blocking(self.into_spec(), f))
     }
 
     /// Names the task that is to have this room.

@@ -173,6 +173,7 @@ impl<E: GroupError> Life<E> {
     }
 
     /// Records what the task came to, and releases it. `dropped` is how the drop of its code went.
+    #[inline]
     pub(crate) fn settle<T>(
         &mut self,
         result: Result<Result<T, E>, Payload>,
@@ -215,6 +216,7 @@ impl<E: GroupError> Life<E> {
     }
 
     /// Records that the task, or the drop of its code, panicked, and releases it.
+    #[cold]
     pub(crate) fn panicked(&mut self, payload: Payload) -> TaskError {
         self.described(|core, name, id, location| core.panicked(payload, name, id, location));
         self.release();
@@ -231,6 +233,7 @@ impl<E: GroupError> Life<E> {
         }
     }
 
+    #[cold]
     fn failed(&self, error: E) -> TaskError {
         // An error that only passes on the end of the context is the task's way of being cut short (G7, G8).
         let end = self.core().context.err();

@@ -23,6 +23,13 @@ const OPS: &str = env!("CARGO_BIN_EXE_ops");
 const BENCHES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const QUICK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench-quick");
 
+/// Where the README shows a full run's figures: between these two lines.
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+const FIGURES: [&str; 2] = [
+    "<!-- written by `cargo bench -p errgroup-bench` -->\n",
+    "<!-- end -->\n",
+];
+
 /// Measures errgroup beside its peers; writes results.json, RESULTS.md and plots.
 #[derive(Parser)]
 struct Cli {
@@ -177,5 +184,20 @@ fn write_report(out: &Path, results: &Results) -> Result<(), Box<dyn Error>> {
     )?;
     println!("{}", report::markdown::budgets(results));
     println!("written: RESULTS.md, results/results.json, results/*.svg");
+    if out == Path::new(BENCHES) {
+        write_readme(results)?;
+    }
+    Ok(())
+}
+
+fn write_readme(results: &Results) -> Result<(), Box<dyn Error>> {
+    let readme = fs::read_to_string(README)?;
+    let missing = || format!("README.md: no line {:?}", FIGURES);
+    let (before, rest) = readme.split_once(FIGURES[0]).ok_or_else(missing)?;
+    let (_, after) = rest.split_once(FIGURES[1]).ok_or_else(missing)?;
+    let [begin, end] = FIGURES;
+    let summary = report::markdown::summary(results);
+    fs::write(README, format!("{before}{begin}{summary}{end}{after}"))?;
+    println!("written: README.md");
     Ok(())
 }

@@ -60,6 +60,28 @@ pub fn document(results: &Results, plots: &[Plot]) -> String {
     text
 }
 
+/// What README.md shows: when and on what, and a line for each of the works that most users would ask for.
+pub fn summary(results: &Results) -> String {
+    let mut text = format!("{}\n\n", machine(results));
+    text.push_str(&header(&["work", "errgroup", "times the peer's"], "lrl"));
+    let rows = budget::ratios(results);
+    for of_work in rows.chunk_by(|one, next| one.work == next.work) {
+        let BudgetRow { work, ours, .. } = &of_work[0];
+        if !["yield", "timer", "DropGuard"]
+            .iter()
+            .any(|rare| work.contains(rare))
+        {
+            let peers: Vec<String> = of_work.iter().map(peer).collect();
+            let _ = writeln!(text, "| {work} | {ours} | {} |", peers.join(", "));
+        }
+    }
+    text
+}
+
+fn peer(row: &BudgetRow) -> String {
+    format!("{} {}", ratio(row.value.median), row.against)
+}
+
 /// One paragraph: when, on what, with which versions.
 fn machine(results: &Results) -> String {
     let (machine, versions) = (&results.machine, &results.versions);

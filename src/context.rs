@@ -2,8 +2,10 @@
 
 mod deadline;
 mod done;
+mod end;
 mod handle;
 mod hook;
+mod listeners;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
 mod node;
@@ -26,7 +28,8 @@ pub use self::handle::CancelHandle;
 pub use self::hook::OnDone;
 #[cfg(all(feature = "signal", windows))]
 pub(crate) use self::hook::abort_with;
-pub(crate) use self::node::{Node, Waiter};
+pub(crate) use self::listeners::Waiter;
+pub(crate) use self::node::Node;
 
 use self::deadline::Setting;
 use self::values::Values;

@@ -26,8 +26,8 @@ const CHUNK: usize = 64;
 /// The end of a list.
 const NONE: u32 = u32::MAX;
 
-/// The key of `InlineSlab::first`.
-const FIRST: u32 = u32::MAX - 1;
+/// The key of a single place beside an `OrderedSlab`, which gives out smaller ones.
+pub(crate) const FIRST: u32 = u32::MAX - 1;
 
 pub(crate) struct OrderedSlab<T> {
     chunks: Vec<Chunk<T>>,
@@ -51,6 +51,7 @@ struct Entry<T> {
 }
 
 pub(crate) struct InlineSlab<T> {
+    /// Its key is `FIRST`.
     first: Option<T>,
     rest: Option<Box<OrderedSlab<T>>>,
 }
@@ -153,7 +154,8 @@ impl<T> OrderedSlab<T> {
     }
 
     /// Takes the oldest value out of a slab that is being consumed.
-    fn next(&mut self) -> Option<T> {
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<T> {
         let entry = self.entry(self.head)?;
         let (value, next) = (entry.value.take(), entry.next);
         self.head = next;
@@ -288,7 +290,7 @@ impl<T> Default for InlineSlab<T> {
 }
 
 impl<T> InlineSlab<T> {
-    #[cfg(test)]
+    #[cfg(all(test, not(errgroup_loom)))]
     pub(crate) fn len(&self) -> usize {
         let rest = self.rest.as_ref().map_or(0, |rest| rest.len());
         usize::from(self.first.is_some()) + rest
@@ -298,6 +300,7 @@ impl<T> InlineSlab<T> {
         self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_empty())
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> u32 {
         if self.is_empty() {
             self.first = Some(value);
@@ -306,6 +309,7 @@ impl<T> InlineSlab<T> {
         self.rest.get_or_insert_default().insert(value)
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, key: u32) -> Option<T> {
         match key {
             FIRST => self.first.take(),

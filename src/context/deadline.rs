@@ -93,7 +93,7 @@ impl Setting {
         let mut deadline = self.into_deadline();
         let parents = parent.and_then(Node::err);
         if let Some(error) = parents.or_else(|| (now >= at).then(|| deadline.error())) {
-            return Arc::new(Node::born_ended(error, Some(Arc::new(deadline)), location));
+            return Node::ended(error, 0, Some(Arc::new(deadline)), location);
         }
         let node = Node::derive_deadline(parent, location, |node| {
             deadline.node = node;
@@ -162,15 +162,6 @@ impl Deadline {
 
     pub(super) fn owner(&self) -> Option<Arc<Node>> {
         self.node.upgrade()
-    }
-
-    /// Whether the node that set it is gone, or just being dropped: a node below keeps the one that set it.
-    pub(super) fn has_lost_owner(&self) -> bool {
-        self.node.strong_count() == 0
-    }
-
-    pub(super) fn is_of(&self, node: &Node) -> bool {
-        std::ptr::eq(self.node.as_ptr(), node)
     }
 
     /// The error of a context that this deadline ends.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 
-use super::node::{Node, Refreshed, Waiter};
+use super::listeners::{Refreshed, Waiter};
+use super::node::Node;
 use crate::error::ContextError;
 
 /// Waits for the end of a [`Context`](crate::Context): the future of [`Context::done`](crate::Context::done).

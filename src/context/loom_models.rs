@@ -8,7 +8,8 @@ use loom::thread;
 
 use super::done::Done;
 use super::hook::OnDone;
-use super::node::{Node, Waiter};
+use super::listeners::Waiter;
+use super::node::Node;
 use crate::error::{ContextError, Reason};
 use crate::sync::model::block_on;
 

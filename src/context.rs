@@ -361,6 +361,7 @@ impl Context {
     /// # Cancel safety
     ///
     /// Dropping the future unregisters it and loses nothing.
+    #[inline]
     pub fn done(&self) -> Done<'_> {
         Done::new(self.node())
     }

@@ -26,8 +26,8 @@ const CHUNK: usize = 64;
 /// The end of a list.
 const NONE: u32 = u32::MAX;
 
-/// The key of a single place beside an `OrderedSlab`, which gives out smaller ones.
-pub(crate) const FIRST: u32 = u32::MAX - 1;
+/// The key of a single place beside an `OrderedSlab`, which gives out smaller ones. Those above are nobody's.
+pub(crate) const FIRST: u32 = u32::MAX - 2;
 
 pub(crate) struct OrderedSlab<T> {
     chunks: Vec<Chunk<T>>,
@@ -73,6 +73,7 @@ impl<T> OrderedSlab<T> {
         self.len as usize
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -296,16 +297,27 @@ impl<T> InlineSlab<T> {
         usize::from(self.first.is_some()) + rest
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_empty())
     }
 
-    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> u32 {
+        self.insert_with(|| value)
+    }
+
+    /// Inserts a value that is made in its place.
+    #[inline]
+    pub(crate) fn insert_with(&mut self, value: impl FnOnce() -> T) -> u32 {
         if self.is_empty() {
-            self.first = Some(value);
+            self.first = Some(value());
             return FIRST;
         }
+        self.insert_into_rest(value())
+    }
+
+    #[inline(never)]
+    fn insert_into_rest(&mut self, value: T) -> u32 {
         self.rest.get_or_insert_default().insert(value)
     }
 

@@ -56,10 +56,28 @@ impl Listeners {
         match &mut self.crowd {
             None if self.first.is_none() => {}
             Some(crowd) if self.first.is_none() && crowd.children.is_empty() => {}
-            crowd => return crowd.get_or_insert_default().children.insert(child),
+            _ => return self.insert_into_crowd(child),
         }
         self.first = Some(child);
         FIRST
+    }
+
+    #[inline(never)]
+    fn insert_into_crowd(&mut self, child: Weak<Node>) -> u32 {
+        self.crowd().children.insert(child)
+    }
+
+    #[inline]
+    fn crowd(&mut self) -> &mut Crowd {
+        match self.crowd {
+            Some(ref mut crowd) => crowd,
+            None => Self::gather(&mut self.crowd),
+        }
+    }
+
+    #[cold]
+    fn gather(crowd: &mut Option<Box<Crowd>>) -> &mut Crowd {
+        crowd.insert(Box::default())
     }
 
     #[inline]
@@ -110,15 +128,22 @@ impl Node {
     /// Adds somebody to be told of the end; hands it back if the node has ended.
     pub(crate) fn register(&self, waiter: Waiter) -> Result<u32, Waiter> {
         match self.listen() {
-            Ok(mut listeners) => {
-                let crowd = listeners.crowd.get_or_insert_default();
-                Ok(crowd.waiters.insert(waiter))
-            }
+            Ok(mut listeners) => Ok(listeners.crowd().waiters.insert(waiter)),
             Err(HasEnded) => Err(waiter),
         }
     }
 
+    /// As `register`, for a waker; it is dropped if the node has ended.
+    #[inline]
+    pub(super) fn register_waker(&self, waker: Waker) -> Option<u32> {
+        let mut listeners = self.listen().ok()?;
+        let waiters = &mut listeners.crowd().waiters;
+        // Made in place: by far most waiters are wakers, and most contexts have one at most.
+        Some(waiters.insert_with(|| Waiter::Waker(waker)))
+    }
+
     /// Takes a waiter out again; `None` if the end was first.
+    #[inline]
     pub(crate) fn deregister(&self, key: u32) -> Option<Waiter> {
         let mut listeners = self.listeners.lock();
         listeners.crowd.as_mut()?.waiters.remove(key)

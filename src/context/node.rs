@@ -192,7 +192,7 @@ impl Node {
     }
 
     /// Registers a new node with one of its parents, or ends it with that if it has ended meanwhile.
-    #[inline]
+    #[inline(always)]
     fn link_to(self: &Arc<Self>, parent: &Arc<Node>, key: &AtomicU32) {
         // Made before the lock is taken, so that it is held for less.
         let child = Arc::downgrade(self);

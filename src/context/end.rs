@@ -38,11 +38,10 @@ impl Node {
         !self.is_done() && self.close_subtree(Cause::Error(&error()))
     }
 
-    /// The last handle has gone.
-    #[inline]
-    pub(crate) fn end_unhandled(self: &Arc<Self>) {
-        // Nobody else can ask: a child, a waiter, a context would own the node too.
-        if Arc::strong_count(self) > 1 && !self.is_done() {
+    /// Gives up a handle, which ends the node if it was the last.
+    pub(super) fn drop_handle(self: &Arc<Self>) {
+        // With no other owner there is nobody to ask: a child, a waiter, a context would own the node, too.
+        if self.remove_handle() && Arc::strong_count(self) > 1 && !self.is_done() {
             self.close_subtree(Cause::Handle);
         }
     }

@@ -20,6 +20,7 @@ pub struct CancelHandle {
 
 impl CancelHandle {
     /// The handle that the node was derived with.
+    #[inline]
     pub(super) fn first(node: Arc<Node>) -> Self {
         Self { node: Some(node) }
     }
@@ -68,11 +69,10 @@ impl Clone for CancelHandle {
 }
 
 impl Drop for CancelHandle {
+    #[inline]
     fn drop(&mut self) {
         if let Some(node) = &self.node {
-            if node.remove_handle() {
-                node.end_unhandled();
-            }
+            node.drop_handle();
         }
     }
 }

@@ -132,6 +132,21 @@ fn c4_chain_of_merges_ended_then_dropped() {
     assert!(!beside.is_done());
 }
 
+/// Nobody is told the reason before somebody asks; the way up is long once, not for each.
+#[test]
+fn c4_long_chain_ended_then_asked_from_the_bottom() {
+    on_small_stack(|| {
+        let (top, handle) = background().with_cancel();
+        let mut chain = vec![top];
+        for _ in 0..10 * DEEP {
+            chain.push(child(&chain[chain.len() - 1]));
+        }
+        handle.cancel_with("cause");
+        let cause = cause_address(&chain[0]);
+        assert!(chain.iter().rev().all(|ctx| cause_address(ctx) == cause));
+    });
+}
+
 #[test]
 fn c4_chain_with_a_callback_at_every_level_runs_them_from_the_top() {
     on_small_stack(|| {

@@ -254,15 +254,19 @@ fn hook_registered_during_drop_of_the_handle_runs_once() {
 fn handle_dropped_during_cancel_then_one_of_them_wins() {
     loom::model(|| {
         let (node, handle) = handled();
-        let dropper = thread::spawn(move || drop(handle));
-        let mine = end(&node, Reason::Shutdown);
-        let expected = match mine {
+        let dropper = {
+            let node = node.clone();
+            thread::spawn(move || {
+                drop(handle);
+                reason(&node)
+            })
+        };
+        let expected = match end(&node, Reason::Shutdown) {
             true => Reason::Shutdown,
             false => Reason::HandleDropped,
         };
         assert_eq!(reason(&node), Some(expected));
-        dropper.join().unwrap();
-        assert_eq!(reason(&node), Some(expected));
+        assert_eq!(dropper.join().unwrap(), Some(expected));
     });
 }
 
@@ -285,7 +289,7 @@ fn handle_dropped_during_end_of_parent_then_one_reason_and_no_entry() {
 }
 
 #[test]
-fn asked_during_end_then_live_or_with_the_reason_of_the_parent() {
+fn asked_during_end_until_ended_then_with_the_reason_of_the_root() {
     loom::model(|| {
         let parent = derive(None);
         let child = derive(Some(&parent));
@@ -295,11 +299,14 @@ fn asked_during_end_then_live_or_with_the_reason_of_the_parent() {
             thread::spawn(move || end(&parent, Reason::Shutdown))
         };
         // Whoever sees a node ended sees why, and those above it ended, too.
-        let seen = reason(&leaf);
-        assert!(seen.is_none_or(|seen| seen == Reason::Shutdown));
-        if seen.is_some() {
-            assert_eq!(reason(&child), Some(Reason::Shutdown));
-        }
+        let seen = loop {
+            match reason(&leaf) {
+                Some(seen) => break seen,
+                None => thread::yield_now(),
+            }
+        };
+        assert_eq!(seen, Reason::Shutdown);
+        assert_eq!(reason(&child), Some(Reason::Shutdown));
         ender.join().unwrap();
     });
 }

@@ -51,6 +51,19 @@ fn c4_children_dropped_then_others_derived_end_in_order_of_derivation() {
 }
 
 #[test]
+fn c4_first_child_dropped_then_another_derived_ends_after_those_before_it() {
+    let (root, handle) = background().with_cancel();
+    let log = Log::new();
+    let (first, second) = (child(&root), child(&root));
+    drop(first);
+    let third = child(&root);
+    log_end(&second, &log, "second");
+    log_end(&third, &log, "third");
+    handle.cancel();
+    assert_eq!(log.take(), ["second", "third"]);
+}
+
+#[test]
 fn c4_waiters_of_one_context_are_told_in_order_of_registration() {
     let (ctx, handle) = background().with_cancel();
     let log = Log::new();

@@ -2,8 +2,10 @@
 
 mod deadline;
 mod done;
+mod end;
 mod handle;
 mod hook;
+mod listeners;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
 mod node;
@@ -19,16 +21,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 pub use self::done::{Done, DoneOwned};
 pub use self::handle::CancelHandle;
 pub use self::hook::OnDone;
 #[cfg(all(feature = "signal", windows))]
 pub(crate) use self::hook::abort_with;
-pub(crate) use self::node::{Node, Waiter};
+pub(crate) use self::listeners::Waiter;
+pub(crate) use self::node::Node;
 
-use self::deadline::Setting;
 use self::values::Values;
 use crate::error::{BoxError, ContextError, Reason};
 use crate::panic::poll_catching;
@@ -106,73 +107,12 @@ impl Context {
     }
 
     /// Derives a context with the right to cancel it.
+    #[inline]
     #[track_caller]
     pub fn with_cancel(&self) -> (Context, CancelHandle) {
         let node = Node::derive(self.node(), 1, Location::caller());
         let handle = CancelHandle::first(node.clone());
         (self.with_node(node), handle)
-    }
-
-    /// Derives a context that ends when `timeout` has passed.
-    ///
-    /// No task waits for it, and dropping the context frees the timer. A timeout of zero is over at once; one that the
-    /// clock cannot represent is thirty years. tokio's timer has a resolution of one millisecond;
-    /// [`is_done`](Context::is_done) asks the clock itself.
-    ///
-    /// If an ancestor's deadline is earlier, that one holds, and the result ends with the ancestor, by its reason.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
-    #[track_caller]
-    pub fn with_timeout(&self, timeout: Duration) -> Context {
-        self.with_setting(Setting::after(timeout, None))
-    }
-
-    /// Derives a context that ends at `deadline`. A deadline in the past is over at once.
-    ///
-    /// Otherwise as [`with_timeout`](Context::with_timeout).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
-    #[track_caller]
-    pub fn with_deadline(&self, deadline: Instant) -> Context {
-        self.with_setting(Setting::at(deadline, None))
-    }
-
-    /// Derives a context that ends when `timeout` has passed, with a cause of its own.
-    ///
-    /// The cause is kept unless an ancestor's strictly earlier deadline is what ends the context. Otherwise as
-    /// [`with_timeout`](Context::with_timeout).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
-    #[track_caller]
-    pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<BoxError>) -> Context {
-        self.with_setting(Setting::after(timeout, Some(cause.into())))
-    }
-
-    /// Derives a context that ends at `deadline`, with a cause of its own.
-    ///
-    /// Otherwise as [`with_timeout_cause`](Context::with_timeout_cause).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
-    #[track_caller]
-    pub fn with_deadline_cause(&self, deadline: Instant, cause: impl Into<BoxError>) -> Context {
-        self.with_setting(Setting::at(deadline, Some(cause.into())))
-    }
-
-    #[track_caller]
-    fn with_setting(&self, setting: Setting) -> Context {
-        deadline::require_timer();
-        if self.deadline().is_some_and(|earlier| earlier < setting.at) {
-            return self.clone();
-        }
-        self.with_node(setting.derive(self.node()))
     }
 
     /// Derives a context that carries `value`, found again by its type.
@@ -338,16 +278,6 @@ impl Context {
         self.node()?.error_ref().map(ContextError::cause)
     }
 
-    /// Returns when the context will end at the latest: the earliest deadline of its own and its ancestors'.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.node()?.deadline()
-    }
-
-    /// Returns the time left to the deadline, zero when it has passed; `None` without a deadline.
-    pub fn remaining(&self) -> Option<Duration> {
-        Some(self.deadline()?.saturating_duration_since(Instant::now()))
-    }
-
     /// Returns the nearest value of type `T`. Costs O(number of nearer values).
     pub fn value<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.values.get()
@@ -358,6 +288,7 @@ impl Context {
     /// # Cancel safety
     ///
     /// Dropping the future unregisters it and loses nothing.
+    #[inline]
     pub fn done(&self) -> Done<'_> {
         Done::new(self.node())
     }
@@ -455,6 +386,7 @@ impl Context {
     }
 
     /// The same values on another node.
+    #[inline]
     pub(crate) fn with_node(&self, node: Arc<Node>) -> Context {
         Self {
             tree: Tree::Node(node),

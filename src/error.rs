@@ -193,6 +193,12 @@ impl ContextError {
         self.0.cause.as_deref()?.downcast_ref()
     }
 
+    /// Whether it is the very same end.
+    #[cfg(all(test, errgroup_loom))]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The cause that was given, else the error itself.
     pub(crate) fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
         self.0.cause.as_deref().unwrap_or(self)

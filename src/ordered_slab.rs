@@ -26,8 +26,8 @@ const CHUNK: usize = 64;
 /// The end of a list.
 const NONE: u32 = u32::MAX;
 
-/// The key of `InlineSlab::first`.
-const FIRST: u32 = u32::MAX - 1;
+/// The key of a single place beside an `OrderedSlab`, which gives out smaller ones. Those above are nobody's.
+pub(crate) const FIRST: u32 = u32::MAX - 2;
 
 pub(crate) struct OrderedSlab<T> {
     chunks: Vec<Chunk<T>>,
@@ -51,6 +51,7 @@ struct Entry<T> {
 }
 
 pub(crate) struct InlineSlab<T> {
+    /// Its key is `FIRST`.
     first: Option<T>,
     rest: Option<Box<OrderedSlab<T>>>,
 }
@@ -72,6 +73,7 @@ impl<T> OrderedSlab<T> {
         self.len as usize
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -153,7 +155,8 @@ impl<T> OrderedSlab<T> {
     }
 
     /// Takes the oldest value out of a slab that is being consumed.
-    fn next(&mut self) -> Option<T> {
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<T> {
         let entry = self.entry(self.head)?;
         let (value, next) = (entry.value.take(), entry.next);
         self.head = next;
@@ -288,24 +291,37 @@ impl<T> Default for InlineSlab<T> {
 }
 
 impl<T> InlineSlab<T> {
-    #[cfg(test)]
+    #[cfg(all(test, not(errgroup_loom)))]
     pub(crate) fn len(&self) -> usize {
         let rest = self.rest.as_ref().map_or(0, |rest| rest.len());
         usize::from(self.first.is_some()) + rest
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_empty())
     }
 
     pub(crate) fn insert(&mut self, value: T) -> u32 {
+        self.insert_with(|| value)
+    }
+
+    /// Inserts a value that is made in its place.
+    #[inline]
+    pub(crate) fn insert_with(&mut self, value: impl FnOnce() -> T) -> u32 {
         if self.is_empty() {
-            self.first = Some(value);
+            self.first = Some(value());
             return FIRST;
         }
+        self.insert_into_rest(value())
+    }
+
+    #[inline(never)]
+    fn insert_into_rest(&mut self, value: T) -> u32 {
         self.rest.get_or_insert_default().insert(value)
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, key: u32) -> Option<T> {
         match key {
             FIRST => self.first.take(),

@@ -73,6 +73,22 @@ impl<T> OnceLock<T> {
         self.is_set.store(true, Ordering::Release);
         Ok(())
     }
+
+    pub(crate) fn get_or_init(&self, value: impl FnOnce() -> T) -> &T {
+        let value = self.value.get_or_init(value);
+        self.is_set.store(true, Ordering::Release);
+        value
+    }
+}
+
+#[cfg(errgroup_loom)]
+impl<T> From<T> for OnceLock<T> {
+    fn from(value: T) -> Self {
+        Self {
+            value: value.into(),
+            is_set: loom::sync::atomic::AtomicBool::new(true),
+        }
+    }
 }
 
 /// What the models share.

@@ -1,4 +1,4 @@
-//! `Deadline`: the timer entry that ends a node. No task is involved.
+//! `Deadline`: the timer entry that ends a node, and the methods of `Context` that set one. No task is involved.
 //!
 //! Owned by its node, and by the waker that the timer holds. That is a cycle, `Deadline → Sleep → waker → Deadline`,
 //! which `disarm` breaks: the node calls it when it ends and when it is dropped. The nodes below share the `Deadline`
@@ -22,6 +22,7 @@ use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::task::try_id;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::Context;
 use super::node::Node;
 use crate::error::{BoxError, ContextError};
 use crate::sync::Mutex;
@@ -48,17 +49,91 @@ enum Prepared {
 }
 
 /// A deadline to be set: when, and what to say then.
-pub(super) struct Setting {
+struct Setting {
     now: Instant,
-    pub(super) at: Instant,
+    at: Instant,
     timeout: Option<Duration>,
     cause: Option<BoxError>,
     location: &'static Location<'static>,
 }
 
+impl Context {
+    /// Derives a context that ends when `timeout` has passed.
+    ///
+    /// No task waits for it, and dropping the context frees the timer. A timeout of zero is over at once; one that the
+    /// clock cannot represent is thirty years. tokio's timer has a resolution of one millisecond;
+    /// [`is_done`](Context::is_done) asks the clock itself.
+    ///
+    /// If an ancestor's deadline is earlier, that one holds, and the result ends with the ancestor, by its reason.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
+    #[track_caller]
+    pub fn with_timeout(&self, timeout: Duration) -> Context {
+        self.with_setting(Setting::after(timeout, None))
+    }
+
+    /// Derives a context that ends at `deadline`. A deadline in the past is over at once.
+    ///
+    /// Otherwise as [`with_timeout`](Context::with_timeout).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
+    #[track_caller]
+    pub fn with_deadline(&self, deadline: Instant) -> Context {
+        self.with_setting(Setting::at(deadline, None))
+    }
+
+    /// Derives a context that ends when `timeout` has passed, with a cause of its own.
+    ///
+    /// The cause is kept unless an ancestor's strictly earlier deadline is what ends the context. Otherwise as
+    /// [`with_timeout`](Context::with_timeout).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
+    #[track_caller]
+    pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<BoxError>) -> Context {
+        self.with_setting(Setting::after(timeout, Some(cause.into())))
+    }
+
+    /// Derives a context that ends at `deadline`, with a cause of its own.
+    ///
+    /// Otherwise as [`with_timeout_cause`](Context::with_timeout_cause).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
+    #[track_caller]
+    pub fn with_deadline_cause(&self, deadline: Instant, cause: impl Into<BoxError>) -> Context {
+        self.with_setting(Setting::at(deadline, Some(cause.into())))
+    }
+
+    #[track_caller]
+    fn with_setting(&self, setting: Setting) -> Context {
+        require_timer();
+        if self.deadline().is_some_and(|earlier| earlier < setting.at) {
+            return self.clone();
+        }
+        self.with_node(setting.derive(self.node()))
+    }
+
+    /// Returns when the context will end at the latest: the earliest deadline of its own and its ancestors'.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.node()?.deadline()
+    }
+
+    /// Returns the time left to the deadline, zero when it has passed; `None` without a deadline.
+    pub fn remaining(&self) -> Option<Duration> {
+        Some(self.deadline()?.saturating_duration_since(Instant::now()))
+    }
+}
+
 impl Setting {
     #[track_caller]
-    pub(super) fn at(at: Instant, cause: Option<BoxError>) -> Self {
+    fn at(at: Instant, cause: Option<BoxError>) -> Self {
         Self {
             now: Instant::now(),
             at,
@@ -69,7 +144,7 @@ impl Setting {
     }
 
     #[track_caller]
-    pub(super) fn after(timeout: Duration, cause: Option<BoxError>) -> Self {
+    fn after(timeout: Duration, cause: Option<BoxError>) -> Self {
         /// A future so far that the clock overflows is thirty years away, as in tokio.
         const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
         let now = Instant::now();
@@ -84,7 +159,7 @@ impl Setting {
 
     /// Derives a node that ends at this deadline, which no ancestor's precedes.
     #[track_caller]
-    pub(super) fn derive(self, parent: Option<&Arc<Node>>) -> Arc<Node> {
+    fn derive(self, parent: Option<&Arc<Node>>) -> Arc<Node> {
         // First of all, since it panics in a runtime without a timer.
         let timer = Box::pin(unconstrained(sleep_until(self.at)));
         let Self {
@@ -93,7 +168,7 @@ impl Setting {
         let mut deadline = self.into_deadline();
         let parents = parent.and_then(Node::err);
         if let Some(error) = parents.or_else(|| (now >= at).then(|| deadline.error())) {
-            return Arc::new(Node::born_ended(error, Some(Arc::new(deadline)), location));
+            return Node::ended(error, 0, Some(Arc::new(deadline)), location);
         }
         let node = Node::derive_deadline(parent, location, |node| {
             deadline.node = node;
@@ -127,7 +202,7 @@ impl Setting {
 
 /// Panics outside a runtime, whether or not a timer turns out to be needed: a mistake should show the first time.
 #[track_caller]
-pub(super) fn require_timer() {
+fn require_timer() {
     // The id is the cheaper question, but only a task has one.
     assert!(
         try_id().is_some() || Handle::try_current().is_ok(),
@@ -162,15 +237,6 @@ impl Deadline {
 
     pub(super) fn owner(&self) -> Option<Arc<Node>> {
         self.node.upgrade()
-    }
-
-    /// Whether the node that set it is gone, or just being dropped: a node below keeps the one that set it.
-    pub(super) fn has_lost_owner(&self) -> bool {
-        self.node.strong_count() == 0
-    }
-
-    pub(super) fn is_of(&self, node: &Node) -> bool {
-        std::ptr::eq(self.node.as_ptr(), node)
     }
 
     /// The error of a context that this deadline ends.

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 
-use super::node::{Node, Refreshed, Waiter};
+use super::listeners::Refreshed;
+use super::node::Node;
 use crate::error::ContextError;
+use crate::ordered_slab::FIRST;
 
 /// Waits for the end of a [`Context`](crate::Context): the future of [`Context::done`](crate::Context::done).
 ///
@@ -38,19 +40,25 @@ pub struct DoneOwned {
     registration: Registration,
 }
 
-/// A waker's place in a node. Registers once, however often it is polled.
-#[derive(Debug)]
-enum Registration {
-    Idle,
-    Registered(u32),
-    Ended,
+/// A waker's place in a node: its key, or one of the two that are none. Registers once, however often it is polled.
+///
+/// Why not an enum? Then a `Done` would be three scalars, and moving it would go through memory.
+#[derive(Clone, Copy, PartialEq)]
+struct Registration(u32);
+
+impl Registration {
+    const IDLE: Self = Self(u32::MAX);
+    const ENDED: Self = Self(u32::MAX - 1);
 }
 
+const _: () = assert!(FIRST < Registration::ENDED.0);
+
 impl<'a> Done<'a> {
+    #[inline]
     pub(super) fn new(node: Option<&'a Arc<Node>>) -> Self {
         Self {
             node,
-            registration: Registration::Idle,
+            registration: Registration::IDLE,
         }
     }
 }
@@ -59,51 +67,67 @@ impl DoneOwned {
     pub(super) fn new(node: Option<Arc<Node>>) -> Self {
         Self {
             node,
-            registration: Registration::Idle,
+            registration: Registration::IDLE,
         }
     }
 }
 
 impl Registration {
     fn poll(&mut self, node: &Arc<Node>, cx: &mut TaskContext<'_>) -> Poll<ContextError> {
-        if !node.is_done() && self.register(node, cx) {
+        if !node.is_done() && self.is_registered(node, cx.waker()) {
             return Poll::Pending;
         }
         // The entry, if there was one, went with the end.
-        *self = Registration::Ended;
+        *self = Registration::ENDED;
         match node.err() {
             Some(error) => Poll::Ready(error),
             None => unreachable!("errgroup: a node that refuses waiters has ended"),
         }
     }
 
-    /// Returns `false` if the node ended meanwhile.
-    fn register(&mut self, node: &Arc<Node>, cx: &mut TaskContext<'_>) -> bool {
-        match *self {
-            Registration::Registered(key) => {
-                matches!(node.refresh(key, cx.waker()), Refreshed::Registered)
-            }
-            _ => match node.register(Waiter::Waker(cx.waker().clone())) {
-                Ok(key) => {
-                    *self = Registration::Registered(key);
-                    true
-                }
-                Err(_) => false,
-            },
+    /// Sees to it that the waker is; `false` if the node ended meanwhile.
+    #[inline]
+    fn is_registered(&mut self, node: &Node, waker: &Waker) -> bool {
+        if let Some(key) = self.key() {
+            return matches!(node.refresh(key, waker), Refreshed::Registered);
+        }
+        let key = node.register_waker(waker.clone());
+        *self = key.map_or(Registration::ENDED, Registration);
+        key.is_some()
+    }
+
+    #[inline]
+    fn key(self) -> Option<u32> {
+        (self.0 <= FIRST).then_some(self.0)
+    }
+
+    #[inline]
+    fn release(self, node: Option<&Arc<Node>>) {
+        if let (Some(key), Some(node)) = (self.key(), node) {
+            Self::deregister(node, key);
         }
     }
 
-    fn release(&mut self, node: Option<&Arc<Node>>) {
-        if let (Registration::Registered(key), Some(node)) = (&*self, node) {
-            // Dropped here, with no lock held.
-            drop(node.deregister(*key));
-        }
+    /// The waker is dropped with no lock held.
+    fn deregister(node: &Node, key: u32) {
+        drop(node.deregister(key));
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
+            Registration::IDLE => "Idle",
+            Registration::ENDED => "Ended",
+            _ => "Registered",
+        })
     }
 }
 
 impl Future for Done<'_> {
     type Output = ContextError;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<ContextError> {
         match self.node {
             Some(node) => self.registration.poll(node, cx),
@@ -115,6 +139,7 @@ impl Future for Done<'_> {
 impl Future for DoneOwned {
     type Output = ContextError;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<ContextError> {
         let this = self.get_mut();
         match &this.node {
@@ -126,23 +151,25 @@ impl Future for DoneOwned {
 
 impl FusedFuture for Done<'_> {
     fn is_terminated(&self) -> bool {
-        matches!(self.registration, Registration::Ended)
+        self.registration == Registration::ENDED
     }
 }
 
 impl FusedFuture for DoneOwned {
     fn is_terminated(&self) -> bool {
-        matches!(self.registration, Registration::Ended)
+        self.registration == Registration::ENDED
     }
 }
 
 impl Drop for Done<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.registration.release(self.node);
     }
 }
 
 impl Drop for DoneOwned {
+    #[inline]
     fn drop(&mut self) {
         self.registration.release(self.node.as_ref());
     }

@@ -14,15 +14,15 @@ use crate::error::{BoxError, ContextError, Reason};
 /// `let (ctx, _handle) = …` keeps it live to the end of the scope.
 #[must_use = "dropping the last handle ends the context at once; keep it, or call `detach()`"]
 pub struct CancelHandle {
-    node: Arc<Node>,
-    /// Cleared by `detach`.
-    ends: bool,
+    /// `None` only after `detach`.
+    node: Option<Arc<Node>>,
 }
 
 impl CancelHandle {
     /// The handle that the node was derived with.
+    #[inline]
     pub(super) fn first(node: Arc<Node>) -> Self {
-        Self { node, ends: true }
+        Self { node: Some(node) }
     }
 
     /// Ends the context, unless it has ended already: the first end wins.
@@ -32,8 +32,7 @@ impl CancelHandle {
     #[track_caller]
     pub fn cancel(&self) {
         let location = Location::caller();
-        self.node
-            .end(|| ContextError::at(Reason::Cancelled, location, None));
+        self.end(|| ContextError::at(Reason::Cancelled, location, None));
     }
 
     /// Ends the context with a cause, which [`Context::cause`](crate::Context::cause) and the error's text then give. Otherwise as
@@ -42,30 +41,38 @@ impl CancelHandle {
     pub fn cancel_with(&self, cause: impl Into<BoxError>) {
         let location = Location::caller();
         let cause = cause.into();
-        self.node
-            .end(|| ContextError::at(Reason::Cancelled, location, Some(cause)));
+        self.end(|| ContextError::at(Reason::Cancelled, location, Some(cause)));
     }
 
     /// Gives up the right without using it: the context then ends with its parent or deadline, or by another clone.
     pub fn detach(mut self) {
-        self.ends = false;
+        if let Some(node) = self.node.take() {
+            node.remove_handle();
+        }
+    }
+
+    fn end(&self, error: impl FnOnce() -> ContextError) {
+        if let Some(node) = &self.node {
+            node.end(error);
+        }
     }
 }
 
 impl Clone for CancelHandle {
     fn clone(&self) -> Self {
-        self.node.add_handle();
-        Self {
-            node: self.node.clone(),
-            ends: true,
+        let node = self.node.clone();
+        if let Some(node) = &node {
+            node.add_handle();
         }
+        Self { node }
     }
 }
 
 impl Drop for CancelHandle {
+    #[inline]
     fn drop(&mut self) {
-        if self.node.remove_handle() && self.ends {
-            self.node.end_unhandled();
+        if let Some(node) = &self.node {
+            node.drop_handle();
         }
     }
 }
@@ -75,9 +82,11 @@ impl RefUnwindSafe for CancelHandle {}
 
 impl fmt::Debug for CancelHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancelHandle")
-            .field("derived_at", &format_args!("{}", self.node.location()))
-            .field("ended", &self.node.error_ref())
-            .finish()
+        let mut debug = f.debug_struct("CancelHandle");
+        if let Some(node) = &self.node {
+            debug.field("derived_at", &format_args!("{}", node.location()));
+            debug.field("ended", &node.error_ref());
+        }
+        debug.finish()
     }
 }

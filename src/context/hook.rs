@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::node::{Hook, Node, Waiter};
+use super::listeners::{Hook, Waiter};
+use super::node::Node;
 use crate::error::ContextError;
 use crate::panic::{contain, discard};
 

@@ -8,7 +8,8 @@ use loom::thread;
 
 use super::done::Done;
 use super::hook::OnDone;
-use super::node::{Node, Waiter};
+use super::listeners::Waiter;
+use super::node::Node;
 use crate::error::{ContextError, Reason};
 use crate::sync::model::block_on;
 
@@ -215,5 +216,134 @@ fn two_last_handles_dropped_at_once_end_the_context() {
         dropper.join().unwrap();
         let error = ctx.err().expect("ended");
         assert_eq!(error.reason(), Reason::HandleDropped);
+    });
+}
+
+/// A node with one handle, and the handle.
+fn handled() -> (Arc<Node>, crate::CancelHandle) {
+    let (ctx, handle) = crate::Context::background().with_cancel();
+    (ctx.node().expect("derived").clone(), handle)
+}
+
+#[test]
+fn child_derived_during_drop_of_the_handle_is_ended() {
+    loom::model(|| {
+        let (parent, handle) = handled();
+        let dropper = thread::spawn(move || drop(handle));
+        let child = derive(Some(&parent));
+        dropper.join().unwrap();
+        assert_eq!(reason(&child), Some(Reason::HandleDropped));
+        assert_eq!(parent.children(), 0);
+    });
+}
+
+#[test]
+fn hook_registered_during_drop_of_the_handle_runs_once() {
+    loom::model(|| {
+        let (node, handle) = handled();
+        let dropper = thread::spawn(move || drop(handle));
+        let (told, hook) = counter();
+        let on_done = OnDone::new(Some(&node), Box::new(hook));
+        dropper.join().unwrap();
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        assert!(!on_done.stop());
+    });
+}
+
+#[test]
+fn handle_dropped_during_cancel_then_one_of_them_wins() {
+    loom::model(|| {
+        let (node, handle) = handled();
+        let dropper = {
+            let node = node.clone();
+            thread::spawn(move || {
+                drop(handle);
+                reason(&node)
+            })
+        };
+        let expected = match end(&node, Reason::Shutdown) {
+            true => Reason::Shutdown,
+            false => Reason::HandleDropped,
+        };
+        assert_eq!(reason(&node), Some(expected));
+        assert_eq!(dropper.join().unwrap(), Some(expected));
+    });
+}
+
+#[test]
+fn handle_dropped_during_end_of_parent_then_one_reason_and_no_entry() {
+    loom::model(|| {
+        let parent = derive(None);
+        let (ctx, handle) = crate::Context::background()
+            .with_node(parent.clone())
+            .with_cancel();
+        let dropper = thread::spawn(move || drop(handle));
+        assert!(end(&parent, Reason::Shutdown));
+        let error = ctx.err().expect("ended");
+        dropper.join().unwrap();
+        let reasons = [Reason::Shutdown, Reason::HandleDropped];
+        assert!(reasons.contains(&error.reason()));
+        assert_eq!(ctx.err().expect("ended").reason(), error.reason());
+        assert_eq!(parent.children(), 0);
+    });
+}
+
+#[test]
+fn asked_during_end_until_ended_then_with_the_reason_of_the_root() {
+    loom::model(|| {
+        let parent = derive(None);
+        let child = derive(Some(&parent));
+        let leaf = derive(Some(&child));
+        let ender = {
+            let parent = parent.clone();
+            thread::spawn(move || end(&parent, Reason::Shutdown))
+        };
+        // Whoever sees a node ended sees why, and those above it ended, too.
+        let seen = loop {
+            match reason(&leaf) {
+                Some(seen) => break seen,
+                None => thread::yield_now(),
+            }
+        };
+        assert_eq!(seen, Reason::Shutdown);
+        assert_eq!(reason(&child), Some(Reason::Shutdown));
+        ender.join().unwrap();
+    });
+}
+
+#[test]
+fn asked_by_two_at_once_then_one_error() {
+    loom::model(|| {
+        let (parent, handle) = handled();
+        let child = derive(Some(&parent));
+        drop(handle);
+        let other = {
+            let parent = parent.clone();
+            thread::spawn(move || parent.err().expect("ended"))
+        };
+        let mine = child.err().expect("ended");
+        let theirs = other.join().unwrap();
+        assert!(mine.is(&theirs));
+    });
+}
+
+#[test]
+fn leaf_and_middle_ended_during_end_of_root_then_each_says_why() {
+    loom::model(|| {
+        let root = derive(None);
+        let middle = derive(Some(&root));
+        let leaf = derive(Some(&middle));
+        let ender = {
+            let middle = middle.clone();
+            thread::spawn(move || end(&middle, Reason::Cancelled))
+        };
+        assert!(end(&root, Reason::Shutdown));
+        let own = ender.join().unwrap();
+        let expected = match own {
+            true => Reason::Cancelled,
+            false => Reason::Shutdown,
+        };
+        assert_eq!(reason(&leaf), Some(expected));
+        assert_eq!(reason(&middle), Some(expected));
     });
 }

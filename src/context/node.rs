@@ -5,37 +5,56 @@
 //!
 //! Invariants:
 //!
-//! 1. `error` is set at most once, under the node's own `listeners` lock, and taking the listeners out is part of the
-//!    same critical section. Hence whoever holds the lock either sees the end or has registered before it.
-//! 2. A child is live, or its registration with the parent has been taken by the parent's end or by its own.
-//! 3. After the end nothing registers again, so a key never comes to mean something else.
-//! 4. `deadline` is the earliest of the node's own and its ancestors', fixed at derivation and shared with the node
+//! 1. `state` gets `ENDED` at most once, and that is the end. A node that nobody has listened to yet is ended by one
+//!    compare-and-swap. Whoever listens first sets `GUARDED`, under the node's `listeners` lock, and from then on the
+//!    end needs that lock, too, and takes the listeners out in the same critical section. Hence whoever holds the lock
+//!    and has seen to `GUARDED` either sees the end or has registered before it.
+//! 2. `error` says why, and is empty before the end. Where it can be told later it is made by the first to ask: a node
+//!    ended `BY_PARENT` has the parent's, one ended `BY_HANDLE` has its own location. Any other error is there before
+//!    `ENDED` is.
+//! 3. A child is live, or its registration with the parent has been taken by the parent's end or by its own.
+//! 4. After the end nothing registers again, so a key never comes to mean something else.
+//! 5. `deadline` is the earliest of the node's own and its ancestors', fixed at derivation and shared with the node
 //!    that set it: had an ancestor's been earlier, no node would have been made.
-//! 5. A node whose deadline has passed when an end reaches it ends by its deadline, although the timer has not run.
+//! 6. A node whose deadline has passed when an end reaches it ends by its deadline, although the timer has not run.
 //!
 //! Lock order: none. No thread holds two of these locks, and none is held while wakers, callbacks, destructors or
 //! tokio's timer run.
 //!
-//! An end has two phases. First every node of the subtree is closed, parents before children, siblings in the order of
-//! derivation. Then the waiters are told, in the same order. So whoever is woken or called back finds all of the
-//! subtree ended. Neither phase recurses; nor does `drop`.
+//! Why not end every node under its lock? Most contexts are leaves: ending one is then a single atomic operation, and a
+//! parent ends hundreds of thousands of them. Why not hand the error down with the end? Few of them are ever asked.
 //!
-//! Why not hold the parent's lock while ending the children, as Go does? Then a waker that touches an ancestor would
-//! deadlock, and one slow callback would block every derivation beside it. The price: another thread can see the parent
-//! ended a moment before the child. The thread that ends, and whoever it wakes, never can.
+//! How an end goes through the tree is in `end.rs`.
 
-use std::collections::VecDeque;
 use std::panic::Location;
 use std::sync::{Arc, Weak};
-use std::task::Waker;
 
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
-use crate::error::{ContextError, Reason};
-use crate::ordered_slab::InlineSlab;
-use crate::panic::{contain, discard};
-use crate::sync::{AtomicU32, Mutex, OnceLock, Ordering};
+use super::listeners::Listeners;
+use crate::error::ContextError;
+use crate::panic::discard;
+use crate::sync::{AtomicU32, Mutex, MutexGuard, OnceLock, Ordering};
+
+/// The node has ended. Final.
+pub(super) const ENDED: u32 = 1;
+
+/// The node has a deadline, its own or an ancestor's: live is only who has asked the clock. Set at derivation.
+pub(super) const TIMED: u32 = 1 << 1;
+
+/// `state` changes only under the `listeners` lock. Set there by the first to listen or to end with an error that has to
+/// be written down, and from the beginning where an end has more to do: with a timer or two parents. Final.
+pub(super) const GUARDED: u32 = 1 << 2;
+
+/// Set with `ENDED`: by the end of the only parent.
+pub(super) const BY_PARENT: u32 = 1 << 3;
+
+/// Set with `ENDED`: the last handle was dropped.
+pub(super) const BY_HANDLE: u32 = 1 << 4;
+
+/// `deadline` is the node's own, with a timer to be freed. Set at derivation.
+const HAS_TIMER: u32 = 1 << 5;
 
 /// "Not registered with a parent", in `Node::key`.
 const UNLINKED: u32 = u32::MAX;
@@ -43,69 +62,50 @@ const UNLINKED: u32 = u32::MAX;
 // `repr(C)` keeps what an end touches on one cache line with the reference counts.
 #[repr(C)]
 pub(crate) struct Node {
-    /// Why the node has ended. Set under `listeners`; `get` is the one atomic load of `is_done`.
-    error: OnceLock<ContextError>,
-    /// Who is told of the end. Empty from the end on.
-    listeners: Mutex<Listeners>,
-    parent: Option<Arc<Node>>,
+    /// The flags above. Zero: live, without a deadline, and nobody has ever listened.
+    pub(super) state: AtomicU32,
     /// The node's key among its parent's children. Guarded by the parent's lock.
     key: AtomicU32,
     /// `CancelHandle`s that have not been dropped.
     handles: AtomicU32,
+    pub(super) parent: Option<Arc<Node>>,
+    /// Who is told of the end. Empty from the end on.
+    pub(super) listeners: Mutex<Listeners>,
+    /// Why the node has ended (invariant 2).
+    pub(super) error: OnceLock<ContextError>,
     /// Its own, or the ancestor's that holds here.
-    deadline: Option<Arc<Deadline>>,
+    pub(super) deadline: Option<Arc<Deadline>>,
     /// A second parent.
-    merged: Option<Box<Link>>,
+    pub(super) merged: Option<Box<Link>>,
     location: &'static Location<'static>,
 }
 
-struct Link {
-    other: Arc<Node>,
+pub(super) struct Link {
+    pub(super) other: Arc<Node>,
     /// As `Node::key`, among the children of `other`.
     key: AtomicU32,
 }
 
-#[derive(Default)]
-struct Listeners {
-    children: Children,
-    /// `None` until the first.
-    waiters: Option<Box<Waiters>>,
-}
-
-type Children = InlineSlab<Weak<Node>>;
-type Waiters = InlineSlab<Waiter>;
-
-/// Who is told of an end.
-pub(crate) enum Waiter {
-    Waker(Waker),
-    Hook(Hook),
-    /// The node itself, which stays for as long as it can end: a callback on it was detached.
-    Kept {
-        _node: Arc<Node>,
-    },
-}
-
-pub(crate) type Hook = Box<dyn FnOnce(&ContextError) + Send>;
-
-/// What polling a registered waiter came to.
-#[must_use]
-pub(crate) enum Refreshed {
-    Registered,
-    Ended,
-}
+/// Refuses whoever would listen to a node that has ended.
+pub(super) struct HasEnded;
 
 impl Node {
+    #[inline]
     fn new(
+        state: u32,
         parent: Option<&Arc<Node>>,
+        handles: u32,
         deadline: Option<Arc<Deadline>>,
         location: &'static Location<'static>,
     ) -> Self {
+        let timed = if deadline.is_some() { TIMED } else { 0 };
         Self {
-            error: OnceLock::new(),
-            listeners: Mutex::default(),
-            parent: parent.cloned(),
+            state: AtomicU32::new(state | timed),
             key: AtomicU32::new(UNLINKED),
-            handles: AtomicU32::new(0),
+            handles: AtomicU32::new(handles),
+            parent: parent.cloned(),
+            listeners: Mutex::default(),
+            error: OnceLock::new(),
             deadline,
             merged: None,
             location,
@@ -118,18 +118,21 @@ impl Node {
         handles: u32,
         location: &'static Location<'static>,
     ) -> Arc<Node> {
-        let deadline = parent.and_then(|parent| parent.deadline.clone());
-        let mut node = match parent.and_then(Node::err) {
-            Some(error) => Self::born_ended(error, deadline, location),
-            None => Self::new(parent, deadline, location),
+        let deadline = match parent {
+            Some(parent) if parent.is_done() => {
+                return Self::born_ended(parent, handles, location);
+            }
+            Some(parent) => parent.deadline.clone(),
+            None => None,
         };
-        node.handles = AtomicU32::new(handles);
-        let node = Arc::new(node);
-        node.link();
+        let node = Arc::new(Self::new(0, parent, handles, deadline, location));
+        if let Some(parent) = parent {
+            node.link_to(parent, &node.key);
+        }
         node
     }
 
-    /// Derives a child that ends at a deadline, too, which no ancestor's precedes (invariant 4). It is not armed yet.
+    /// Derives a child that ends at a deadline, too, which no ancestor's precedes (invariant 5). It is not armed yet.
     pub(super) fn derive_deadline(
         parent: Option<&Arc<Node>>,
         location: &'static Location<'static>,
@@ -137,9 +140,11 @@ impl Node {
     ) -> Arc<Node> {
         let node = Arc::new_cyclic(|node| {
             let deadline = Arc::new(deadline(node.clone()));
-            Self::new(parent, Some(deadline), location)
+            Self::new(GUARDED | HAS_TIMER, parent, 0, Some(deadline), location)
         });
-        node.link();
+        if let Some(parent) = parent {
+            node.link_to(parent, &node.key);
+        }
         node
     }
 
@@ -152,30 +157,53 @@ impl Node {
         let deadlines = [&first.deadline, &second.deadline].into_iter().flatten();
         let deadline = deadlines.min_by_key(|deadline| deadline.at()).cloned();
         if let Some(error) = first.err().or_else(|| second.err()) {
-            return Arc::new(Self::born_ended(error, deadline, location));
+            return Self::ended(error, 0, deadline, location);
         }
-        let mut node = Self::new(Some(first), deadline, location);
+        let mut node = Self::new(GUARDED, Some(first), 0, deadline, location);
         node.merged = Some(Box::new(Link {
             other: second.clone(),
             key: AtomicU32::new(UNLINKED),
         }));
         let node = Arc::new(node);
-        node.link();
+        node.link_both();
         node
     }
 
-    pub(super) fn born_ended(
+    #[cold]
+    fn born_ended(
+        parent: &Arc<Node>,
+        handles: u32,
+        location: &'static Location<'static>,
+    ) -> Arc<Node> {
+        let deadline = parent.deadline.clone();
+        Self::ended(parent.end_error().clone(), handles, deadline, location)
+    }
+
+    /// A node that has ended before anybody saw it. It needs no parent.
+    pub(super) fn ended(
         error: ContextError,
+        handles: u32,
         deadline: Option<Arc<Deadline>>,
         location: &'static Location<'static>,
-    ) -> Node {
-        let node = Self::new(None, deadline, location);
-        let _ = node.error.set(error);
-        node
+    ) -> Arc<Node> {
+        let mut node = Self::new(ENDED | GUARDED, None, handles, deadline, location);
+        node.error = OnceLock::from(error);
+        Arc::new(node)
     }
 
-    /// Registers a new node with its parents, or ends it with the one that has ended meanwhile.
-    fn link(self: &Arc<Self>) {
+    /// Registers a new node with one of its parents, or ends it with that if it has ended meanwhile.
+    #[inline(always)]
+    fn link_to(self: &Arc<Self>, parent: &Arc<Node>, key: &AtomicU32) {
+        // Made before the lock is taken, so that it is held for less.
+        let child = Arc::downgrade(self);
+        match parent.listen() {
+            // Relaxed, here and in `disown`: both hold the parent's lock.
+            Ok(mut listeners) => key.store(listeners.insert_child(child), Ordering::Relaxed),
+            Err(HasEnded) => self.end_new(parent),
+        }
+    }
+
+    fn link_both(self: &Arc<Self>) {
         if let Some(parent) = &self.parent {
             self.link_to(parent, &self.key);
         }
@@ -189,35 +217,8 @@ impl Node {
         }
     }
 
-    fn link_to(self: &Arc<Self>, parent: &Arc<Node>, key: &AtomicU32) {
-        if let Err(error) = parent.adopt(self, key) {
-            self.close_subtree(&error);
-        }
-    }
-
-    /// The other end of this race is `close`: it sets `error` under the same lock (invariant 1).
-    fn adopt(&self, child: &Arc<Node>, key: &AtomicU32) -> Result<(), ContextError> {
-        let mut listeners = self.listeners.lock();
-        if let Some(error) = self.error.get() {
-            return Err(error.clone());
-        }
-        let place = listeners.children.insert(Arc::downgrade(child));
-        // Relaxed, here and in `disown`: both hold the lock.
-        key.store(place, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn disown(&self, key: &AtomicU32) {
-        let mut listeners = self.listeners.lock();
-        let place = key.load(Ordering::Relaxed);
-        key.store(UNLINKED, Ordering::Relaxed);
-        let child = listeners.children.remove(place);
-        drop(listeners);
-        drop(child);
-    }
-
     /// Takes the node out of its parents' lists. A second call does nothing.
-    fn unlink(&self) {
+    pub(super) fn unlink(&self) {
         if let Some(parent) = &self.parent {
             parent.disown(&self.key);
         }
@@ -226,27 +227,72 @@ impl Node {
         }
     }
 
+    #[inline]
+    fn disown(&self, key: &AtomicU32) {
+        let mut listeners = self.listeners.lock();
+        let place = key.load(Ordering::Relaxed);
+        key.store(UNLINKED, Ordering::Relaxed);
+        let child = listeners.remove_child(place);
+        drop(listeners);
+        drop(child);
+    }
+
+    /// Takes the lock in order to register, unless the node has ended. The other ends of this race are `close_unguarded`
+    /// and `close` (invariant 1).
+    #[inline]
+    pub(super) fn listen(&self) -> Result<MutexGuard<'_, Listeners>, HasEnded> {
+        let listeners = self.listeners.lock();
+        match self.guard() & ENDED {
+            0 => Ok(listeners),
+            _ => Err(HasEnded),
+        }
+    }
+
+    /// Makes sure, under the lock, that nobody ends the node without it. Returns the state.
+    #[inline]
+    pub(super) fn guard(&self) -> u32 {
+        // Acquire: pairs with the Release of the end, as in `is_done`. Once the flag is there this is no race: both hold
+        // the lock.
+        let state = self.state.load(Ordering::Acquire);
+        if state & GUARDED != 0 {
+            return state;
+        }
+        // Acquire: pairs with the Release of `close_unguarded`, which has come before, or fails from now on.
+        self.state.fetch_or(GUARDED, Ordering::Acquire) | GUARDED
+    }
+
     /// Returns `true` from the end on, a deadline included that has passed without its timer having run.
     #[inline]
     pub(crate) fn is_done(self: &Arc<Self>) -> bool {
-        self.has_ended() || self.is_overdue()
+        // Acquire: pairs with the Release of `close_unguarded` and `close`. Without it the error might not be there yet,
+        // the node's own or the parent's.
+        match self.state.load(Ordering::Acquire) & (ENDED | TIMED) {
+            0 => false,
+            state => self.is_over(state),
+        }
+    }
+
+    #[inline(never)]
+    fn is_over(self: &Arc<Self>, state: u32) -> bool {
+        state & ENDED != 0 || self.is_overdue()
     }
 
     /// As `is_done`, without asking the clock.
     #[inline]
     pub(super) fn has_ended(&self) -> bool {
-        self.error.get().is_some()
+        self.state.load(Ordering::Acquire) & ENDED != 0
     }
 
+    #[inline]
     pub(crate) fn err(self: &Arc<Self>) -> Option<ContextError> {
         self.error_ref().cloned()
     }
 
+    #[inline]
     pub(crate) fn error_ref(self: &Arc<Self>) -> Option<&ContextError> {
-        if self.is_done() {
-            self.error.get()
-        } else {
-            None
+        match self.is_done() {
+            true => Some(self.end_error()),
+            false => None,
         }
     }
 
@@ -254,131 +300,16 @@ impl Node {
         self.deadline.as_ref().map(|deadline| deadline.at())
     }
 
+    pub(super) fn own_deadline(&self) -> Option<&Arc<Deadline>> {
+        // Relaxed: the flag never changes.
+        match self.state.load(Ordering::Relaxed) & HAS_TIMER {
+            0 => None,
+            _ => self.deadline.as_ref(),
+        }
+    }
+
     pub(crate) fn location(&self) -> &'static Location<'static> {
         self.location
-    }
-
-    #[inline]
-    fn is_overdue(self: &Arc<Self>) -> bool {
-        match &self.deadline {
-            Some(deadline) if Instant::now() >= deadline.at() => {
-                self.expire(deadline);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Ends the owner of the deadline that has passed, and with it this node.
-    #[cold]
-    fn expire(self: &Arc<Self>, deadline: &Deadline) {
-        let error = match deadline.owner() {
-            Some(owner) => {
-                owner.close_subtree(&deadline.error());
-                owner.error.get().cloned()
-            }
-            None => None,
-        };
-        // Another thread may be on its way down from the owner, or from above it.
-        if self.error.get().is_none() {
-            self.close_subtree(&error.unwrap_or_else(|| deadline.error()));
-        }
-    }
-
-    /// Ends the node and everything below it; `false` if it had ended before.
-    ///
-    /// Returns when every node below is ended and every waiter is told.
-    pub(crate) fn end(self: &Arc<Self>, error: impl FnOnce() -> ContextError) -> bool {
-        // `is_done` lets a deadline win that has passed.
-        !self.is_done() && self.close_subtree(&error())
-    }
-
-    fn close_subtree(self: &Arc<Self>, error: &ContextError) -> bool {
-        let Some(listeners) = self.close(error) else {
-            return false;
-        };
-        self.unlink();
-        for (waiters, error) in close_descendants(listeners, error) {
-            tell(*waiters, &error);
-        }
-        true
-    }
-
-    /// Ends this node alone and hands out who is to be told; `None` if it had ended before.
-    ///
-    /// The other ends of its races are `adopt` and `register`.
-    fn close(&self, error: &ContextError) -> Option<Listeners> {
-        let mut listeners = self.listeners.lock();
-        // The clone that `set` hands back is not the last: the caller has another.
-        self.error.set(error.clone()).ok()?;
-        let taken = std::mem::take(&mut *listeners);
-        drop(listeners);
-        if let Some(deadline) = self.own_deadline() {
-            deadline.disarm();
-        }
-        if self.merged.is_some() {
-            self.unlink();
-        }
-        Some(taken)
-    }
-
-    pub(super) fn own_deadline(&self) -> Option<&Arc<Deadline>> {
-        self.deadline
-            .as_ref()
-            .filter(|deadline| deadline.is_of(self))
-    }
-
-    /// The error with which an end from above reaches this node instead: its deadline's, if that has passed
-    /// (invariant 5). A deadline that it has from the parent which ends has ended that one already.
-    fn own_error(&self) -> Option<ContextError> {
-        let deadline = match self.merged {
-            None => self.own_deadline()?,
-            Some(_) => self.deadline.as_ref()?,
-        };
-        (Instant::now() >= deadline.at()).then(|| deadline.error())
-    }
-
-    /// Adds somebody to be told of the end; hands it back if the node has ended.
-    pub(crate) fn register(&self, waiter: Waiter) -> Result<u32, Waiter> {
-        let mut listeners = self.listeners.lock();
-        if self.error.get().is_some() {
-            return Err(waiter);
-        }
-        Ok(listeners.waiters.get_or_insert_default().insert(waiter))
-    }
-
-    /// Takes a waiter out again; `None` if the end was first.
-    pub(crate) fn deregister(&self, key: u32) -> Option<Waiter> {
-        self.listeners.lock().waiters.as_mut()?.remove(key)
-    }
-
-    /// Makes sure that a registered waker wakes the given task.
-    pub(crate) fn refresh(&self, key: u32, waker: &Waker) -> Refreshed {
-        match self.listeners.lock().waker_mut(key) {
-            None => return Refreshed::Ended,
-            Some(old) if old.will_wake(waker) => return Refreshed::Registered,
-            Some(_) => {}
-        }
-        let mut replaced = waker.clone();
-        let mut listeners = self.listeners.lock();
-        let refreshed = match listeners.waker_mut(key) {
-            None => Refreshed::Ended,
-            Some(old) => {
-                std::mem::swap(old, &mut replaced);
-                Refreshed::Registered
-            }
-        };
-        drop(listeners);
-        drop(replaced);
-        refreshed
-    }
-
-    /// Makes the node keep itself until it ends.
-    pub(crate) fn keep(self: &Arc<Self>) {
-        // Refused by an ended node: then there is nothing to keep it for.
-        let _ = self.register(Waiter::Kept {
-            _node: self.clone(),
-        });
     }
 
     /// Counts one more handle.
@@ -387,113 +318,77 @@ impl Node {
     }
 
     /// Gives up a handle; `true` if it was the last.
+    #[inline]
     pub(crate) fn remove_handle(&self) -> bool {
         // AcqRel, Acquire: what the owners of the other handles did happens before the end that this one causes. The
         // only handle cannot be cloned meanwhile, and one load is cheaper.
         self.handles.load(Ordering::Acquire) == 1
             || self.handles.fetch_sub(1, Ordering::AcqRel) == 1
     }
-
-    /// The last handle has gone.
-    pub(crate) fn end_unhandled(self: &Arc<Self>) {
-        // Nobody else can ask: a child, a waiter, a context would own the node too.
-        if Arc::strong_count(self) > 1 {
-            self.end(|| ContextError::at(Reason::HandleDropped, self.location, None));
-        }
-    }
-}
-
-/// Closes what is below a closed node; hands out all waiters, parents' before children's.
-fn close_descendants(
-    listeners: Listeners,
-    error: &ContextError,
-) -> Vec<(Box<Waiters>, ContextError)> {
-    let mut to_tell = Vec::new();
-    // Closed nodes' children: a breadth-first walk.
-    let mut queue = VecDeque::new();
-    let mut next = Some((listeners, error.clone()));
-    while let Some((listeners, error)) = next.take().or_else(|| queue.pop_front()) {
-        if let Some(waiters) = listeners.waiters {
-            to_tell.push((waiters, error.clone()));
-        }
-        for child in listeners.children {
-            let Some(child) = child.upgrade() else {
-                continue;
-            };
-            let own = child.own_error();
-            let error = own.as_ref().unwrap_or(&error);
-            match child.close(error) {
-                Some(listeners) if !listeners.is_empty() => {
-                    queue.push_back((listeners, error.clone()));
-                }
-                _ => {}
-            }
-        }
-    }
-    to_tell
-}
-
-fn tell(waiters: Waiters, error: &ContextError) {
-    for waiter in waiters {
-        match waiter {
-            Waiter::Waker(waker) => contain(|| waker.wake()),
-            Waiter::Hook(hook) => contain(|| hook(error)),
-            Waiter::Kept { .. } => {}
-        }
-    }
-}
-
-impl Listeners {
-    fn is_empty(&self) -> bool {
-        self.children.is_empty() && self.waiters.is_none()
-    }
-
-    fn waker_mut(&mut self, key: u32) -> Option<&mut Waker> {
-        match self.waiters.as_mut()?.get_mut(key)? {
-            Waiter::Waker(waker) => Some(waker),
-            Waiter::Hook(_) | Waiter::Kept { .. } => None,
-        }
-    }
 }
 
 impl Drop for Node {
-    /// Frees the ancestors that only this node kept, one after the other instead of one inside the other.
     fn drop(&mut self) {
-        let mut owners = Vec::new();
-        let mut next = self.dismantle(&mut owners);
-        while let Some(node) = next.take().or_else(|| owners.pop()) {
-            // Of several threads that drop the last owners at once, `into_inner` gives the node to exactly one.
-            if let Some(mut node) = Arc::into_inner(node) {
-                next = node.dismantle(&mut owners);
-            }
+        // Relaxed, here and below: nobody else has the node any more, and its last owner's drop has synchronised.
+        if self.state.load(Ordering::Relaxed) & GUARDED != 0 {
+            return self.free();
+        }
+        // Nobody has listened, so there is no more to it than its place with the parent.
+        let parent = self.leave();
+        if let Some(mut parent) = parent.and_then(Arc::into_inner) {
+            parent.free();
         }
     }
 }
 
 impl Node {
-    /// Takes the node out of the tree and hands out what it owned of it.
-    fn dismantle(&mut self, owners: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
-        // Nobody else has the node any more, so its keys are final: after an end there is nothing left to unlink.
-        let is_linked = |key: &AtomicU32| key.load(Ordering::Relaxed) != UNLINKED;
-        if is_linked(&self.key)
-            || self
-                .merged
-                .as_ref()
-                .is_some_and(|link| is_linked(&link.key))
-        {
-            self.unlink();
-        }
-        if let Some(deadline) = self.deadline.take() {
-            // The timer holds another reference, in its waker. Not `own_deadline`: the node may have moved.
-            if deadline.has_lost_owner() {
-                deadline.disarm();
+    /// Dismantles the node and the ancestors that only it kept, one after the other instead of one inside the other.
+    #[inline(never)]
+    fn free(&mut self) {
+        let mut others = Vec::new();
+        let mut next = self.dismantle(&mut others);
+        while let Some(node) = next.take().or_else(|| others.pop()) {
+            // Of several threads that drop the last owners at once, `into_inner` gives the node to exactly one.
+            if let Some(mut node) = Arc::into_inner(node) {
+                next = node.dismantle(&mut others);
             }
         }
-        owners.extend(self.merged.take().map(|link| link.other));
-        if let Some(waiters) = self.listeners.get_mut().waiters.take() {
+    }
+
+    /// Takes the node out of the tree and hands out what it owned of it.
+    fn dismantle(&mut self, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
+        if let Some(deadline) = self.own_deadline() {
+            // The timer holds another reference, in its waker.
+            deadline.disarm();
+        }
+        if let Some(link) = self.merged.take() {
+            link.leave();
+            others.push(link.other);
+        }
+        if let Some(waiters) = self.listeners.get_mut().take_waiters() {
             waiters.into_iter().for_each(discard);
         }
-        self.parent.take()
+        self.leave()
+    }
+
+    /// Gives up the node's place with its parent.
+    #[inline]
+    fn leave(&mut self) -> Option<Arc<Node>> {
+        let parent = self.parent.take()?;
+        let was_taken = self.state.load(Ordering::Relaxed) & BY_PARENT != 0;
+        if !was_taken && self.key.load(Ordering::Relaxed) != UNLINKED {
+            parent.disown(&self.key);
+        }
+        Some(parent)
+    }
+}
+
+impl Link {
+    /// As `Node::leave`.
+    fn leave(&self) {
+        if self.key.load(Ordering::Relaxed) != UNLINKED {
+            self.other.disown(&self.key);
+        }
     }
 }
 
@@ -501,6 +396,6 @@ impl Node {
 impl Node {
     /// Children registered with this node: a probe of the models.
     pub(crate) fn children(&self) -> usize {
-        self.listeners.lock().children.len()
+        self.listeners.lock().children()
     }
 }

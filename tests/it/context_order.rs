@@ -51,6 +51,19 @@ fn c4_children_dropped_then_others_derived_end_in_order_of_derivation() {
 }
 
 #[test]
+fn c4_first_child_dropped_then_another_derived_ends_after_those_before_it() {
+    let (root, handle) = background().with_cancel();
+    let log = Log::new();
+    let (first, second) = (child(&root), child(&root));
+    drop(first);
+    let third = child(&root);
+    log_end(&second, &log, "second");
+    log_end(&third, &log, "third");
+    handle.cancel();
+    assert_eq!(log.take(), ["second", "third"]);
+}
+
+#[test]
 fn c4_waiters_of_one_context_are_told_in_order_of_registration() {
     let (ctx, handle) = background().with_cancel();
     let log = Log::new();
@@ -130,6 +143,21 @@ fn c4_chain_of_merges_ended_then_dropped() {
     chain(DEEP, |above| above.merge(&beside));
     chain(DEEP, |above| beside.merge(above));
     assert!(!beside.is_done());
+}
+
+/// Nobody is told the reason before somebody asks; the way up is long once, not for each.
+#[test]
+fn c4_long_chain_ended_then_asked_from_the_bottom() {
+    on_small_stack(|| {
+        let (top, handle) = background().with_cancel();
+        let mut chain = vec![top];
+        for _ in 0..10 * DEEP {
+            chain.push(child(&chain[chain.len() - 1]));
+        }
+        handle.cancel_with("cause");
+        let cause = cause_address(&chain[0]);
+        assert!(chain.iter().rev().all(|ctx| cause_address(ctx) == cause));
+    });
 }
 
 #[test]

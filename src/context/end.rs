@@ -1,0 +1,269 @@
+//! The end of a node, and of everything below it.
+//!
+//! An end has two phases. First every node of the subtree is closed, parents before children, siblings in the order of
+//! derivation. Then the waiters are told, in the same order. So whoever is woken or called back finds all of the
+//! subtree ended. Neither phase recurses.
+//!
+//! Why not hold the parent's lock while ending the children, as Go does? Then a waker that touches an ancestor would
+//! deadlock, and one slow callback would block every derivation beside it. The price: another thread can see the parent
+//! ended a moment before the child. The thread that ends, and whoever it wakes, never can.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::deadline::Deadline;
+use super::listeners::{Listeners, Waiter, Waiters};
+use super::node::{BY_HANDLE, BY_PARENT, ENDED, GUARDED, Node};
+use crate::error::{ContextError, Reason};
+use crate::panic::contain;
+use crate::sync::Ordering;
+
+/// Why a node ends.
+enum Cause<'a> {
+    /// The parent has ended.
+    Parent(&'a Node),
+    /// The last handle was dropped.
+    Handle,
+    Error(&'a ContextError),
+}
+
+impl Node {
+    /// Ends the node and everything below it; `false` if it had ended before.
+    ///
+    /// Returns when every node below is ended and every waiter is told.
+    pub(crate) fn end(self: &Arc<Self>, error: impl FnOnce() -> ContextError) -> bool {
+        // `is_done` lets a deadline win that has passed.
+        !self.is_done() && self.close_subtree(Cause::Error(&error()))
+    }
+
+    /// Gives up a handle, which ends the node if it was the last.
+    pub(super) fn drop_handle(self: &Arc<Self>) {
+        // With no other owner there is nobody to ask: a child, a waiter, a context would own the node, too.
+        if self.remove_handle() && Arc::strong_count(self) > 1 && !self.is_done() {
+            self.close_subtree(Cause::Handle);
+        }
+    }
+
+    /// Ends a node that was just derived with the parent that ended meanwhile.
+    #[cold]
+    pub(super) fn end_new(self: &Arc<Self>, parent: &Node) {
+        self.close_subtree(Cause::Parent(parent));
+    }
+
+    fn close_subtree(self: &Arc<Self>, cause: Cause<'_>) -> bool {
+        let Some(listeners) = self.close(cause) else {
+            return false;
+        };
+        self.unlink();
+        if !listeners.is_empty() {
+            Walk::below(self, listeners);
+        }
+        true
+    }
+
+    /// Ends this node alone and hands out who is to be told; `None` if it had ended before.
+    #[inline]
+    fn close(&self, cause: Cause<'_>) -> Option<Listeners> {
+        let at_once = match cause {
+            Cause::Parent(_) => self.close_unguarded(BY_PARENT),
+            Cause::Handle => self.close_unguarded(BY_HANDLE),
+            Cause::Error(_) => false,
+        };
+        match at_once {
+            true => Some(Listeners::default()),
+            false => self.close_guarded(cause),
+        }
+    }
+
+    /// Ends a node that nobody has listened to yet, if the reason need not be written down.
+    #[inline]
+    fn close_unguarded(&self, by: u32) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        // Release: pairs with the Acquire of `is_done` and `guard`; what comes before, the parent's end among it, is seen
+        // by whoever sees this one.
+        let ended = state | ENDED | by;
+        state & (ENDED | GUARDED) == 0
+            && self
+                .state
+                .compare_exchange(state, ended, Ordering::Release, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// The other end of its race is `listen`: it sees to `GUARDED` under the same lock (invariant 1).
+    fn close_guarded(&self, cause: Cause<'_>) -> Option<Listeners> {
+        let own = match cause {
+            Cause::Parent(parent) => self.own_error(parent),
+            Cause::Handle => None,
+            Cause::Error(error) => Some(error.clone()),
+        };
+        let by = match (&own, cause) {
+            (Some(_), _) | (None, Cause::Error(_)) => 0,
+            (None, Cause::Parent(_)) => BY_PARENT,
+            (None, Cause::Handle) => BY_HANDLE,
+        };
+        let mut listeners = self.listeners.lock();
+        let state = self.guard();
+        if state & ENDED != 0 {
+            // Before `own`, which may be the last to know a foreign cause.
+            drop(listeners);
+            return None;
+        }
+        if let Some(error) = own {
+            // Empty, since it is filled with the end.
+            let _ = self.error.set(error);
+        }
+        // Release: pairs with the Acquire of `is_done`. A store is enough: with `GUARDED` nobody else writes without the
+        // lock.
+        self.state.store(state | ENDED | by, Ordering::Release);
+        let taken = std::mem::take(&mut *listeners);
+        drop(listeners);
+        if let Some(deadline) = self.own_deadline() {
+            deadline.disarm();
+        }
+        if self.merged.is_some() {
+            self.unlink();
+        }
+        Some(taken)
+    }
+
+    /// The error with which a parent's end reaches this node if it is not simply the parent's: its deadline's, if that
+    /// has passed (invariant 6), and what has to be written down since the node has two parents. A deadline that it has
+    /// from the parent which ends has ended that one already.
+    fn own_error(&self, parent: &Node) -> Option<ContextError> {
+        let deadline = match self.merged {
+            None => self.own_deadline(),
+            Some(_) => self.deadline.as_ref(),
+        };
+        match deadline {
+            Some(deadline) if Instant::now() >= deadline.at() => Some(deadline.error()),
+            _ => self.merged.as_ref().map(|_| parent.end_error().clone()),
+        }
+    }
+
+    pub(super) fn is_overdue(self: &Arc<Self>) -> bool {
+        match &self.deadline {
+            Some(deadline) if Instant::now() >= deadline.at() => {
+                self.expire(deadline);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends the owner of the deadline that has passed, and with it this node.
+    #[cold]
+    fn expire(self: &Arc<Self>, deadline: &Deadline) {
+        let error = match deadline.owner() {
+            Some(owner) => {
+                owner.close_subtree(Cause::Error(&deadline.error()));
+                owner.end_error().clone()
+            }
+            None => deadline.error(),
+        };
+        // Another thread may be on its way down from the owner, or from above it.
+        if !self.has_ended() {
+            self.close_subtree(Cause::Error(&error));
+        }
+    }
+
+    /// Why the node, which has ended, did so.
+    #[inline]
+    pub(super) fn end_error(&self) -> &ContextError {
+        match self.error.get() {
+            Some(error) => error,
+            None => self.find_error(),
+        }
+    }
+
+    /// Writes down the error that nobody has asked for yet, in the nodes it passed through as well: so however deep the
+    /// tree is, the way is gone once.
+    #[cold]
+    fn find_error(&self) -> &ContextError {
+        let error = self.error_above();
+        let mut node = self;
+        while let Some(parent) = node.ended_by_parent() {
+            if node.error.set(error.clone()).is_err() {
+                // Somebody else is ahead of us, with the same error.
+                break;
+            }
+            node = parent;
+        }
+        self.error.get_or_init(|| error)
+    }
+
+    fn error_above(&self) -> ContextError {
+        let mut node = self;
+        loop {
+            if let Some(error) = node.error.get() {
+                return error.clone();
+            }
+            node = match node.ended_by_parent() {
+                Some(parent) => parent,
+                None => return node.error.get_or_init(|| node.handle_dropped()).clone(),
+            };
+        }
+    }
+
+    fn ended_by_parent(&self) -> Option<&Arc<Node>> {
+        // Relaxed: whoever asks has seen the end of this node or of one below, which came later.
+        match self.state.load(Ordering::Relaxed) & BY_PARENT {
+            0 => None,
+            _ => self.parent.as_ref(),
+        }
+    }
+
+    fn handle_dropped(&self) -> ContextError {
+        ContextError::at(Reason::HandleDropped, self.location(), None)
+    }
+}
+
+/// An end on its way down.
+#[derive(Default)]
+struct Walk {
+    /// Closed nodes whose children are still to be closed: the walk is breadth-first.
+    queue: VecDeque<(Arc<Node>, Listeners)>,
+    /// No nodes here: foreign code runs while they are told, and must not find a node alive that has been dropped.
+    to_tell: Vec<(Waiters, ContextError)>,
+}
+
+impl Walk {
+    fn below(node: &Node, listeners: Listeners) {
+        let mut walk = Self::default();
+        walk.close_children(node, listeners);
+        while let Some((node, listeners)) = walk.queue.pop_front() {
+            walk.close_children(&node, listeners);
+        }
+        for (waiters, error) in walk.to_tell {
+            tell(waiters, &error);
+        }
+    }
+
+    fn close_children(&mut self, node: &Node, mut listeners: Listeners) {
+        if let Some(waiters) = listeners.take_waiters() {
+            self.to_tell.push((waiters, node.end_error().clone()));
+        }
+        while let Some(child) = listeners.next_child() {
+            let Some(child) = child.upgrade() else {
+                continue;
+            };
+            match child.close(Cause::Parent(node)) {
+                Some(listeners) if !listeners.is_empty() => {
+                    self.queue.push_back((child, listeners));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn tell(waiters: Waiters, error: &ContextError) {
+    for waiter in waiters {
+        match waiter {
+            Waiter::Waker(waker) => contain(|| waker.wake()),
+            Waiter::Hook(hook) => contain(|| hook(error)),
+            Waiter::Kept { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! `Listeners`: who is told of a node's end. Its children, and its waiters: wakers and callbacks.
+//!
+//! Guarded by the node's lock. An end takes it out whole, and nothing registers after that.
+//!
+//! Invariants:
+//!
+//! 1. `first` is older than the children in `crowd`: it is filled only while there are none. So a node with one child,
+//!    or none, needs no memory for a list.
+//! 2. A key means the same place until its owner gives it up, or the end has taken the place.
+
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+
+use super::node::{HasEnded, Node};
+use crate::error::ContextError;
+use crate::ordered_slab::{FIRST, InlineSlab, OrderedSlab};
+
+#[derive(Default)]
+pub(super) struct Listeners {
+    /// Its key is `FIRST`.
+    first: Option<Weak<Node>>,
+    /// `None` until the second child or the first waiter.
+    crowd: Option<Box<Crowd>>,
+}
+
+#[derive(Default)]
+struct Crowd {
+    children: OrderedSlab<Weak<Node>>,
+    waiters: Waiters,
+}
+
+pub(super) type Waiters = InlineSlab<Waiter>;
+
+/// Who is told of an end.
+pub(crate) enum Waiter {
+    Waker(Waker),
+    Hook(Hook),
+    /// The node itself, which stays for as long as it can end: a callback on it was detached.
+    Kept {
+        _node: Arc<Node>,
+    },
+}
+
+pub(crate) type Hook = Box<dyn FnOnce(&ContextError) + Send>;
+
+/// What polling a registered waiter came to.
+#[must_use]
+pub(crate) enum Refreshed {
+    Registered,
+    Ended,
+}
+
+impl Listeners {
+    #[inline]
+    pub(super) fn insert_child(&mut self, child: Weak<Node>) -> u32 {
+        match &mut self.crowd {
+            None if self.first.is_none() => {}
+            Some(crowd) if self.first.is_none() && crowd.children.is_empty() => {}
+            _ => return self.insert_into_crowd(child),
+        }
+        self.first = Some(child);
+        FIRST
+    }
+
+    #[inline(never)]
+    fn insert_into_crowd(&mut self, child: Weak<Node>) -> u32 {
+        self.crowd().children.insert(child)
+    }
+
+    #[inline]
+    fn crowd(&mut self) -> &mut Crowd {
+        match self.crowd {
+            Some(ref mut crowd) => crowd,
+            None => Self::gather(&mut self.crowd),
+        }
+    }
+
+    #[cold]
+    fn gather(crowd: &mut Option<Box<Crowd>>) -> &mut Crowd {
+        crowd.insert(Box::default())
+    }
+
+    #[inline]
+    pub(super) fn remove_child(&mut self, key: u32) -> Option<Weak<Node>> {
+        match key {
+            FIRST => self.first.take(),
+            key => self.crowd.as_mut()?.children.remove(key),
+        }
+    }
+
+    /// Whether nobody has been registered, or only a child that is gone.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.crowd.is_none()
+    }
+
+    /// Takes the waiters out; `None` if there are none.
+    #[inline]
+    pub(super) fn take_waiters(&mut self) -> Option<Waiters> {
+        let waiters = &mut self.crowd.as_mut()?.waiters;
+        (!waiters.is_empty()).then(|| std::mem::take(waiters))
+    }
+
+    /// Takes the oldest child out of listeners that are being consumed.
+    #[inline]
+    pub(super) fn next_child(&mut self) -> Option<Weak<Node>> {
+        match self.first.take() {
+            Some(first) => Some(first),
+            None => self.crowd.as_mut()?.children.next(),
+        }
+    }
+
+    fn waker_mut(&mut self, key: u32) -> Option<&mut Waker> {
+        match self.crowd.as_mut()?.waiters.get_mut(key)? {
+            Waiter::Waker(waker) => Some(waker),
+            Waiter::Hook(_) | Waiter::Kept { .. } => None,
+        }
+    }
+
+    #[cfg(all(test, errgroup_loom))]
+    pub(super) fn children(&self) -> usize {
+        let in_crowd = self.crowd.as_ref().map_or(0, |crowd| crowd.children.len());
+        usize::from(self.first.is_some()) + in_crowd
+    }
+}
+
+impl Node {
+    /// Adds somebody to be told of the end; hands it back if the node has ended.
+    pub(crate) fn register(&self, waiter: Waiter) -> Result<u32, Waiter> {
+        match self.listen() {
+            Ok(mut listeners) => Ok(listeners.crowd().waiters.insert(waiter)),
+            Err(HasEnded) => Err(waiter),
+        }
+    }
+
+    /// As `register`, for a waker; it is dropped if the node has ended.
+    #[inline]
+    pub(super) fn register_waker(&self, waker: Waker) -> Option<u32> {
+        let mut listeners = self.listen().ok()?;
+        let waiters = &mut listeners.crowd().waiters;
+        // Made in place: by far most waiters are wakers, and most contexts have one at most.
+        Some(waiters.insert_with(|| Waiter::Waker(waker)))
+    }
+
+    /// Takes a waiter out again; `None` if the end was first.
+    #[inline]
+    pub(crate) fn deregister(&self, key: u32) -> Option<Waiter> {
+        let mut listeners = self.listeners.lock();
+        listeners.crowd.as_mut()?.waiters.remove(key)
+    }
+
+    /// Makes sure that a registered waker wakes the given task.
+    pub(crate) fn refresh(&self, key: u32, waker: &Waker) -> Refreshed {
+        match self.listeners.lock().waker_mut(key) {
+            None => return Refreshed::Ended,
+            Some(old) if old.will_wake(waker) => return Refreshed::Registered,
+            Some(_) => {}
+        }
+        let mut replaced = waker.clone();
+        let mut listeners = self.listeners.lock();
+        let refreshed = match listeners.waker_mut(key) {
+            None => Refreshed::Ended,
+            Some(old) => {
+                std::mem::swap(old, &mut replaced);
+                Refreshed::Registered
+            }
+        };
+        drop(listeners);
+        drop(replaced);
+        refreshed
+    }
+
+    /// Makes the node keep itself until it ends.
+    pub(crate) fn keep(self: &Arc<Self>) {
+        // Refused by an ended node: then there is nothing to keep it for.
+        let _ = self.register(Waiter::Kept {
+            _node: self.clone(),
+        });
+    }
+}

@@ -1,8 +1,8 @@
 //! `OrderedSlab`: a slab that remembers the order of insertion and gives memory back. `InlineSlab`: the same, with room
 //! for one value without an allocation.
 //!
-//! The live tasks of a group are kept in the one; the children and waiters of a context, mostly one at most, and the
-//! waiters of a wait group in the other. The owner guards it with a lock of its own.
+//! The children of a context and the pages of a group are kept in the one; the waiters of a context and of a wait group,
+//! mostly one at most, in the other. The owner guards it with a lock of its own.
 //!
 //! Entries lie in chunks of [`CHUNK`], so that growing moves nothing under the owner's lock, and a chunk whose last entry
 //! goes is freed. A key is `chunk * CHUNK + place`.
@@ -69,6 +69,7 @@ impl<T> Default for OrderedSlab<T> {
 }
 
 impl<T> OrderedSlab<T> {
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len as usize
     }
@@ -110,16 +111,6 @@ impl<T> OrderedSlab<T> {
         let value = self.entry(key)?.value.take()?;
         self.unlink(key);
         Some(value)
-    }
-
-    /// Takes a part out of a value, whose rest is dropped where it lies.
-    #[inline]
-    pub(crate) fn remove_with<R>(&mut self, key: u32, f: impl FnOnce(&mut T) -> R) -> Option<R> {
-        let entry = self.entry(key)?;
-        let part = f(entry.value.as_mut()?);
-        entry.value = None;
-        self.unlink(key);
-        Some(part)
     }
 
     #[inline]

@@ -1,9 +1,12 @@
-//! The races of `Source`: lanes that park against wake-ups of the stream and its end.
+//! The races of `Source`: lanes that park against wake-ups of the stream and its end, against items that are given back,
+//! and against room; and lanes that are started while others end.
 //!
 //! The model's threads may be polled without having been woken, as lanes may. A panic of the stream is not among the
 //! models: loom's mutex does not go on after one.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -11,7 +14,8 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use futures::Stream;
 use loom::thread::{self, JoinHandle};
 
-use super::source::Source;
+use super::items::Block;
+use super::source::{Order, Pulled, Room, Rules, Seat, Source, Staff};
 use crate::sync::Mutex;
 use crate::sync::model::block_on;
 
@@ -65,9 +69,19 @@ impl Feed {
     }
 }
 
+fn rules(limit: usize, workers: usize) -> Rules {
+    Rules {
+        limit: NonZeroUsize::new(limit).unwrap(),
+        workers,
+        room: Room::ComesFromLanes,
+    }
+}
+
+/// A source with two lanes, and no more to come.
 fn source() -> (Feed, Arc<Source<Feed>>) {
     let feed = Feed::default();
-    (feed.clone(), Arc::new(Source::new(feed)))
+    let source = Source::new(feed.clone(), 2, rules(2, 1));
+    (feed, Arc::new(source))
 }
 
 /// A lane that pulls once.
@@ -76,8 +90,27 @@ fn lane(source: &Arc<Source<Feed>>) -> JoinHandle<Option<u32>> {
     thread::spawn(move || pull(&source))
 }
 
-fn pull(source: &Source<Feed>) -> Option<u32> {
-    block_on(source.pull()).map(|(_index, item)| item)
+fn pull<S: Stream<Item = u32> + Unpin>(source: &Source<S>) -> Option<u32> {
+    let mut block = Block::default();
+    let _ = pull_block(source, &mut Seat::new(), &mut block, 1, false);
+    block.pop()
+}
+
+fn pull_block<S: Stream + Unpin>(
+    source: &Source<S>,
+    seat: &mut Seat,
+    block: &mut Block<S::Item>,
+    size: usize,
+    has_waited: bool,
+) -> Pulled {
+    let order = Order {
+        size,
+        has_waited,
+        was_slow: false,
+    };
+    block_on(poll_fn(|cx| {
+        source.poll_pull(seat, block, order, || true, cx)
+    }))
 }
 
 #[test]
@@ -183,11 +216,225 @@ impl Stream for Hasty {
 #[test]
 fn stream_wakes_while_it_is_polled_by_two_lanes_then_each_has_an_item() {
     loom::model(|| {
-        let source = Arc::new(Source::new(Hasty::default()));
+        let source = Arc::new(Source::new(Hasty::default(), 2, rules(2, 1)));
         let shared = source.clone();
-        let other = thread::spawn(move || block_on(shared.pull()));
-        let mut pulled = [block_on(source.pull()), other.join().unwrap()].map(Option::unwrap);
+        let other = thread::spawn(move || pull(&shared));
+        let mut pulled = [pull(&source), other.join().unwrap()].map(Option::unwrap);
         pulled.sort_unstable();
-        assert_eq!(pulled, [(0, 2), (1, 4)]);
+        assert_eq!(pulled, [2, 4]);
+    });
+}
+
+/// A batch whose items wait for others to have run. It stands still if nobody is there to run those.
+struct Batch {
+    source: Source<Feed>,
+    feed: Feed,
+    /// Item and what it waits for.
+    waits: Vec<(u32, u32)>,
+    /// The most items that a lane takes.
+    size: usize,
+    ran: Mutex<Ran>,
+    lanes: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Ran {
+    items: Vec<u32>,
+    wakers: Vec<Waker>,
+}
+
+impl Batch {
+    /// Starts the lanes on a feed that has these items so far.
+    fn run(rules: Rules, lanes: usize, items: &[u32], waits: &[(u32, u32)]) -> Arc<Self> {
+        let feed = Feed::default();
+        feed.send(items.iter().copied());
+        let batch = Arc::new(Self {
+            source: Source::new(feed.clone(), lanes, rules),
+            feed,
+            waits: waits.to_vec(),
+            size: 2,
+            ran: Mutex::default(),
+            lanes: Mutex::default(),
+        });
+        (0..lanes).for_each(|_| batch.start());
+        batch
+    }
+
+    fn start(self: &Arc<Self>) {
+        let batch = self.clone();
+        let lane = thread::spawn(move || batch.lane());
+        self.lanes.lock().push(lane);
+    }
+
+    fn staff(self: &Arc<Self>, staff: Staff) {
+        if staff == Staff::OneMore {
+            self.start();
+        }
+    }
+
+    fn lane(self: Arc<Self>) {
+        let (mut seat, mut block) = (Seat::new(), Block::default());
+        let mut has_waited = false;
+        loop {
+            let pulled = pull_block(&self.source, &mut seat, &mut block, self.size, has_waited);
+            let Pulled::Items(staff) = pulled else { return };
+            self.staff(staff);
+            has_waited = false;
+            while let Some(item) = block.pop() {
+                if let Some((_, other)) = self.waits.iter().find(|(waits, _)| *waits == item) {
+                    if self.poll_ran(*other, Waker::noop()).is_pending() {
+                        has_waited = true;
+                        self.staff(self.source.hold_up(&mut seat, &mut block));
+                        block_on(poll_fn(|cx| self.poll_ran(*other, cx.waker())));
+                    }
+                }
+                self.has_run(item);
+            }
+        }
+    }
+
+    fn poll_ran(&self, item: u32, waker: &Waker) -> Poll<()> {
+        let mut ran = self.ran.lock();
+        if ran.items.contains(&item) {
+            return Poll::Ready(());
+        }
+        ran.wakers.push(waker.clone());
+        Poll::Pending
+    }
+
+    fn has_run(&self, item: u32) {
+        let mut ran = self.ran.lock();
+        ran.items.push(item);
+        let wakers = std::mem::take(&mut ran.wakers);
+        drop(ran);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until these have run, then for the end of all lanes.
+    fn finish(&self, items: &[u32]) {
+        for item in items {
+            block_on(poll_fn(|cx| self.poll_ran(*item, cx.waker())));
+        }
+        self.feed.close();
+        loop {
+            let lane = self.lanes.lock().pop();
+            let Some(lane) = lane else { break };
+            lane.join().unwrap();
+        }
+        let mut ran = std::mem::take(&mut self.ran.lock().items);
+        ran.sort_unstable();
+        assert_eq!(ran, items);
+        assert!(self.source.is_dry());
+    }
+}
+
+/// The other lane parks, finds no room, or comes first: whoever gives an item back sees to it that it is run.
+#[test]
+fn item_is_given_back_while_another_lane_pulls_then_it_is_run() {
+    loom::model(|| {
+        let batch = Batch::run(rules(2, 1), 2, &[1, 2], &[(1, 2)]);
+        batch.finish(&[1, 2]);
+    });
+}
+
+#[test]
+fn item_is_given_back_while_another_lane_parks_then_it_is_run() {
+    loom::model(|| {
+        let batch = Batch::run(rules(3, 1), 2, &[1, 2], &[(1, 2)]);
+        batch.finish(&[1, 2]);
+    });
+}
+
+#[test]
+fn item_is_given_back_while_another_lane_finds_the_stream_dry_then_it_is_run() {
+    loom::model(|| {
+        let batch = Batch::run(rules(3, 1), 2, &[1, 2], &[(1, 2)]);
+        batch.feed.close();
+        batch.finish(&[1, 2]);
+    });
+}
+
+#[test]
+fn only_lane_is_held_up_then_another_is_started_for_what_it_gives_back() {
+    loom::model(|| {
+        let batch = Batch::run(rules(2, 1), 1, &[1, 2], &[(1, 2)]);
+        batch.finish(&[1, 2]);
+    });
+}
+
+/// What it waits for is still to come: somebody has to wait for the stream.
+#[test]
+fn only_lane_is_held_up_while_the_next_item_comes_then_another_is_started_for_that() {
+    loom::model(|| {
+        let batch = Batch::run(rules(2, 1), 1, &[1], &[(1, 2)]);
+        batch.feed.send([2]);
+        batch.finish(&[1, 2]);
+    });
+}
+
+/// The lane that the stream wakes may find what was given back instead, and have to wait, too.
+#[test]
+fn item_is_given_back_while_the_stream_wakes_a_parked_lane_then_both_items_are_run() {
+    loom::model(|| {
+        let batch = Batch::run(rules(3, 1), 2, &[1, 2], &[(1, 3), (2, 3)]);
+        batch.feed.send([3]);
+        batch.finish(&[1, 2, 3]);
+    });
+}
+
+/// Two threads: a lane that has items has a second one started.
+#[test]
+fn lanes_are_started_as_items_are_found_while_the_stream_ends_then_all_end() {
+    loom::model(|| {
+        let batch = Batch::run(rules(4, 2), 1, &[1, 2, 3], &[(1, 2)]);
+        batch.finish(&[1, 2, 3]);
+    });
+}
+
+/// Lanes whose items had to wait count as held up from the next pull on.
+#[test]
+fn item_waits_after_one_that_did_then_there_is_a_lane_for_the_next() {
+    loom::model(|| {
+        let batch = Batch::run(rules(2, 1), 1, &[1, 2, 3, 4], &[(1, 2), (3, 4)]);
+        batch.finish(&[1, 2, 3, 4]);
+    });
+}
+
+/// The room of `map_stream`.
+#[test]
+fn room_is_given_back_while_the_lane_parks_for_it_then_it_goes_on() {
+    loom::model(|| {
+        let rules = Rules {
+            room: Room::ComesFromOutside,
+            ..rules(1, 1)
+        };
+        let batch = Batch::run(rules, 1, &[1, 2], &[]);
+        for item in [1, 2] {
+            block_on(poll_fn(|cx| batch.poll_ran(item, cx.waker())));
+            let staff = batch.source.give_room();
+            batch.staff(staff);
+        }
+        batch.finish(&[1, 2]);
+    });
+}
+
+/// The last lane to be held up found no room for another, and has ended its search.
+#[test]
+fn room_is_given_back_while_all_lanes_are_held_up_then_another_is_started() {
+    loom::model(|| {
+        let rules = Rules {
+            room: Room::ComesFromOutside,
+            ..rules(2, 1)
+        };
+        let batch = Batch::run(rules, 1, &[1, 2, 3], &[(2, 3)]);
+        block_on(poll_fn(|cx| batch.poll_ran(1, cx.waker())));
+        let staff = batch.source.give_room();
+        batch.staff(staff);
+        block_on(poll_fn(|cx| batch.poll_ran(3, cx.waker())));
+        for _ in 0..2 {
+            let staff = batch.source.give_room();
+            batch.staff(staff);
+        }
+        batch.finish(&[1, 2, 3]);
     });
 }

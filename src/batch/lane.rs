@@ -133,9 +133,7 @@ where
         }
         Self::start(hand.work.clone(), &hand.spawner);
         // This thread is about to run it next, and no other can: the others can have this lane.
-        hand.pace.pause();
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        hand.give_way(cx)
     }
 }
 
@@ -227,10 +225,7 @@ where
         let has_waited = self.pace.has_waited();
         self.was_slow |= self.pace.lap() == Lap::Slow;
         if ran >= TURN || (ran > 0 && self.was_slow) {
-            self.pace.pause();
-            // Its first poll is the one that counts.
-            let _ = pin!(yield_now()).poll(cx);
-            return Poll::Pending;
+            return self.give_way(cx);
         }
         let order = Order {
             size: if self.has_deadline {
@@ -248,6 +243,19 @@ where
             self.pace.pause();
         }
         polled
+    }
+
+    /// Lets the other tasks have their turn.
+    fn give_way(&mut self, cx: &mut TaskContext<'_>) -> Poll<Pulled> {
+        self.pace.pause();
+        if self.work.source.has_one_thread() {
+            // Behind all that are ready or yield. Its first poll is the one that counts.
+            let _ = pin!(yield_now()).poll(cx);
+        } else {
+            // What yields stays with its thread, and a long item may run there next: others must be able to take it.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 }
 

@@ -229,10 +229,10 @@ fn stream_wakes_while_it_is_polled_by_two_lanes_then_each_has_an_item() {
 struct Batch {
     source: Source<Feed>,
     feed: Feed,
-    /// Item and what it waits for.
-    waits: Vec<(u32, u32)>,
-    /// The most items that a lane takes.
-    size: usize,
+    /// An item and what it waits for.
+    waits: &'static [(u32, u32)],
+    /// Whether lanes expect their first item to wait.
+    has_waited: bool,
     ran: Mutex<Ran>,
     lanes: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -244,121 +244,115 @@ struct Ran {
 }
 
 impl Batch {
-    /// Starts the lanes on a feed that has these items so far.
-    fn run(rules: Rules, lanes: usize, items: &[u32], waits: &[(u32, u32)]) -> Arc<Self> {
+    fn new(rules: Rules, lanes: usize, items: &[u32], waits: &'static [(u32, u32)]) -> Self {
         let feed = Feed::default();
         feed.send(items.iter().copied());
-        let batch = Arc::new(Self {
+        Self {
             source: Source::new(feed.clone(), lanes, rules),
             feed,
-            waits: waits.to_vec(),
-            size: 2,
+            waits,
+            has_waited: false,
             ran: Mutex::default(),
             lanes: Mutex::default(),
-        });
-        (0..lanes).for_each(|_| batch.start());
-        batch
+        }
     }
 
-    fn start(self: &Arc<Self>) {
-        let batch = self.clone();
-        let lane = thread::spawn(move || batch.lane());
-        self.lanes.lock().push(lane);
+    /// Runs it with so many lanes, and with `beside` at the same time.
+    fn run(self, lanes: usize, beside: impl FnOnce(&Arc<Self>)) {
+        let batch = Arc::new(self);
+        (0..lanes).for_each(|_| batch.staff(Staff::OneMore));
+        beside(&batch);
+        loop {
+            let lane = batch.lanes.lock().pop();
+            let Some(lane) = lane else { break };
+            lane.join().unwrap();
+        }
+        assert!(batch.source.is_dry());
     }
 
     fn staff(self: &Arc<Self>, staff: Staff) {
         if staff == Staff::OneMore {
-            self.start();
+            let batch = self.clone();
+            let lane = thread::spawn(move || batch.lane());
+            self.lanes.lock().push(lane);
         }
     }
 
+    /// Pulls two items at most, and goes on until there are no more.
     fn lane(self: Arc<Self>) {
         let (mut seat, mut block) = (Seat::new(), Block::default());
-        let mut has_waited = false;
-        loop {
-            let pulled = pull_block(&self.source, &mut seat, &mut block, self.size, has_waited);
-            let Pulled::Items(staff) = pulled else { return };
+        let mut has_waited = self.has_waited;
+        while let Pulled::Items(staff) =
+            pull_block(&self.source, &mut seat, &mut block, 2, has_waited)
+        {
             self.staff(staff);
             has_waited = false;
             while let Some(item) = block.pop() {
-                if let Some((_, other)) = self.waits.iter().find(|(waits, _)| *waits == item) {
-                    if self.poll_ran(*other, Waker::noop()).is_pending() {
-                        has_waited = true;
-                        self.staff(self.source.hold_up(&mut seat, &mut block));
-                        block_on(poll_fn(|cx| self.poll_ran(*other, cx.waker())));
-                    }
+                let waits = self.waits.iter().find(|(waiting, _)| *waiting == item);
+                if let Some((_, other)) = waits {
+                    has_waited = true;
+                    self.staff(self.source.hold_up(&mut seat, &mut block));
+                    self.has_run(*other);
                 }
-                self.has_run(item);
+                self.run_item(item);
             }
         }
     }
 
-    fn poll_ran(&self, item: u32, waker: &Waker) -> Poll<()> {
-        let mut ran = self.ran.lock();
-        if ran.items.contains(&item) {
-            return Poll::Ready(());
-        }
-        ran.wakers.push(waker.clone());
-        Poll::Pending
+    fn has_run(&self, item: u32) {
+        block_on(poll_fn(|cx| {
+            let mut ran = self.ran.lock();
+            if ran.items.contains(&item) {
+                return Poll::Ready(());
+            }
+            ran.wakers.push(cx.waker().clone());
+            Poll::Pending
+        }));
     }
 
-    fn has_run(&self, item: u32) {
+    /// That the last has run ends the stream.
+    fn run_item(&self, item: u32) {
+        if item == LAST {
+            self.feed.close();
+        }
         let mut ran = self.ran.lock();
         ran.items.push(item);
         let wakers = std::mem::take(&mut ran.wakers);
         drop(ran);
         wakers.into_iter().for_each(Waker::wake);
     }
-
-    /// Waits until these have run, then for the end of all lanes.
-    fn finish(&self, items: &[u32]) {
-        for item in items {
-            block_on(poll_fn(|cx| self.poll_ran(*item, cx.waker())));
-        }
-        self.feed.close();
-        loop {
-            let lane = self.lanes.lock().pop();
-            let Some(lane) = lane else { break };
-            lane.join().unwrap();
-        }
-        let mut ran = std::mem::take(&mut self.ran.lock().items);
-        ran.sort_unstable();
-        assert_eq!(ran, items);
-        assert!(self.source.is_dry());
-    }
 }
+
+const LAST: u32 = 9;
 
 /// The other lane parks, finds no room, or comes first: whoever gives an item back sees to it that it is run.
 #[test]
-fn item_is_given_back_while_another_lane_pulls_then_it_is_run() {
+fn item_is_given_back_while_another_lane_finds_no_room_then_it_is_run() {
     loom::model(|| {
-        let batch = Batch::run(rules(2, 1), 2, &[1, 2], &[(1, 2)]);
-        batch.finish(&[1, 2]);
+        Batch::new(rules(2, 1), 2, &[1, LAST], &[(1, LAST)]).run(2, |_| ());
     });
 }
 
 #[test]
 fn item_is_given_back_while_another_lane_parks_then_it_is_run() {
     loom::model(|| {
-        let batch = Batch::run(rules(3, 1), 2, &[1, 2], &[(1, 2)]);
-        batch.finish(&[1, 2]);
+        Batch::new(rules(3, 1), 2, &[1, LAST], &[(1, LAST)]).run(2, |_| ());
     });
 }
 
 #[test]
 fn item_is_given_back_while_another_lane_finds_the_stream_dry_then_it_is_run() {
     loom::model(|| {
-        let batch = Batch::run(rules(3, 1), 2, &[1, 2], &[(1, 2)]);
+        let batch = Batch::new(rules(3, 1), 2, &[1, LAST], &[(1, LAST)]);
         batch.feed.close();
-        batch.finish(&[1, 2]);
+        batch.run(2, |_| ());
     });
 }
 
 #[test]
 fn only_lane_is_held_up_then_another_is_started_for_what_it_gives_back() {
     loom::model(|| {
-        let batch = Batch::run(rules(2, 1), 1, &[1, 2], &[(1, 2)]);
-        batch.finish(&[1, 2]);
+        Batch::new(rules(2, 1), 1, &[1, LAST], &[(1, LAST)]).run(1, |_| ());
     });
 }
 
@@ -366,9 +360,8 @@ fn only_lane_is_held_up_then_another_is_started_for_what_it_gives_back() {
 #[test]
 fn only_lane_is_held_up_while_the_next_item_comes_then_another_is_started_for_that() {
     loom::model(|| {
-        let batch = Batch::run(rules(2, 1), 1, &[1], &[(1, 2)]);
-        batch.feed.send([2]);
-        batch.finish(&[1, 2]);
+        let batch = Batch::new(rules(2, 1), 1, &[1], &[(1, LAST)]);
+        batch.run(1, |batch| batch.feed.send([LAST]));
     });
 }
 
@@ -376,65 +369,60 @@ fn only_lane_is_held_up_while_the_next_item_comes_then_another_is_started_for_th
 #[test]
 fn item_is_given_back_while_the_stream_wakes_a_parked_lane_then_both_items_are_run() {
     loom::model(|| {
-        let batch = Batch::run(rules(3, 1), 2, &[1, 2], &[(1, 3), (2, 3)]);
-        batch.feed.send([3]);
-        batch.finish(&[1, 2, 3]);
+        let batch = Batch::new(rules(3, 1), 2, &[1, 2], &[(1, LAST), (2, LAST)]);
+        batch.run(2, |batch| batch.feed.send([LAST]));
     });
 }
 
 /// Two threads: a lane that has items has a second one started.
 #[test]
-fn lanes_are_started_as_items_are_found_while_the_stream_ends_then_all_end() {
+fn lane_is_started_as_items_are_found_while_the_stream_ends_then_all_end() {
     loom::model(|| {
-        let batch = Batch::run(rules(4, 2), 1, &[1, 2, 3], &[(1, 2)]);
-        batch.finish(&[1, 2, 3]);
+        Batch::new(rules(4, 2), 1, &[1, LAST], &[]).run(1, |_| ());
     });
 }
 
-/// Lanes whose items had to wait count as held up from the next pull on.
+/// A lane whose item had to wait counts as held up from its next pull on.
 #[test]
-fn item_waits_after_one_that_did_then_there_is_a_lane_for_the_next() {
+fn item_waits_as_expected_then_there_is_a_lane_for_the_next() {
     loom::model(|| {
-        let batch = Batch::run(rules(2, 1), 1, &[1, 2, 3, 4], &[(1, 2), (3, 4)]);
-        batch.finish(&[1, 2, 3, 4]);
+        let mut batch = Batch::new(rules(2, 1), 1, &[1], &[(1, LAST)]);
+        batch.has_waited = true;
+        batch.run(1, |batch| batch.feed.send([LAST]));
     });
 }
 
 /// The room of `map_stream`.
+fn rules_of_window(limit: usize) -> Rules {
+    Rules {
+        room: Room::ComesFromOutside,
+        ..rules(limit, 1)
+    }
+}
+
 #[test]
 fn room_is_given_back_while_the_lane_parks_for_it_then_it_goes_on() {
     loom::model(|| {
-        let rules = Rules {
-            room: Room::ComesFromOutside,
-            ..rules(1, 1)
-        };
-        let batch = Batch::run(rules, 1, &[1, 2], &[]);
-        for item in [1, 2] {
-            block_on(poll_fn(|cx| batch.poll_ran(item, cx.waker())));
-            let staff = batch.source.give_room();
-            batch.staff(staff);
-        }
-        batch.finish(&[1, 2]);
+        let batch = Batch::new(rules_of_window(1), 1, &[1, LAST], &[]);
+        batch.run(1, |batch| {
+            for item in [1, LAST] {
+                batch.has_run(item);
+                batch.staff(batch.source.give_room());
+            }
+        });
     });
 }
 
-/// The last lane to be held up found no room for another, and has ended its search.
+/// There was no room for another lane when the last one was held up.
 #[test]
 fn room_is_given_back_while_all_lanes_are_held_up_then_another_is_started() {
     loom::model(|| {
-        let rules = Rules {
-            room: Room::ComesFromOutside,
-            ..rules(2, 1)
-        };
-        let batch = Batch::run(rules, 1, &[1, 2, 3], &[(2, 3)]);
-        block_on(poll_fn(|cx| batch.poll_ran(1, cx.waker())));
-        let staff = batch.source.give_room();
-        batch.staff(staff);
-        block_on(poll_fn(|cx| batch.poll_ran(3, cx.waker())));
-        for _ in 0..2 {
-            let staff = batch.source.give_room();
-            batch.staff(staff);
-        }
-        batch.finish(&[1, 2, 3]);
+        let batch = Batch::new(rules_of_window(2), 1, &[1, 2, LAST], &[(2, LAST)]);
+        batch.run(1, |batch| {
+            for item in [1, LAST] {
+                batch.has_run(item);
+                batch.staff(batch.source.give_room());
+            }
+        });
     });
 }

@@ -37,6 +37,9 @@
 //! Why not let lanes without work steal from the blocks of others? Then each block needs a lock or an atomic operation
 //! per item. They leave word instead, in `is_wanting`, which costs a load.
 
+#[cfg(all(test, not(errgroup_loom)))]
+mod tests;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,6 +58,7 @@ pub(super) struct Source<S: Stream> {
     waker: Waker,
     /// A lane has ended for want of work while others may have some in hand. A hint: nothing but balance hangs on it.
     is_wanting: AtomicBool,
+    rules: Rules,
 }
 
 struct Turn<S: Stream> {
@@ -71,6 +75,7 @@ struct Turn<S: Stream> {
 }
 
 /// What never changes.
+#[derive(Clone, Copy)]
 pub(super) struct Rules {
     /// The most items that are outstanding, and the most lanes.
     pub(super) limit: NonZeroUsize,
@@ -190,6 +195,7 @@ impl<S: Stream> Source<S> {
             waker: Waker::from(parked.clone()),
             parked,
             is_wanting: AtomicBool::new(false),
+            rules,
         }
     }
 
@@ -197,6 +203,11 @@ impl<S: Stream> Source<S> {
     #[inline]
     pub(super) fn is_wanting(&self) -> bool {
         self.is_wanting.load(Ordering::Relaxed)
+    }
+
+    /// Whether lanes can only run one after the other.
+    pub(super) fn has_one_thread(&self) -> bool {
+        self.rules.workers == 1
     }
 
     /// A lane's item has to wait: the rest of its block is for others.

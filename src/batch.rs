@@ -1,9 +1,11 @@
 //! `Batch`: many items, one function, bounded concurrency, without a task per item.
 //!
-//! A batch is a [`Group`] of lanes. A lane is a task that runs the function on one item after the other and pulls the
-//! next from the source when it is done. One more task, the ramp, starts the lanes: each with an item in hand, until
-//! there are as many as the limit or the source is dry. So errors, panics, deadlines and drop are the group's, and a
-//! lane without work has ended.
+//! A batch is a [`Group`] of lanes. A lane is a task that pulls a few items from the source and runs the function on one
+//! after the other. There is one for each thread, as long as items end at once, and another for each item that has to
+//! wait, up to the limit. A lane without work ends. So errors, panics, deadlines and drop are the group's.
+//!
+//! Who knows what: the [`Source`] knows how many lanes there are, and sees to it that somebody takes the next item. The
+//! [`Lane`] knows its items. The [`Sink`] knows the results.
 //!
 //! What the group cannot know is whether all items were done: a lane that the end of the context finds without an item
 //! is none that was cut short. So the lanes say when they lose an item, and the batch judges for itself.
@@ -13,6 +15,7 @@
 
 mod items;
 mod lane;
+mod lanes;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
 mod ordered;
@@ -70,7 +73,8 @@ pub fn batch<I: IntoIterator>(items: I, limit: NonZeroUsize) -> Batch<stream::It
 
 /// Runs one function on every item of a stream, with at most `limit` at a time.
 ///
-/// The stream is polled only when there is room for its next item. A stream of `Result`s passes them on to the function,
+/// The stream is polled only when there is room for its next item, as many times in a row as there is room and lanes
+/// have use for. A stream of `Result`s passes them on to the function,
 /// where `item?` makes the source's failure the batch's. See [`Batch`].
 ///
 /// # Examples
@@ -100,8 +104,8 @@ pub fn batch_stream<S: Stream>(stream: S, limit: NonZeroUsize) -> Batch<Pin<Box<
 
 /// Many items, one function, bounded concurrency: the value of [`batch`] and [`batch_stream`].
 ///
-/// A few lanes pull from the source, one item at a time each, so that items of unequal length keep all of them busy until
-/// the source is dry. They are tasks of a [`Group`] and share its guarantees:
+/// A few lanes pull from the source, and items of unequal length keep all of them busy until it is dry. They are tasks of
+/// a [`Group`] and share its guarantees:
 ///
 /// - The first error stops the pull, cuts the rest short and is returned when all lanes have ended.
 /// - A panic, in the function or in the source, does the same and is resumed in the caller.
@@ -111,6 +115,12 @@ pub fn batch_stream<S: Stream>(stream: S, limit: NonZeroUsize) -> Batch<Pin<Box<
 ///
 /// An item costs no allocation of ours, and a limit above the number of items starts no idle lanes. The source is polled
 /// by one lane at a time; one that blocks holds the others up.
+///
+/// At no time more than `limit` items are pulled and not done. As long as items end at once, a lane pulls several in one
+/// go and runs them one after the other on its thread; as soon as one has to wait, the others are free for the next lane.
+/// So waiting costs them nothing, while an item that blocks its thread holds up the few behind it: items must not block
+/// until another has run. A context with a deadline is asked for the time before each item, and they are pulled one by
+/// one. Each lane gives its items a context of its own below the batch's.
 ///
 /// # Comparison to its peers
 ///

@@ -16,9 +16,10 @@ use tokio::task::yield_now;
 
 use super::Shared;
 use super::items::Block;
+use super::lanes::Seat;
 use super::pace::{Lap, Pace};
 use super::sink::Sink;
-use super::source::{Order, Pulled, Seat, Staff};
+use super::source::{Order, Pulled, Staff};
 use crate::context::{Context, Node};
 use crate::error::GroupError;
 use crate::group::{Policy, Spawner};
@@ -200,10 +201,10 @@ where
         Ok(())
     }
 
-    /// Another lane has nothing to do, and this one has more than the next item.
+    /// Another lane had nothing to do, and this one has more than the next item.
     #[inline]
-    fn has_to_share(&self) -> bool {
-        self.work.source.is_wanting() && self.block.len() > 1
+    fn has_to_share(&mut self) -> bool {
+        self.work.source.is_wanting() && self.block.len() > 1 && self.pace.is_worth_sharing()
     }
 
     fn hold_up(&mut self) -> Staff {

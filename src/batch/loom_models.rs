@@ -15,7 +15,8 @@ use futures::Stream;
 use loom::thread::{self, JoinHandle};
 
 use super::items::Block;
-use super::source::{Order, Pulled, Room, Rules, Seat, Source, Staff};
+use super::lanes::Seat;
+use super::source::{Order, Pulled, Room, Rules, Source, Staff};
 use crate::sync::Mutex;
 use crate::sync::model::block_on;
 

@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 /// The most items that a lane takes at a time.
 const LARGEST: usize = 64;
 
-/// What a block may take until its items should have been somebody else's. An idle thread is woken in a tenth of it.
+/// What a block may take until its items should have been somebody else's.
 const LONG: Duration = Duration::from_micros(50);
+
+/// What it takes to start a lane for them.
+const START: Duration = Duration::from_micros(5);
 
 /// One lane's. It reads the clock once a block, and never while each item has to wait.
 pub(super) struct Pace {
@@ -56,6 +59,13 @@ impl Pace {
     /// The lane does something else.
     pub(super) fn pause(&mut self) {
         self.since = None;
+    }
+
+    /// Whether the block takes so long that it is worth while to share it.
+    #[cold]
+    pub(super) fn is_worth_sharing(&mut self) -> bool {
+        let now = Instant::now();
+        now - *self.since.get_or_insert(now) >= START
     }
 
     /// A block is done, and the next begins.

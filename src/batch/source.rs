@@ -23,10 +23,11 @@
 //! wakes a parked lane or has the caller start one. There is always one to be had: if all lanes are held up while there
 //! is work, they are fewer than `limit` (5, 6). So a lane that finds no work may end, whatever the others give back later.
 //!
-//! 3 holds although a parked lane that the stream has woken may find the stash first: then it passes the wake-up on, or
-//! is the only one, and the stream is polled by the next who needs an item. Why `is_pending` may keep `call` from waking:
-//! since that poll no item was pulled from the stream, so there has been room ever since (5), and no lane woken by the
-//! stream can have gone without polling it.
+//! 3 holds although a parked lane that the stream has woken may find the stash first: whoever fills the stash, or leaves
+//! some of it, wakes a parked lane, too, and that one then finds it empty and polls the stream; or there is no other, and
+//! the stream is polled by the next who needs an item. Why `is_pending` may keep `call` from waking: since that poll no
+//! item was pulled from the stream, so there has been room ever since (5), and no lane woken by the stream can have gone
+//! without polling it.
 //!
 //! Lock order: `turn` before that of `Parked`, when a stream wakes while it is polled. Lanes are woken with neither held
 //! by us.
@@ -48,6 +49,7 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use futures::{Stream, StreamExt};
 
 use super::items::{Block, Stash};
+use super::lanes::{Doing, Lanes, Seat};
 use super::parked::Parked;
 use crate::sync::Mutex;
 
@@ -92,34 +94,6 @@ pub(super) enum Room {
     ComesFromOutside,
 }
 
-/// How many lanes there are, by what they do.
-#[derive(Default)]
-struct Lanes {
-    new: usize,
-    running: usize,
-    parked: usize,
-    held_up: usize,
-}
-
-/// What a lane does, as the source knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
-    New,
-    Running,
-    Parked,
-    HeldUp,
-    Ended,
-}
-
-/// A lane, as the source knows it.
-pub(super) struct Seat {
-    doing: Doing,
-    /// Its place among the parked.
-    ticket: Option<u64>,
-    /// Items that it has pulled and not told of since.
-    pulled: usize,
-}
-
 /// Whether the caller has to start a lane, which is counted already.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,17 +135,6 @@ enum Call {
     Nobody,
     Parked,
     New,
-}
-
-impl Seat {
-    /// A lane that `Staff::OneMore` or the batch itself has started.
-    pub(super) fn new() -> Self {
-        Self {
-            doing: Doing::New,
-            ticket: None,
-            pulled: 0,
-        }
-    }
 }
 
 impl<S: Stream> Source<S> {
@@ -285,7 +248,7 @@ impl<S: Stream + Unpin> Source<S> {
         let mut turn = self.turn.lock();
         turn.settle(seat, 0);
         let was_over = turn.is_over;
-        let found = turn.fill(block, order.size, is_live, &self.waker, seat);
+        let found = turn.fill(block, order.size, is_live, &self.waker);
         let has_ended = turn.is_over && !was_over;
         let doing = turn.doing(&found, order.has_waited && block.len() == 1);
         turn.lanes.note(seat, doing);
@@ -379,15 +342,12 @@ impl<S: Stream + Unpin> Turn<S> {
         size: usize,
         is_live: impl Fn() -> bool,
         waker: &Waker,
-        seat: &Seat,
     ) -> Found {
         // What is taken beyond a lane's share leaves no room for the lanes that could run beside it.
         let share = (self.rules.limit.get() / self.rules.workers).max(1);
         let size = size.min(share);
         if !self.stash.is_empty() {
             self.stash.move_to(block, size);
-            // It may have been woken by the stream.
-            self.is_pending &= seat.doing != Doing::Parked;
             return Found::Items;
         }
         if self.is_over {
@@ -428,35 +388,6 @@ impl<S: Stream + Unpin> Turn<S> {
         match block.is_empty() {
             true => none,
             false => Found::Items,
-        }
-    }
-}
-
-impl Lanes {
-    fn all(&self) -> usize {
-        self.new + self.running + self.parked + self.held_up
-    }
-
-    fn note(&mut self, seat: &mut Seat, doing: Doing) {
-        if seat.doing == doing {
-            return;
-        }
-        if let Some(count) = self.count(seat.doing) {
-            *count -= 1;
-        }
-        if let Some(count) = self.count(doing) {
-            *count += 1;
-        }
-        seat.doing = doing;
-    }
-
-    fn count(&mut self, doing: Doing) -> Option<&mut usize> {
-        match doing {
-            Doing::New => Some(&mut self.new),
-            Doing::Running => Some(&mut self.running),
-            Doing::Parked => Some(&mut self.parked),
-            Doing::HeldUp => Some(&mut self.held_up),
-            Doing::Ended => None,
         }
     }
 }

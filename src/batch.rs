@@ -1,9 +1,11 @@
 //! `Batch`: many items, one function, bounded concurrency, without a task per item.
 //!
-//! A batch is a [`Group`] of lanes. A lane is a task that runs the function on one item after the other and pulls the
-//! next from the source when it is done. One more task, the ramp, starts the lanes: each with an item in hand, until
-//! there are as many as the limit or the source is dry. So errors, panics, deadlines and drop are the group's, and a
-//! lane without work has ended.
+//! A batch is a [`Group`] of lanes. A lane is a task that pulls a few items from the source and runs the function on one
+//! after the other. There is one for each thread, as long as items end at once, and another for each item that has to
+//! wait, up to the limit. A lane without work ends. So errors, panics, deadlines and drop are the group's.
+//!
+//! Who knows what: the [`Source`] knows how many lanes there are, and sees to it that somebody takes the next item. The
+//! [`Lane`] knows its items. The [`Sink`] knows the results.
 //!
 //! What the group cannot know is whether all items were done: a lane that the end of the context finds without an item
 //! is none that was cut short. So the lanes say when they lose an item, and the batch judges for itself.
@@ -11,8 +13,14 @@
 //! Why not a task per item? Spawning one costs ten times what pulling an item does. Why not `buffer_unordered` in the
 //! caller's task? Then one thread does all the work.
 
+mod items;
+mod lane;
+mod lanes;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
+mod ordered;
+mod pace;
+mod parked;
 mod sink;
 mod source;
 
@@ -24,16 +32,18 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context as TaskContext, Poll};
+use std::task::Poll;
 
 use futures::{Stream, stream};
-use tokio::task::coop::consume_budget;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
+use self::lane::Lane;
+use self::ordered::Ordered;
 use self::sink::{Collect, Discard, Sink, Window};
-use self::source::Source;
+use self::source::{Rules, Source};
 use crate::context::Context;
 use crate::error::GroupError;
-use crate::group::{Group, Policy, SlotRequest, Spawner, Spec, WaitOwned};
+use crate::group::{Group, SlotRequest, Spawner, Spec, WaitOwned};
 use crate::panic::Contained;
 
 /// Runs one function on every item of an iterator, with at most `limit` at a time.
@@ -63,7 +73,8 @@ pub fn batch<I: IntoIterator>(items: I, limit: NonZeroUsize) -> Batch<stream::It
 
 /// Runs one function on every item of a stream, with at most `limit` at a time.
 ///
-/// The stream is polled only when there is room for its next item. A stream of `Result`s passes them on to the function,
+/// The stream is polled only when there is room for its next item, as many times in a row as there is room and lanes
+/// have use for. A stream of `Result`s passes them on to the function,
 /// where `item?` makes the source's failure the batch's. See [`Batch`].
 ///
 /// # Examples
@@ -93,8 +104,8 @@ pub fn batch_stream<S: Stream>(stream: S, limit: NonZeroUsize) -> Batch<Pin<Box<
 
 /// Many items, one function, bounded concurrency: the value of [`batch`] and [`batch_stream`].
 ///
-/// A few lanes pull from the source, one item at a time each, so that items of unequal length keep all of them busy until
-/// the source is dry. They are tasks of a [`Group`] and share its guarantees:
+/// A few lanes pull from the source, and items of unequal length keep all of them busy until it is dry. They are tasks of
+/// a [`Group`] and share its guarantees:
 ///
 /// - The first error stops the pull, cuts the rest short and is returned when all lanes have ended.
 /// - A panic, in the function or in the source, does the same and is resumed in the caller.
@@ -104,6 +115,12 @@ pub fn batch_stream<S: Stream>(stream: S, limit: NonZeroUsize) -> Batch<Pin<Box<
 ///
 /// An item costs no allocation of ours, and a limit above the number of items starts no idle lanes. The source is polled
 /// by one lane at a time; one that blocks holds the others up.
+///
+/// At no time more than `limit` items are pulled and not done. As long as items end at once, a lane pulls several in one
+/// go and runs them one after the other on its thread; as soon as one has to wait, the others are free for the next lane.
+/// So waiting costs them nothing, while an item that blocks its thread holds up the few behind it: items must not block
+/// until another has run. A context with a deadline is asked for the time before each item, and they are pulled one by
+/// one. Each lane gives its items a context of its own below the batch's.
 ///
 /// # Comparison to its peers
 ///
@@ -119,7 +136,7 @@ pub struct Batch<S> {
 }
 
 /// What the lanes share.
-struct Work<S, F, K> {
+struct Work<S: Stream, F, K> {
     source: Source<S>,
     f: F,
     sink: K,
@@ -178,7 +195,7 @@ where
         T: Send + 'static,
         E: GroupError,
     {
-        let (work, mut wait) = self.start(f, Collect::default());
+        let Started { work, mut wait, .. } = self.start(f, Collect::default());
         poll_fn(|cx| wait.poll_work(|| work.is_complete(), cx)).await?;
         Ok(work.sink.collect())
     }
@@ -202,7 +219,7 @@ where
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: GroupError,
     {
-        let (work, mut wait) = self.start(f, Discard);
+        let Started { work, mut wait, .. } = self.start(f, Discard);
         poll_fn(|cx| wait.poll_work(|| work.is_complete(), cx)).await
     }
 
@@ -225,16 +242,16 @@ where
         T: Send + 'static,
         E: GroupError,
     {
-        let limit = self.limit;
         let mut batch = Some((self, f));
         let mut ordered = None;
         stream::poll_fn(move |cx| {
             if let Some((batch, f)) = batch.take() {
-                let (work, wait) = batch.start(f, Window::new(limit));
-                ordered = Some(Ordered {
+                let Started {
                     work,
-                    wait: Some(wait),
-                });
+                    spawner,
+                    wait,
+                } = batch.start(f, Window::default());
+                ordered = Some(Ordered::new(work, spawner, wait));
             }
             match &mut ordered {
                 Some(ordered) => ordered.poll_next(cx),
@@ -243,8 +260,8 @@ where
         })
     }
 
-    /// Starts the ramp in a group of its own.
-    fn start<F, Fut, T, E, K>(self, f: F, sink: K) -> (Shared<S, F, K>, WaitOwned<E>)
+    /// Starts the first lane in a group of its own.
+    fn start<F, Fut, T, E, K>(self, f: F, sink: K) -> Started<S, F, K, E>
     where
         F: Fn(Context, S::Item) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
@@ -252,8 +269,13 @@ where
         E: GroupError,
         K: Sink<T>,
     {
+        let rules = Rules {
+            limit: self.limit,
+            workers: workers(),
+            room: K::ROOM,
+        };
         let work = Arc::new(Contained::new(Work {
-            source: Source::new(self.stream),
+            source: Source::new(self.stream, 1, rules),
             f,
             sink,
             has_lost_item: AtomicBool::new(false),
@@ -262,126 +284,40 @@ where
         }));
         let group = Group::at(self.location, &self.parent, self.name, None);
         let spawner = group.spawner();
-        let ramp = ramp(work.clone(), spawner.clone(), self.limit.get());
-        drop(spawner.launch(work.spec(), Policy::Dropped, ramp));
-        (work, group.into_future())
+        Lane::start(work.clone(), &spawner);
+        Started {
+            work,
+            spawner,
+            wait: group.into_future(),
+        }
     }
 }
 
 type Shared<S, F, K> = Arc<Contained<Work<S, F, K>>>;
 
-/// Starts lanes, each with an item in hand.
-async fn ramp<S, F, Fut, T, E, K>(
+struct Started<S: Stream, F, K, E: GroupError> {
     work: Shared<S, F, K>,
     spawner: Spawner<E>,
-    limit: usize,
-) -> Result<(), E>
-where
-    S: Stream<Item: Send + 'static> + Unpin + Send + 'static,
-    F: Fn(Context, S::Item) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<T, E>> + Send + 'static,
-    T: Send + 'static,
-    E: GroupError,
-    K: Sink<T>,
-{
-    for _ in 0..limit {
-        let Some(item) = work.next(spawner.context()).await else {
-            break;
-        };
-        let lane = lane(Hand::new(work.clone(), item), spawner.context().clone());
-        drop(spawner.launch(work.spec(), Policy::Dropped, lane));
-    }
-    Ok(())
+    wait: WaitOwned<E>,
 }
 
-/// Runs the function on one item after the other, until there is none.
-async fn lane<S, F, Fut, T, E, K>(mut hand: Hand<S, F, T, K>, ctx: Context) -> Result<(), E>
-where
-    S: Stream + Unpin,
-    F: Fn(Context, S::Item) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-    E: GroupError,
-    K: Sink<T>,
-{
-    while let Some((index, item)) = hand.take() {
-        let result = (hand.work.f)(ctx.clone(), item).await?;
-        hand.put(index, result);
-        hand.item = hand.work.next(&ctx).await;
-    }
-    Ok(())
-}
-
-/// A lane's item and results. Wherever the lane is dropped, its results are kept and a lost item is told of.
-struct Hand<S: Stream, F, T, K: Sink<T>> {
-    work: Shared<S, F, K>,
-    item: Option<(usize, S::Item)>,
-    is_running: bool,
-    results: K::Lane,
-}
-
-impl<S: Stream, F, T, K: Sink<T>> Hand<S, F, T, K> {
-    fn new(work: Shared<S, F, K>, item: (usize, S::Item)) -> Self {
-        Self {
-            work,
-            item: Some(item),
-            is_running: false,
-            results: K::Lane::default(),
+/// How many lanes can run at once.
+fn workers() -> usize {
+    match Handle::try_current() {
+        Ok(runtime) if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread => {
+            runtime.metrics().num_workers()
         }
-    }
-
-    fn take(&mut self) -> Option<(usize, S::Item)> {
-        self.is_running = self.item.is_some();
-        self.item.take()
-    }
-
-    fn put(&mut self, index: usize, result: T) {
-        self.work.sink.put(&mut self.results, index, result);
-        self.is_running = false;
+        _ => 1,
     }
 }
 
-impl<S: Stream, F, T, K: Sink<T>> Drop for Hand<S, F, T, K> {
-    fn drop(&mut self) {
-        if self.is_running || self.item.is_some() {
-            self.work.lose_item();
-        }
-        self.work.sink.finish(std::mem::take(&mut self.results));
-    }
-}
-
-impl<S: Stream + Unpin, F, K> Work<S, F, K> {
-    /// Waits for room in the sink and for the next item; `None` when the source is dry, or the context has ended.
-    async fn next<T>(&self, ctx: &Context) -> Option<(usize, S::Item)>
-    where
-        K: Sink<T>,
-    {
-        // Items that are always ready leave the others their turn.
-        consume_budget().await;
-        if K::IS_BOUNDED && self.source.is_over() {
-            // Not to wait for room that it does not need.
-            return None;
-        }
-        self.sink.room().await;
-        if ctx.is_done() {
-            return None;
-        }
-        let item = self.source.pull().await?;
-        if ctx.is_done() {
-            // It ended while the source was polled.
-            self.lose_item();
-            return None;
-        }
-        Some(item)
-    }
-
+impl<S: Stream, F, K> Work<S, F, K> {
     /// Whether every item was done. The lanes have ended.
     fn is_complete(&self) -> bool {
         // Acquire: pairs with `lose_item`.
         !self.has_lost_item.load(Ordering::Acquire) && self.source.is_dry()
     }
-}
 
-impl<S, F, K> Work<S, F, K> {
     fn lose_item(&self) {
         self.has_lost_item.store(true, Ordering::Release);
     }
@@ -391,38 +327,6 @@ impl<S, F, K> Work<S, F, K> {
             name: self.name.clone().map(Box::new),
             location: self.location,
             slot: SlotRequest::Queue,
-        }
-    }
-}
-
-/// The stream of `map_stream`.
-struct Ordered<S, F, T, E: GroupError> {
-    work: Shared<S, F, Window<T>>,
-    /// `None` once the lanes have ended and their error is told.
-    wait: Option<WaitOwned<E>>,
-}
-
-impl<S: Stream + Unpin, F, T, E: GroupError> Ordered<S, F, T, E> {
-    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<T, E>>> {
-        let Some(wait) = &mut self.wait else {
-            return Poll::Ready(self.work.sink.take().map(Ok));
-        };
-        if let Poll::Ready(value) = self.work.sink.poll_take(cx) {
-            return Poll::Ready(Some(Ok(value)));
-        }
-        match wait.poll_work(|| self.work.is_complete(), cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(result) => {
-                self.wait = None;
-                match result {
-                    // What the last lanes left is there by now.
-                    Ok(()) => Poll::Ready(self.work.sink.take().map(Ok)),
-                    Err(error) => {
-                        self.work.sink.clear();
-                        Poll::Ready(Some(Err(error)))
-                    }
-                }
-            }
         }
     }
 }

@@ -1,28 +1,24 @@
 //! `Sink`: where the results of a batch go.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::num::NonZeroUsize;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use tokio::sync::Semaphore;
-
+use super::source::Room;
 use crate::sync::Mutex;
 
 pub(super) trait Sink<T>: Send + Sync + 'static {
-    /// What a lane keeps to itself until its end.
+    /// What a lane keeps to itself.
     type Lane: Default + Send;
 
-    /// Whether `room` may have to wait.
-    const IS_BOUNDED: bool = false;
-
-    /// Waits until one more item may be pulled.
-    fn room(&self) -> impl Future<Output = ()> + Send {
-        std::future::ready(())
-    }
+    /// Whether an item needs no room once it is done, or when its result is yielded.
+    const ROOM: Room = Room::ComesFromLanes;
 
     fn put(&self, lane: &mut Self::Lane, index: usize, result: T);
 
+    /// A lane's block is done, or held up.
+    fn flush(&self, _lane: &mut Self::Lane) {}
+
+    /// A lane ends.
     fn finish(&self, lane: Self::Lane);
 }
 
@@ -74,12 +70,8 @@ impl<T> Collect<T> {
 
 /// `map_stream`: results wait here until their turn.
 ///
-/// A permit is a place in the window: taken before an item is pulled, given back when its result is yielded. So at most
-/// `limit` items are pulled and not yielded.
-pub(super) struct Window<T> {
-    permits: Semaphore,
-    results: Mutex<Results<T>>,
-}
+/// Its items keep their room until their results are yielded. So at most `limit` items are pulled and not yielded.
+pub(super) struct Window<T>(Mutex<Results<T>>);
 
 struct Results<T> {
     /// From `first` on; `None` where the result is still out.
@@ -88,27 +80,20 @@ struct Results<T> {
     consumer: Option<Waker>,
 }
 
-impl<T> Window<T> {
-    pub(super) fn new(limit: NonZeroUsize) -> Self {
-        Self {
-            permits: Semaphore::new(limit.get().min(Semaphore::MAX_PERMITS)),
-            results: Mutex::new(Results {
-                waiting: VecDeque::new(),
-                first: 0,
-                consumer: None,
-            }),
-        }
+impl<T> Default for Window<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Results {
+            waiting: VecDeque::new(),
+            first: 0,
+            consumer: None,
+        }))
     }
+}
 
+impl<T> Window<T> {
     /// Takes the next result in order, if it is there.
     pub(super) fn take(&self) -> Option<T> {
-        let mut results = self.results.lock();
-        let result = results.waiting.front_mut()?.take()?;
-        results.waiting.pop_front();
-        results.first += 1;
-        drop(results);
-        self.permits.add_permits(1);
-        Some(result)
+        self.0.lock().take()
     }
 
     /// Takes the next result in order, or has the consumer woken when it comes.
@@ -117,47 +102,69 @@ impl<T> Window<T> {
             return Poll::Ready(result);
         }
         let waker = cx.waker().clone();
-        let replaced = self.results.lock().consumer.replace(waker);
+        let replaced = self.0.lock().consumer.replace(waker);
         drop(replaced);
-        // It may have come before the waker: `put` takes the waker under the lock that we held after it.
+        // It may have come before the waker: `flush` takes the waker under the lock that we held after it.
         self.take().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Drops what nobody will take.
     pub(super) fn clear(&self) {
-        let waiting = std::mem::take(&mut self.results.lock().waiting);
+        let waiting = std::mem::take(&mut self.0.lock().waiting);
         drop(waiting);
     }
 }
 
-impl<T: Send + 'static> Sink<T> for Window<T> {
-    type Lane = ();
-
-    const IS_BOUNDED: bool = true;
-
-    async fn room(&self) {
-        if let Ok(permit) = self.permits.acquire().await {
-            permit.forget();
-        }
+impl<T> Results<T> {
+    fn take(&mut self) -> Option<T> {
+        let result = self.waiting.front_mut()?.take()?;
+        self.waiting.pop_front();
+        self.first += 1;
+        Some(result)
     }
 
-    fn put(&self, (): &mut (), index: usize, result: T) {
-        let mut results = self.results.lock();
-        let place = index - results.first;
-        if results.waiting.len() <= place {
-            results.waiting.resize_with(place + 1, || None);
+    fn put(&mut self, index: usize, result: T) {
+        let place = index - self.first;
+        if self.waiting.len() <= place {
+            self.waiting.resize_with(place + 1, || None);
         }
-        results.waiting[place] = Some(result);
-        let consumer = if place == 0 {
-            results.consumer.take()
-        } else {
-            None
-        };
+        self.waiting[place] = Some(result);
+    }
+
+    /// The consumer, if there is something for it.
+    fn consumer(&mut self) -> Option<Waker> {
+        match self.waiting.front() {
+            Some(Some(_)) => self.consumer.take(),
+            _ => None,
+        }
+    }
+}
+
+impl<T: Send + 'static> Sink<T> for Window<T> {
+    type Lane = Vec<(usize, T)>;
+
+    const ROOM: Room = Room::ComesFromOutside;
+
+    fn put(&self, lane: &mut Self::Lane, index: usize, result: T) {
+        lane.push((index, result));
+    }
+
+    fn flush(&self, lane: &mut Self::Lane) {
+        if lane.is_empty() {
+            return;
+        }
+        let mut results = self.0.lock();
+        for (index, result) in lane.drain(..) {
+            results.put(index, result);
+        }
+        let consumer = results.consumer();
         drop(results);
         if let Some(consumer) = consumer {
             consumer.wake();
         }
     }
 
-    fn finish(&self, (): ()) {}
+    fn finish(&self, mut lane: Self::Lane) {
+        self.flush(&mut lane);
+    }
 }

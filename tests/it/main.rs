@@ -85,6 +85,7 @@
 #[macro_use]
 mod group_support;
 
+mod batch_blocks;
 mod batch_end;
 mod batch_failure;
 mod batch_lanes;

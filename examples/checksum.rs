@@ -29,30 +29,30 @@
 //! | 124 | the deadline passed, as `timeout` has it |
 //! | 130 | Ctrl-C |
 
+#[path = "common/args.rs"]
+mod args;
+#[path = "common/sha256.rs"]
+mod sha256;
+
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use errgroup::{BoxError, Context, ContextError, Group};
 use indicatif::{ProgressBar, ProgressStyle};
+use sha2::Sha256;
 use sha2::digest::Output;
-use sha2::{Digest, Sha256};
 use tokio::task::block_in_place;
 use walkdir::{DirEntry, WalkDir};
-
-/// What is read between two looks at the context.
-const CHUNK: usize = 64 * 1024;
 
 /// Prints the SHA-256 checksums of all regular files under the paths, sorted by path, as sha256sum does
 #[derive(Parser)]
@@ -62,7 +62,7 @@ struct Args {
     #[arg(value_name = "PATH", default_value = ".")]
     paths: Vec<PathBuf>,
     /// Hash at most N files at a time
-    #[arg(long, value_name = "N", default_value_t = processors())]
+    #[arg(long, value_name = "N", default_value_t = args::processors())]
     jobs: NonZeroUsize,
     /// Report what cannot be read, and go on with the rest
     #[arg(long)]
@@ -88,7 +88,7 @@ struct Interrupted;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = parse_args();
+    let args: Args = args::parse();
     let ctx = context(args.timeout);
     let run = Arc::new(Run::new(args.keep_going));
     let hashed = hash_all(&ctx, &args, &run).await;
@@ -98,19 +98,6 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => run.fail(&error),
     }
-}
-
-fn parse_args() -> Args {
-    Args::try_parse().unwrap_or_else(|mut error| {
-        // clap itself leaves the usage out where only a value is wrong.
-        let usage = Args::command().render_usage();
-        error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
-        error.exit()
-    })
-}
-
-fn processors() -> NonZeroUsize {
-    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 fn seconds(text: &str) -> Result<Duration, BoxError> {
@@ -262,18 +249,7 @@ impl Run {
 fn digest(ctx: &Context, path: &Path, bar: &ProgressBar) -> io::Result<Output<Sha256>> {
     let file = File::open(path)?;
     bar.inc_length(file.metadata()?.len());
-    let mut file = bar.wrap_read(file);
-    let mut chunk = vec![0; CHUNK];
-    let mut hasher = Sha256::new();
-    loop {
-        ctx.check()?;
-        match file.read(&mut chunk) {
-            Ok(0) => return Ok(hasher.finalize()),
-            Ok(n) => hasher.update(&chunk[..n]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    sha256::digest(ctx, bar.wrap_read(file))
 }
 
 /// One line of the output. Lines are in the order of the names' bytes, which `PathBuf` does not have.
@@ -286,7 +262,7 @@ struct Sum {
 impl Sum {
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let name = self.name.as_encoded_bytes();
-        let escaped = escape(name);
+        let escaped = sha256::escape(name);
         if escaped != name {
             out.write_all(b"\\")?;
         }
@@ -302,19 +278,6 @@ fn write_all(sums: &[Sum]) -> io::Result<()> {
         sum.write(&mut out)?;
     }
     out.flush()
-}
-
-fn escape(name: &[u8]) -> Vec<u8> {
-    let mut escaped = Vec::with_capacity(name.len());
-    for &byte in name {
-        match byte {
-            b'\\' => escaped.extend(b"\\\\"),
-            b'\n' => escaped.extend(b"\\n"),
-            b'\r' => escaped.extend(b"\\r"),
-            _ => escaped.push(byte),
-        }
-    }
-    escaped
 }
 
 impl Error {

@@ -1,264 +1,30 @@
 //! `examples/checksum.rs`, run as a process against trees made here, and against `sha256sum` where that exists.
 //!
 //! Nothing here depends on time: a process is waited for, or watched through `/proc` until it is where the test wants
-//! it. `PATIENCE` only turns a process that hangs into a failure.
+//! it.
 
 #![cfg(target_os = "linux")]
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::symlink;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{OnceLock, mpsc};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
 
-/// More than any of these runs takes, and far less than it takes to hash `HUGE` bytes.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The size of a file that costs no disk, and that nobody hashes to its end.
-const HUGE: u64 = 1 << 40;
-
-/// A file that can be opened, and then not be read.
-const BAD: &str = "/proc/self/mem";
-
-// The program.
-
-/// The example's executable, built once from the source as it is now.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let build = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--example", "checksum"])
-            .args(["--profile", &profile(), "--message-format", "json"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo runs");
-        assert!(build.status.success(), "the example does not compile");
-        let messages = String::from_utf8(build.stdout).expect("JSON is UTF-8");
-        let executable = messages
-            .lines()
-            .filter(|message| message.contains(r#""kind":["example"]"#))
-            .find_map(|message| message.split_once(r#""executable":""#)?.1.split_once('"'));
-        executable.expect("cargo names the executable").0.into()
-    })
-}
-
-/// The profile that this test was built with: the directory it lies in is `<target>/<profile>/deps`.
-fn profile() -> String {
-    let test = std::env::current_exe().expect("the test has a path");
-    let directory = test.ancestors().nth(2).and_then(Path::file_name);
-    match directory.and_then(OsStr::to_str) {
-        Some("debug") => "dev".to_owned(),
-        other => other
-            .expect("the profile's directory has a name")
-            .to_owned(),
-    }
-}
+use crate::sum_support::{
+    BAD, Running, Tree, assert_output, broken_pipe, line, program_in, sha256sum, wait_until,
+};
 
 fn checksum<A: AsRef<OsStr>>(tree: &Tree, args: impl IntoIterator<Item = A>) -> Command {
-    let mut command = Command::new(program());
-    command.args(args).current_dir(tree.path());
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
+    program_in(tree, "checksum", args)
 }
 
 fn run<A: AsRef<OsStr>>(tree: &Tree, args: impl IntoIterator<Item = A>) -> Output {
     Running::start(&mut checksum(tree, args)).finish()
-}
-
-/// A process, killed if the test fails before it ends.
-struct Running(Option<Child>);
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        Self(Some(command.spawn().expect("the program starts")))
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_child(self.0.as_ref().expect("it is running"))
-    }
-
-    fn finish(mut self) -> Output {
-        let pid = self.pid();
-        let child = self.0.take().expect("it is running");
-        let (output, finished) = mpsc::channel();
-        thread::spawn(move || output.send(child.wait_with_output()));
-        let Ok(output) = finished.recv_timeout(PATIENCE) else {
-            let _ = kill_process(pid, Signal::KILL);
-            panic!("still running after {PATIENCE:?}");
-        };
-        output.expect("its output can be read")
-    }
-
-    /// Sends SIGINT, once it is caught: before that, it would kill.
-    fn interrupt(&self) {
-        let is_caught = || {
-            let caught = self.status("SigCgt:");
-            let caught = u64::from_str_radix(&caught, 16).expect("a mask");
-            caught & (1 << (Signal::INT.as_raw() - 1)) != 0
-        };
-        wait_until("SIGINT is caught", is_caught);
-        kill_process(self.pid(), Signal::INT).expect("it is running");
-    }
-
-    /// How far each regular file that the process has open in `tree` has been read.
-    fn positions(&self, tree: &Tree) -> Vec<u64> {
-        let process = PathBuf::from(format!("/proc/{}", self.pid()));
-        let open = fs::read_dir(process.join("fd"))
-            .expect("it is running")
-            .flatten();
-        let here = fs::canonicalize(tree.path()).expect("the tree exists");
-        let is_file = |file: PathBuf| file.starts_with(&here) && file.is_file();
-        open.filter(|fd| fs::read_link(fd.path()).is_ok_and(is_file))
-            .filter_map(|fd| fs::read_to_string(process.join("fdinfo").join(fd.file_name())).ok())
-            .map(|info| field(&info, "pos:").parse().expect("a number"))
-            .collect()
-    }
-
-    fn status(&self, name: &str) -> String {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
-        field(&status.expect("it is running"), name)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// The first word after `name` in a file of `/proc`.
-fn field(text: &str, name: &str) -> String {
-    let value = text.lines().find_map(|line| line.strip_prefix(name));
-    let value = value.and_then(|value| value.split_whitespace().next());
-    value.expect("the field exists").to_owned()
-}
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-// The trees.
-
-struct Tree(TempDir);
-
-impl Tree {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("a temporary directory"))
-    }
-
-    /// `files` are paths with contents.
-    fn with(files: &[(&str, &str)]) -> Self {
-        let tree = Self::new();
-        for (path, contents) in files {
-            tree.write(path, contents);
-        }
-        tree
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn write(&self, path: impl AsRef<Path>, contents: impl AsRef<[u8]>) {
-        let path = self.path().join(path);
-        fs::create_dir_all(path.parent().expect("it is in the tree")).expect("a directory");
-        fs::write(path, contents).expect("a file");
-    }
-
-    fn huge(&self, name: &str) {
-        let file = File::create(self.path().join(name)).expect("a file");
-        file.set_len(HUGE).expect("a sparse file");
-    }
-
-    fn link(&self, target: &str, name: &str) {
-        symlink(target, self.path().join(name)).expect("a link");
-    }
-
-    /// `false` if there is no program to make one.
-    fn fifo(&self, name: &str) -> bool {
-        match Command::new("mkfifo").arg(self.path().join(name)).status() {
-            Ok(status) => status.success(),
-            Err(_) => false,
-        }
-    }
-
-    /// A tree with directories, an empty file, one of several chunks, and files whose order is not that of the walk.
-    fn mixed() -> Self {
-        let tree = Self::with(&[
-            ("a/b", "deep"),
-            ("a.txt", "beside"),
-            ("a/empty", ""),
-            ("B", "upper"),
-            ("a b/c/d/e", "deeper"),
-            ("é", "not ASCII"),
-        ]);
-        tree.write("chunks", vec![b'x'; 1_000_001]);
-        tree
-    }
-}
-
-// What is expected.
-
-fn line(path: impl AsRef<[u8]>, contents: impl AsRef<[u8]>) -> Vec<u8> {
-    let mut line = format!("{:x}  ", Sha256::digest(contents)).into_bytes();
-    line.extend_from_slice(path.as_ref());
-    line.push(b'\n');
-    line
-}
-
-/// The run ended with `status`, and printed `stdout`; `stderr` has all of `words`, or is empty if there are none.
-#[track_caller]
-fn assert_output(output: &Output, status: i32, stdout: impl AsRef<[u8]>, words: &[&str]) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(
-        output.status.code(),
-        Some(status),
-        "{}, stderr: {stderr}",
-        output.status
-    );
-    assert_eq!(text(&output.stdout), text(stdout.as_ref()));
-    assert!(
-        words.iter().all(|word| stderr.contains(word)),
-        "{words:?} in: {stderr}"
-    );
-    assert_eq!(stderr.is_empty(), words.is_empty(), "stderr: {stderr}");
-}
-
-fn text(bytes: &[u8]) -> String {
-    bytes.escape_ascii().to_string().replace("\\n", "\n")
-}
-
-/// Runs `sha256sum`; `None` if there is none, or another than GNU's.
-fn sha256sum<A: AsRef<OsStr>>(tree: &Tree, args: impl IntoIterator<Item = A>) -> Option<Output> {
-    let version = Command::new("sha256sum").arg("--version").output().ok()?;
-    if !version.stdout.windows(3).any(|word| word == b"GNU") {
-        return None;
-    }
-    let mut command = Command::new("sha256sum");
-    let output = command.args(args).current_dir(tree.path()).output();
-    Some(output.expect("sha256sum runs"))
 }
 
 /// The output is what `sha256sum` prints for `files`, and `sha256sum --check` accepts it.
@@ -598,13 +364,6 @@ fn broken_pipe_for_errors_then_same_exit() {
     assert_output(&output, 1, "", &[]);
 }
 
-/// The writing end of a stream that nobody reads any more.
-fn broken_pipe() -> OwnedFd {
-    let (reader, writer) = UnixStream::pair().expect("a pair of sockets");
-    drop(reader);
-    writer.into()
-}
-
 // The deadline.
 
 #[test]
@@ -752,10 +511,12 @@ fn large_file_then_little_memory() {
 fn terminal_then_progress_bar() -> io::Result<()> {
     let tree = Tree::with(&[("a", "1")]);
     // `script` runs its command on a terminal of its own.
+    let program = checksum(&tree, [""; 0]);
+    let path = Path::new(program.get_program());
     let mut command = Command::new("script");
     command.args(["--quiet", "--return", "--command"]);
     command
-        .arg(format!("{} a", program().display()))
+        .arg(format!("{} a", path.display()))
         .arg("/dev/null");
     command
         .env("TERM", "xterm")

@@ -126,6 +126,8 @@ mod programs;
 #[cfg(all(unix, feature = "signal"))]
 mod signal;
 mod static_assertions;
+mod sum_support;
 mod support;
 mod tokio_parity;
+mod verify;
 mod wait_group;

@@ -17,13 +17,15 @@ use rustix::process::{Pid, Signal, kill_process};
 /// More than any of these programs takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The programs of `examples/` that one can run without an argument.
-const PROGRAMS: [&str; 7] = [
+/// The programs of `examples/`.
+const PROGRAMS: [&str; 9] = [
     "aggregate",
+    "checksum",
     "party",
     "pipeline",
     "poll_service",
     "sync_service",
+    "verify",
     "worker",
     "worker_pool",
 ];

@@ -5,7 +5,7 @@
 //! cargo run --release --example verify --features signal -- --jobs 4 SUMS
 //! ```
 //!
-//! It shows a batch at work: one function, [`check`], on every sum of the list, in `--jobs` lanes, with the results in
+//! It shows a batch at work: one function, [`check`], on every sum of the list, on `--jobs` threads, with the results in
 //! the order of the list as they come. A file that has changed is a result like any other. The one error is the end of
 //! the context, which Ctrl-C brings about: all lanes stop within a chunk, although none of them ever yields, for the
 //! context has a thread of its own that waits for signals.
@@ -46,6 +46,10 @@ use self::list::Sum;
 
 /// As many threads as tokio itself would let block at a time.
 const MOST_THREADS: usize = 512;
+
+/// How many sums may be ahead of what is printed. A lane blocks its thread, so it is the threads that bound how many are
+/// checked at once; with a window no larger than that, each thread would wait for each line to be printed.
+const AHEAD: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 
 /// Checks files against a list of SHA-256 checksums, as sha256sum --check does
 #[derive(Parser)]
@@ -95,7 +99,7 @@ fn run(args: &Args) -> Result<bool, BoxError> {
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .build()?;
-    let failed = runtime.block_on(check_all(sums, args.jobs))?;
+    let failed = runtime.block_on(check_all(sums))?;
     Ok(failed == 0 && bad_lines.is_empty())
 }
 
@@ -109,10 +113,10 @@ fn read(list: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Prints what becomes of each file; returns how many failed.
-async fn check_all(sums: Vec<Sum>, jobs: NonZeroUsize) -> Result<usize, BoxError> {
+async fn check_all(sums: Vec<Sum>) -> Result<usize, BoxError> {
     let ctx = Context::background().with_signals()?;
     let (files, mut failed) = (sums.len(), 0);
-    let batch = errgroup::batch(sums, jobs).context(&ctx).name("verify");
+    let batch = errgroup::batch(sums, AHEAD).context(&ctx).name("verify");
     let mut results = pin!(batch.map_stream(check));
     while let Some((name, verdict)) = results.try_next().await? {
         failed += usize::from(!matches!(verdict, Verdict::Same));

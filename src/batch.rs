@@ -225,7 +225,8 @@ where
 
     /// Runs `f` on the items and yields the results in the order of the items, as they come.
     ///
-    /// At most `limit` items are ahead of what has been yielded: a consumer that stops polling stops the source, too. The
+    /// At most `limit` items are ahead of what has been yielded: a consumer that stops polling stops the source, too. For
+    /// items that end quickly a limit well above the number of threads spares a wake-up for each of them. The
     /// batch starts with the first poll. After an error the stream ends.
     ///
     /// # Errors

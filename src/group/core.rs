@@ -283,7 +283,7 @@ impl<E: GroupError> Core<E> {
         }
         // Another thread may have ended the context and be on its way to the callback that does this.
         self.registry.raise(Stage::Ended);
-        self.registry.len() == 0
+        self.registry.is_idle()
     }
 
     /// What `wait` returns, once all tasks have ended. Resumes a panic.

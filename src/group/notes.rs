@@ -4,22 +4,23 @@
 //!
 //! Invariants:
 //!
-//! 1. `used` is how many lines have a note. When it falls to zero only a little memory is kept.
+//! 1. `used` is how many lines have a note. When it falls to zero, `rest` has no memory.
 //! 2. The note of line `base + i` is `first` for `i == 0`, else `rest[i - 1]`; `base` is kept while there are notes.
+//! 3. `rest` has room for all lines above `base`, or none: a page with many notes allocates for them once.
 
 pub(super) struct Notes<T> {
+    lines: u8,
     base: u8,
     used: u8,
     first: Option<T>,
     rest: Vec<Option<T>>,
 }
 
-/// Room that is kept while there are no notes.
-const KEPT: usize = 4;
-
 impl<T> Notes<T> {
-    pub(super) const fn new() -> Self {
+    /// For a page of so many lines.
+    pub(super) const fn new(lines: u8) -> Self {
         Self {
+            lines,
             base: 0,
             used: 0,
             first: None,
@@ -40,11 +41,10 @@ impl<T> Notes<T> {
         let place = match line - self.base {
             0 => &mut self.first,
             above => {
-                let index = usize::from(above) - 1;
-                if self.rest.len() <= index {
-                    self.grow(index);
+                if self.rest.is_empty() {
+                    self.make_room();
                 }
-                &mut self.rest[index]
+                &mut self.rest[usize::from(above) - 1]
             }
         };
         self.used += u8::from(place.is_none());
@@ -65,8 +65,7 @@ impl<T> Notes<T> {
         }?;
         self.used -= 1;
         if self.used == 0 {
-            self.rest.clear();
-            self.rest.shrink_to(KEPT);
+            self.rest = Vec::new();
         }
         Some(note)
     }
@@ -75,20 +74,24 @@ impl<T> Notes<T> {
         self.first.iter_mut().chain(self.rest.iter_mut().flatten())
     }
 
-    /// Makes room: a few times as much as there was, so that reallocations are few.
-    fn grow(&mut self, index: usize) {
-        let len = (index + 1).max(KEPT * self.rest.len());
-        self.rest.reserve_exact(len - self.rest.len());
-        self.rest.resize_with(len, || None);
+    #[cold]
+    fn make_room(&mut self) {
+        let above = usize::from(self.lines - self.base) - 1;
+        self.rest = std::iter::repeat_with(|| None).take(above).collect();
     }
 
     /// Makes a lower line the base.
     #[cold]
     fn lower(&mut self, line: u8) {
         let by = usize::from(self.base - line);
-        let between = std::iter::repeat_with(|| None).take(by - 1);
-        self.rest.splice(0..0, between.chain([self.first.take()]));
         self.base = line;
+        let first = self.first.take();
+        let rest = std::mem::take(&mut self.rest);
+        self.make_room();
+        let places = self.rest.iter_mut().skip(by - 1);
+        for (place, note) in places.zip(std::iter::once(first).chain(rest)) {
+            *place = note;
+        }
     }
 }
 
@@ -104,7 +107,7 @@ mod tests {
         /// Against a map: the notes of any lines, in any order.
         #[test]
         fn random_notes_are_those_of_a_map(steps in prop::collection::vec((0..63_u8, any::<bool>()), 0..200)) {
-            let (mut notes, mut map) = (Notes::<u8>::new(), BTreeMap::new());
+            let (mut notes, mut map) = (Notes::<u8>::new(63), BTreeMap::new());
             for (step, (line, is_set)) in steps.into_iter().enumerate() {
                 if is_set {
                     *notes.at(line) = step as u8;
@@ -120,10 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn last_note_taken_then_little_memory_is_kept() {
-        let mut notes = Notes::<u64>::new();
+    fn last_note_taken_then_no_memory_is_kept() {
+        let mut notes = Notes::<u64>::new(63);
         (0..63).for_each(|line| *notes.at(line) = 1);
         assert_eq!((0..63).filter_map(|line| notes.take(line)).count(), 63);
-        assert!(notes.rest.capacity() <= super::KEPT);
+        assert_eq!(notes.rest.capacity(), 0);
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //!
-//! 1. A line is one task's, and never another's. The memory of a page is given back when the last of its tasks has gone.
+//! 1. A line is one task's, and another's only after the page had no owner but its shard and was made new. The memory of
+//!    a page is given back when the last of its tasks has gone.
 //! 2. The bits of `live` are set under the lock of the page's shard, and cleared by the tasks without it.
 //! 3. From the moment when `COUNTED` is set, each task that is live then holds a slot of the group's limit: the one word
 //!    decides whether it was live. No task is added later.
@@ -15,7 +16,7 @@
 //!
 //! Lock order: the lock of the notes is innermost. Names and wakers are cloned, dropped and woken with no lock held.
 //!
-//! Why not use a line again? Then the vacant ones would have to be found, and a bit would not be enough to tell who is
+//! Why not use a line again at once? Then the vacant ones would have to be found, and a bit would not be enough to tell who is
 //! live. The price: a task that outlives its page's others keeps the page: some hundred bytes, and up to two thousand more
 //! if others waited when it did.
 
@@ -113,22 +114,25 @@ pub(super) struct Opening<O> {
 impl<O> Page<O> {
     /// A page whose first line is taken.
     pub(super) fn new(opening: Opening<O>) -> Arc<Self> {
-        let lines = opening.lines.into();
+        let lines = opening.lines;
         Arc::new(Self {
             live: AtomicU64::new(1),
             owner: opening.owner,
-            first: TaskId(TaskId::reserve(lines).start),
+            first: reserve(lines),
             kind: opening.kind,
             location: opening.location,
-            notes: Mutex::new(Noted {
-                stage: Stage::Open,
-                tags: Notes::new(),
-                waits: Notes::new(),
-            }),
+            notes: Mutex::new(Noted::new(lines)),
             shards: opening.shards,
             shard: opening.shard,
             key: AtomicU32::new(u32::MAX),
         })
+    }
+
+    /// Makes a page new that nobody stands on any more. Its first line is taken.
+    pub(super) fn renew(&mut self, lines: u8) {
+        self.live = AtomicU64::new(1);
+        self.first = reserve(lines);
+        self.notes = Mutex::new(Noted::new(lines));
     }
 
     pub(super) fn is_at(&self, location: &'static Location<'static>) -> bool {
@@ -255,6 +259,21 @@ impl<O> Page<O> {
                 kind: self.kind,
                 age: now.saturating_duration_since(since),
             });
+        }
+    }
+}
+
+/// The first of so many ids.
+fn reserve(lines: u8) -> TaskId {
+    TaskId(TaskId::reserve(lines.into()).start)
+}
+
+impl Noted {
+    fn new(lines: u8) -> Self {
+        Self {
+            stage: Stage::Open,
+            tags: Notes::new(lines),
+            waits: Notes::new(lines),
         }
     }
 }

@@ -84,7 +84,7 @@ struct State<O> {
     is_limited: bool,
     /// How many tasks the next page takes: few at first, so that small groups leave small gaps in the ids.
     lines: u8,
-    /// Pages with room, the latest last.
+    /// At most one for each place in the source, the latest last.
     open: Vec<Open<O>>,
     pages: OrderedSlab<Weak<Page<O>>>,
 }
@@ -154,9 +154,13 @@ impl<O> Registry<O> {
         }
         let is_limited = state.is_limited;
         let (page, line) = match state.take_line(location) {
+            Some((page, 0)) => {
+                // The page was made new, with this task on it.
+                self.begin(kind);
+                (page, 0)
+            }
             Some((page, line)) => {
                 self.enter(&page, line);
-                drop(state);
                 (page, line)
             }
             None => {
@@ -195,14 +199,14 @@ impl<O> Registry<O> {
     /// Starts a page, whose first line is taken.
     #[cold]
     fn open(&self, mut state: MutexGuard<'_, State<O>>, opening: Opening<O>) -> Arc<Page<O>> {
-        let lines = opening.lines;
+        let (lines, location) = (opening.lines, opening.location);
         self.begin(opening.kind);
         let page = Page::new(opening);
         let key = state.pages.insert(Arc::downgrade(&page));
         // Relaxed, here and in `Shards::forget`: both hold the lock.
         page.key.store(key, Ordering::Relaxed);
-        state.lines = lines.saturating_mul(4).min(LINES);
-        let given_up = (state.open.len() == OPEN_PAGES).then(|| state.open.remove(0));
+        state.lines = LINES;
+        let given_up = state.give_up(location);
         state.open.push(Open {
             page: page.clone(),
             next: 1,
@@ -267,6 +271,11 @@ impl<O> Registry<O> {
             running += pages.iter().map(|page| page.count()).sum::<usize>();
         }
         running
+    }
+
+    /// Whether no task is live, once none can come any more: one that is on its way out counts as live.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.everyone.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -379,6 +388,25 @@ impl<O> Shard<O> {
     }
 }
 
+impl<O> Open<O> {
+    /// Makes a full page new if all its tasks have gone, so that a group that spawns now and then allocates none.
+    #[cold]
+    fn renew(&mut self, pages: &mut OrderedSlab<Weak<Page<O>>>) -> bool {
+        // Only a page that is not listed has no owner but this one.
+        let key = self.page.key.load(Ordering::Relaxed);
+        drop(pages.remove(key));
+        let page = Arc::get_mut(&mut self.page);
+        let is_renewed = page.is_some();
+        if let Some(page) = page {
+            page.renew(self.lines);
+            self.next = 0;
+        }
+        let key = pages.insert(Arc::downgrade(&self.page));
+        self.page.key.store(key, Ordering::Relaxed);
+        is_renewed
+    }
+}
+
 impl<O> State<O> {
     /// Takes the next line of the open page for a place in the source, if there is one.
     #[inline]
@@ -386,14 +414,19 @@ impl<O> State<O> {
         let is_there = |open: &Open<O>| open.page.is_at(location);
         let index = self.open.iter().rposition(is_there)?;
         let open = &mut self.open[index];
+        if open.next == open.lines && !open.renew(&mut self.pages) {
+            return None;
+        }
         let line = open.next;
         open.next += 1;
-        // The last to enter takes the shard's place among the owners.
-        let page = match open.next == open.lines {
-            true => self.open.remove(index).page,
-            false => open.page.clone(),
-        };
-        Some((page, line))
+        Some((open.page.clone(), line))
+    }
+
+    /// Makes room for an open page: in the place of the full one for the same place in the source, or of the oldest.
+    fn give_up(&mut self, location: &'static Location<'static>) -> Option<Open<O>> {
+        let full = self.open.iter().position(|open| open.page.is_at(location));
+        let oldest = (self.open.len() == OPEN_PAGES).then_some(0);
+        Some(self.open.remove(full.or(oldest)?))
     }
 
     /// The pages that somebody owns, to be looked at without the lock.

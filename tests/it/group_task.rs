@@ -256,3 +256,30 @@ fn handle_errors_say_what_to_do() {
             .contains("runtime has been shut down")
     );
 }
+
+/// So many that their places in the registry are used again: nothing of one is left to the next.
+#[test]
+fn tasks_one_after_the_other_then_ids_rise_and_names_are_their_own() {
+    on_current_thread(async {
+        let group: Group = Group::new();
+        let mut ids = HashSet::new();
+        let mut last = [None; 2];
+        for number in 0..300 {
+            let is_named = number % 7 == 0;
+            let task = match is_named {
+                false => group.spawn(async { Unit::Ok(()) }),
+                true => group.task("named").spawn(async { Unit::Ok(()) }),
+            };
+            let last = last[usize::from(is_named)].replace(task.id());
+            assert!(last < Some(task.id()), "{} after {last:?}", task.id());
+            assert!(ids.insert(task.id()));
+            task.await.unwrap();
+        }
+        assert_eq!(group.len(), 0);
+        drop(group.spawn(async { Err::<(), _>("boom".into()) }));
+        let ctx = group.context().clone();
+        group.await.unwrap_err();
+        let task = ctx.err().unwrap().task().unwrap().to_owned();
+        assert!(task.starts_with('#'), "{task}");
+    });
+}

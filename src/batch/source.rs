@@ -1,8 +1,9 @@
 //! `Source`: a stream that many lanes pull from, and the count of those lanes.
 //!
 //! A lane is _new_ from its start to its first pull, _parked_ while it has no item and waits for one, _held up_ from the
-//! moment that its item has to wait, or is expected to, to its next pull, and _running_ else. It pulls a block of items at a time. What is
-//! left of the block when an item has to wait goes to the stash, from which lanes take before the stream is polled again.
+//! moment that its item has to wait, or is expected to, to its next pull, and _running_ else. It pulls a block of items
+//! at a time. What is left of the block when an item has to wait goes to the stash, from which lanes take before the
+//! stream is polled again.
 //!
 //! Invariants:
 //!

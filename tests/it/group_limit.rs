@@ -426,3 +426,18 @@ fn g10_every_end_of_a_task_gives_its_slot_back() {
         }
     });
 }
+
+/// The one that queues is no slot's holder, although it stands where the one did that was counted.
+#[test]
+fn g10_limit_set_then_one_of_the_same_place_queues_and_withdraws() {
+    on_current_thread(async {
+        let group: Group = Group::new();
+        let spawn = || group.spawn(std::future::pending::<Unit>());
+        let _running = spawn();
+        group.set_limit(std::num::NonZeroUsize::new(1));
+        let queued = spawn();
+        queued.abort();
+        assert!(queued.await.is_err());
+        assert!(group.try_spawn(std::future::pending::<Unit>()).is_err());
+    });
+}

@@ -433,11 +433,14 @@ fn g10_limit_set_then_one_of_the_same_place_queues_and_withdraws() {
     on_current_thread(async {
         let group: Group = Group::new();
         let spawn = || group.spawn(std::future::pending::<Unit>());
-        let _running = spawn();
+        let running = spawn();
         group.set_limit(std::num::NonZeroUsize::new(1));
         let queued = spawn();
         queued.abort();
         assert!(queued.await.is_err());
         assert!(group.try_spawn(std::future::pending::<Unit>()).is_err());
+        running.abort();
+        assert!(running.await.is_err());
+        assert!(group.try_spawn(std::future::pending::<Unit>()).is_ok());
     });
 }

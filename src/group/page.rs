@@ -128,9 +128,9 @@ impl<O> Page<O> {
         })
     }
 
-    /// Makes a page new that nobody stands on any more. Its first line is taken.
+    /// Makes a page new that nobody stands on any more.
     pub(super) fn renew(&mut self, lines: u8) {
-        self.live = AtomicU64::new(1);
+        self.live = AtomicU64::new(0);
         self.first = reserve(lines);
         self.notes = Mutex::new(Noted::new(lines));
     }

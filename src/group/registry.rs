@@ -154,11 +154,6 @@ impl<O> Registry<O> {
         }
         let is_limited = state.is_limited;
         let (page, line) = match state.take_line(location) {
-            Some((page, 0)) => {
-                // The page was made new, with this task on it.
-                self.begin(kind);
-                (page, 0)
-            }
             Some((page, line)) => {
                 self.enter(&page, line);
                 (page, line)

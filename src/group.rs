@@ -9,6 +9,7 @@ mod core;
 mod life;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
+mod mark;
 mod notes;
 mod outcome;
 mod page;
@@ -35,7 +36,7 @@ pub use self::spawner::{Slot, Spawner};
 pub use self::wait::{Wait, WaitOwned};
 
 pub(crate) use self::core::{SlotRequest, Spec};
-pub(crate) use self::life::Policy;
+pub(crate) use self::mark::Policy;
 
 use self::core::Core;
 use crate::context::Context;

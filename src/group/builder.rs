@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use super::Group;
 use super::core::{Core, SlotRequest, Spec};
-use super::life::Policy;
+use super::mark::Policy;
 use super::spawner::Slot;
 use crate::context::Context;
 use crate::error::GroupError;

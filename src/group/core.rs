@@ -12,7 +12,8 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::Instant;
 
-use super::life::{Life, Policy};
+use super::life::Life;
+use super::mark::Policy;
 use super::outcome::{Election, EndedBy, Failure, Outcome, Settled};
 use super::registry::{Kind, Name, Registry, Stage};
 use super::run::{self, Run};

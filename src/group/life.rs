@@ -13,7 +13,8 @@ use std::task::{Context as TaskContext, Poll};
 use tokio::time::Instant;
 
 use super::core::{Core, passes_on};
-use super::page::Page;
+use super::mark::{Mark, Phase, Policy};
+use super::page::{Page, Taken};
 use super::registry::{Name, Registered, Stage};
 use super::slots::Hold;
 use crate::context::Context;
@@ -25,35 +26,7 @@ use crate::task::{TaskError, TaskId};
 // noted on its page, which is also what keeps the group's core.
 pub(crate) struct Life<E: GroupError> {
     page: Arc<Page<Arc<Core<E>>>>,
-    line: u8,
-    phase: Phase,
-    policy: Policy,
-    /// There are notes on the page.
-    has_notes: bool,
-    /// The stage at which the task left its waker.
-    left_waker: Option<Stage>,
-}
-
-/// How far a task is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// It waits for a slot.
-    Queued,
-    /// It may start.
-    Admitted,
-    /// It has been polled.
-    Started,
-    /// It has been released.
-    Over,
-}
-
-/// Who stops a task when the context has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Policy {
-    /// The group: its future is dropped at the await it stands at.
-    Dropped,
-    /// The task itself, until it is aborted.
-    StopsItself,
+    mark: Mark,
 }
 
 /// What the group has to say to a task before it is polled.
@@ -71,11 +44,7 @@ impl<E: GroupError> Life<E> {
     pub(crate) fn new(place: Registered<Arc<Core<E>>>, policy: Policy) -> Self {
         Self {
             page: place.page,
-            line: place.line,
-            phase: Phase::Admitted,
-            policy,
-            has_notes: false,
-            left_waker: None,
+            mark: Mark::new(place.line, policy),
         }
     }
 
@@ -84,25 +53,25 @@ impl<E: GroupError> Life<E> {
     }
 
     pub(crate) fn id(&self) -> TaskId {
-        self.page.id(self.line)
+        self.page.id(self.mark.line())
     }
 
     pub(crate) fn set_name(&mut self, name: Name) {
-        self.has_notes = true;
-        self.page.set_name(self.line, name);
+        self.mark.set_has_notes();
+        self.page.set_name(self.mark.line(), name);
     }
 
     /// The task is there from now on, and not only from its first wait.
     pub(crate) fn set_since(&mut self, now: Instant) {
-        self.has_notes = true;
-        self.page.set_since(self.line, now);
+        self.mark.set_has_notes();
+        self.page.set_since(self.mark.line(), now);
     }
 
     pub(crate) fn set_hold(&mut self, hold: Hold) {
-        self.has_notes = true;
-        self.page.set_hold(self.line, hold);
+        self.mark.set_has_notes();
+        self.page.set_hold(self.mark.line(), hold);
         if let Hold::Queued(_) = hold {
-            self.phase = Phase::Queued;
+            self.mark.set_phase(Phase::Queued);
         }
     }
 
@@ -111,11 +80,11 @@ impl<E: GroupError> Life<E> {
     }
 
     pub(crate) fn is_queued(&self) -> bool {
-        self.phase == Phase::Queued
+        self.mark.is(Phase::Queued)
     }
 
     pub(crate) fn start(&mut self) {
-        self.phase = Phase::Started;
+        self.mark.set_phase(Phase::Started);
     }
 
     /// One atomic load while the context is live.
@@ -133,7 +102,7 @@ impl<E: GroupError> Life<E> {
     pub(crate) fn is_stopped_by(&self, order: Order) -> bool {
         match order {
             Order::Go => false,
-            Order::Stop => self.policy == Policy::Dropped || self.phase != Phase::Started,
+            Order::Stop => self.mark.has_policy(Policy::Dropped) || !self.mark.is(Phase::Started),
             Order::Abort => true,
         }
     }
@@ -141,11 +110,11 @@ impl<E: GroupError> Life<E> {
     /// Waits for the task's slot; anything but `Go` if the context ends first.
     pub(crate) fn poll_start(&mut self, cx: &mut TaskContext<'_>) -> Poll<Order> {
         let order = self.order();
-        if order != Order::Go || self.phase != Phase::Queued {
+        if order != Order::Go || !self.mark.is(Phase::Queued) {
             return Poll::Ready(order);
         }
         if self.poll_slot(cx).is_ready() {
-            self.phase = Phase::Admitted;
+            self.mark.set_phase(Phase::Admitted);
             return Poll::Ready(Order::Go);
         }
         match self.may_wait(cx) {
@@ -155,7 +124,7 @@ impl<E: GroupError> Life<E> {
     }
 
     fn poll_slot(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        match self.page.hold(self.line) {
+        match self.page.hold(self.mark.line()) {
             Hold::Queued(ticket) => self.core().slots.poll_granted(ticket, cx.waker()),
             Hold::Free | Hold::Slot => Poll::Ready(()),
         }
@@ -163,12 +132,12 @@ impl<E: GroupError> Life<E> {
 
     /// Makes sure that the task is woken when the stage rises; `false` if it is to be stopped instead of waiting.
     pub(crate) fn may_wait(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        if self.left_waker == Some(self.core().registry.stage()) {
+        if self.mark.has_left_waker(self.core().registry.stage()) {
             return true;
         }
-        let stage = self.page.leave_waker(self.line, cx.waker());
-        self.has_notes = true;
-        self.left_waker = Some(stage);
+        let stage = self.page.leave_waker(self.mark.line(), cx.waker());
+        self.mark.set_has_notes();
+        self.mark.set_left_waker(stage);
         stage == Stage::Open || !self.is_stopped_by(self.order())
     }
 
@@ -204,8 +173,8 @@ impl<E: GroupError> Life<E> {
         }
         // A task that the group stops says why its context ended, however far the group is by the time it is polled.
         let was_aborted = order == Order::Abort
-            && self.phase == Phase::Started
-            && self.policy == Policy::StopsItself;
+            && self.mark.is(Phase::Started)
+            && self.mark.has_policy(Policy::StopsItself);
         self.core().outcome.record_cut();
         self.release();
         if was_aborted {
@@ -251,8 +220,8 @@ impl<E: GroupError> Life<E> {
         &self,
         f: impl FnOnce(&Core<E>, Option<&str>, TaskId, &'static Location<'static>),
     ) {
-        let name = match self.has_notes {
-            true => self.page.name(self.line),
+        let name = match self.mark.has_notes() {
+            true => self.page.name(self.mark.line()),
             false => None,
         };
         let name = name.as_ref().map(|name| name.as_ref().as_ref());
@@ -262,20 +231,30 @@ impl<E: GroupError> Life<E> {
     /// Leaves the group, which records nothing of it.
     #[inline]
     pub(crate) fn release(&mut self) {
-        self.phase = Phase::Over;
-        let core = self.core();
-        let departure = core.registry.remove(&self.page, self.line, self.has_notes);
-        if departure.left.hold != Hold::Free {
-            core.slots.release(departure.left.hold);
+        self.mark.set_phase(Phase::Over);
+        let notes = match self.mark.has_notes() {
+            true => self.page.take_notes(self.mark.line()),
+            false => Taken::default(),
+        };
+        let left = self.page.leave(self.mark.line());
+        let hold = match left.was_counted {
+            true => Hold::Slot,
+            false => notes.hold,
+        };
+        if hold != Hold::Free {
+            self.core().slots.release(hold);
         }
-        // Only now may `wait` go on.
-        drop(departure);
+        drop(notes);
+        if left.was_last {
+            // Only now may `wait` go on.
+            self.core().registry.end(self.page.kind);
+        }
     }
 }
 
 impl<E: GroupError> Drop for Life<E> {
     fn drop(&mut self) {
-        if self.phase != Phase::Over {
+        if !self.mark.is(Phase::Over) {
             self.core().outcome.record_dropped();
             self.release();
         }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use loom::thread;
 
 use super::core::{Core, SlotRequest, Spec};
-use super::life::{Life, Policy};
+use super::life::Life;
+use super::mark::Policy;
 use super::outcome::{Election, Failure, Outcome};
 use super::registry::{Kind, Stage};
 use super::run::Run;

@@ -89,13 +89,19 @@ pub(crate) struct Entry<'a> {
     pub(crate) age: Duration,
 }
 
-/// What a task leaves behind when it has left its page.
+/// How a task has left its page.
 #[must_use]
-pub(crate) struct Left {
-    /// What is to be given back to the slots.
-    pub(crate) hold: Hold,
+pub(super) struct Left {
+    /// It held a slot, since the first limit was set while it ran.
+    pub(super) was_counted: bool,
     /// No task of the page is live any more.
-    pub(super) is_last: bool,
+    pub(super) was_last: bool,
+}
+
+/// The notes of a task that is about to leave its page.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) hold: Hold,
     _name: Option<Name>,
     _waker: Option<Waker>,
 }
@@ -147,35 +153,32 @@ impl<O> Page<O> {
 
     /// Adds a task, under the shard's lock; returns whether others were live.
     pub(super) fn enter(&self, line: u8) -> bool {
-        // Relaxed: a task starts after this, and the lock orders it for those who list the page.
-        self.live.fetch_or(1 << line, Ordering::Relaxed) != 0
+        // Relaxed: a task starts after this, and the lock orders it for those who list the page. The bit is clear, so
+        // that adding sets it; that is one instruction of the processor, which to set it and to tell is not.
+        self.live.fetch_add(1 << line, Ordering::Relaxed) != 0
     }
 
-    /// Removes a task. `has_notes` is whether there is more of it than its bit.
+    /// Removes a task, whose notes have been taken.
     #[inline]
-    pub(super) fn leave(&self, line: u8, has_notes: bool) -> Left {
-        let (tag, wait) = match has_notes {
-            true => self.take_notes(line),
-            false => Default::default(),
-        };
-        // AcqRel: what the tasks did that left before happens before what the last one lets go on.
-        let was = self.live.fetch_and(!(1 << line), Ordering::AcqRel);
+    pub(super) fn leave(&self, line: u8) -> Left {
+        // AcqRel: what the tasks did that left before happens before what the last one lets go on. The bit is set.
+        let was = self.live.fetch_sub(1 << line, Ordering::AcqRel);
         Left {
-            hold: match was & COUNTED {
-                0 => tag.hold,
-                _ => Hold::Slot,
-            },
-            is_last: was & !COUNTED == 1 << line,
-            _name: tag.name,
-            _waker: wait.waker,
+            was_counted: was & COUNTED != 0,
+            was_last: was & !COUNTED == 1 << line,
         }
     }
 
     #[cold]
-    fn take_notes(&self, line: u8) -> (Tag, Wait) {
+    pub(super) fn take_notes(&self, line: u8) -> Taken {
         let mut notes = self.notes.lock();
-        let (tag, wait) = (notes.tags.take(line), notes.waits.take(line));
-        (tag.unwrap_or_default(), wait.unwrap_or_default())
+        let tag = notes.tags.take(line).unwrap_or_default();
+        let wait = notes.waits.take(line).unwrap_or_default();
+        Taken {
+            hold: tag.hold,
+            _name: tag.name,
+            _waker: wait.waker,
+        }
     }
 
     /// Leaves a task's waker, to be woken when the stage rises (invariant 4).

@@ -28,7 +28,7 @@ use std::task::Waker;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
-use super::page::{Entry, LINES, Left, Opening, Page};
+use super::page::{Entry, LINES, Opening, Page};
 use crate::ordered_slab::OrderedSlab;
 use crate::panic::contain;
 use crate::sync::{AtomicU8, AtomicU32, Mutex, MutexGuard, Ordering};
@@ -103,19 +103,6 @@ pub(crate) struct Registered<O> {
     pub(crate) is_limited: bool,
 }
 
-/// What a task leaves behind. Its drop may wake whoever waits for the group.
-#[must_use = "`wait` goes on when it is dropped"]
-pub(crate) struct Departure<'a, O> {
-    pub(crate) left: Left,
-    _last: Option<Last<'a, O>>,
-}
-
-/// The count of a page whose last live task has left.
-struct Last<'a, O> {
-    registry: &'a Registry<O>,
-    kind: Kind,
-}
-
 impl<O> Registry<O> {
     /// The runtime decides how many shards are worth their while.
     pub(crate) fn new(runtime: Option<&Handle>) -> Self {
@@ -177,7 +164,7 @@ impl<O> Registry<O> {
         })
     }
 
-    /// Enters a task (invariant 1). The other end of the race is `remove`.
+    /// Enters a task (invariant 1). The other end of the race is `Life::release`.
     #[inline]
     fn enter(&self, page: &Page<O>, line: u8) {
         // An empty page is counted first. One that empties between the two looks is counted afterwards: its last task has
@@ -210,17 +197,6 @@ impl<O> Registry<O> {
         drop(state);
         drop(given_up);
         page
-    }
-
-    /// Removes a task. `has_notes` is whether there is more of it than its bit.
-    #[inline]
-    pub(crate) fn remove(&self, page: &Page<O>, line: u8, has_notes: bool) -> Departure<'_, O> {
-        let left = page.leave(line, has_notes);
-        let last = left.is_last.then(|| Last {
-            registry: self,
-            kind: page.kind,
-        });
-        Departure { left, _last: last }
     }
 
     /// Raises the stage and wakes the tasks that wait.
@@ -305,17 +281,12 @@ impl<O> Registry<O> {
         }
     }
 
-    fn end(&self, kind: Kind) {
+    /// Gives up the count of a page whose last live task has left. Whoever waits for the group goes on.
+    pub(super) fn end(&self, kind: Kind) {
         if kind == Kind::Async {
             self.abortable.done();
         }
         self.everyone.done();
-    }
-}
-
-impl<O> Drop for Last<'_, O> {
-    fn drop(&mut self) {
-        self.registry.end(self.kind);
     }
 }
 

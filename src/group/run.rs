@@ -100,11 +100,11 @@ where
                 let (mut life, dropped) = self.end();
                 return Poll::Ready(Err(life.stop(order, dropped)));
             }
-            life.start();
             if let Poll::Ready(result) = poll_catching(future, cx) {
                 let (mut life, dropped) = self.end();
                 return Poll::Ready(life.settle(result, dropped));
             }
+            life.start();
             if life.may_wait(cx) {
                 return Poll::Pending;
             }

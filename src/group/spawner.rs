@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use super::builder::TaskBuilder;
 use super::core::{Core, SlotRequest, Spec};
-use super::life::Policy;
+use super::mark::Policy;
 use super::slots::Hold;
 use crate::context::Context;
 use crate::error::GroupError;

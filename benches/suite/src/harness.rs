@@ -1,5 +1,7 @@
-//! Rounds that alternate: A B C, C B A, B C A, A C B, … What slows the machine for a while meets all contenders alike,
-//! and no contender always comes after the same other one, in the heap that that one left.
+//! Rounds that alternate: A B C, C B A, B C A, A C B, … What slows the machine for a while meets all contenders alike.
+//!
+//! In each round a contender does its work twice and the second time is measured: it finds the heap as it leaves it itself.
+//! In one that another left it takes up to twice as long, if that one frees in another order than it allocates.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -49,9 +51,9 @@ impl Effort {
         }
     }
 
-    /// How many rounds, if one takes as long as the first did.
+    /// How many rounds, if the work takes as long as the first time.
     fn rounds(&self, first: Duration) -> u32 {
-        let wanted = self.time.as_nanos() / first.as_nanos().max(1);
+        let wanted = self.time.as_nanos() / (2 * first.as_nanos()).max(1);
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         wanted.clamp(*self.rounds.start(), *self.rounds.end())
     }
@@ -113,7 +115,7 @@ impl<'a> Contest<'a> {
         &self.comparison
     }
 
-    /// Runs one round that is not counted, and then as many as the effort allows.
+    /// Lets each do its work once, and then runs as many rounds as the effort allows.
     pub fn run(mut self, effort: &Effort) -> results::Comparison {
         let first = Instant::now();
         for round in &mut self.rounds {
@@ -127,7 +129,9 @@ impl<'a> Contest<'a> {
 
     fn run_round(&mut self, round: usize) {
         for index in order(round, self.rounds.len()) {
-            let elapsed = (self.rounds[index])();
+            let round = &mut self.rounds[index];
+            round();
+            let elapsed = round();
             let rounds = &mut self.comparison.contenders[index].rounds;
             rounds.push(elapsed.as_nanos() as u64);
         }

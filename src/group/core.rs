@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, unconstrained};
 use tokio::time::Instant;
 
-use super::life::Life;
+use super::life::{Life, Place};
 use super::mark::Policy;
 use super::outcome::{Election, EndedBy, Failure, Outcome, Settled};
 use super::registry::{Kind, Name, Registry, Stage};
@@ -164,7 +164,10 @@ impl<E: GroupError> Core<E> {
     ) -> Result<Task<T>, I> {
         let runtime = self.runtime();
         match self.admit(spec, kind, policy) {
-            Some(life) => Ok(Task::spawned(life.id(), start(item, life, runtime))),
+            Some(place) => {
+                let life = Life::new(place);
+                Ok(Task::spawned(life.id(), start(item, life, runtime)))
+            }
             None => Err(item),
         }
     }
@@ -174,7 +177,7 @@ impl<E: GroupError> Core<E> {
         spec: Spec,
         kind: Kind,
         policy: Policy,
-    ) -> Option<Life<E>> {
+    ) -> Option<Place<E>> {
         // The context first: callbacks on ancestors run before the one that raises the stage.
         let is_open = !self.context.is_done();
         let registered = is_open.then(|| self.registry.insert(self, kind, spec.location));
@@ -185,23 +188,23 @@ impl<E: GroupError> Core<E> {
             return None;
         };
         let is_limited = registered.is_limited;
-        let mut life = Life::new(registered, policy);
+        let mut place = Place::new(registered, policy);
         if let Some(name) = spec.name {
-            life.set_name(name);
+            place.set_name(name);
         }
         if kind == Kind::Blocking {
-            life.set_since(Instant::now());
+            place.set_since(Instant::now());
         }
         if is_limited {
             match self.hold(spec.slot) {
-                Some(hold) => life.set_hold(hold),
+                Some(hold) => place.set_hold(hold),
                 None => {
-                    life.release();
+                    Life::new(place).release();
                     return None;
                 }
             }
         }
-        Some(life)
+        Some(place)
     }
 
     #[cold]

@@ -13,7 +13,7 @@ use std::task::{Context as TaskContext, Poll};
 use tokio::time::Instant;
 
 use super::core::{Core, passes_on};
-use super::mark::{Mark, Phase, Policy};
+use super::mark::{Mark, Policy};
 use super::page::{Page, Taken};
 use super::registry::{Name, Registered, Stage};
 use super::slots::Hold;
@@ -22,9 +22,29 @@ use crate::error::GroupError;
 use crate::panic::{Payload, discard};
 use crate::task::{TaskError, TaskId};
 
-// Small, so that a small task fits into tokio's smallest allocation with it: two words. Hence whatever else a task has is
-// noted on its page, which is also what keeps the group's core.
+// Small, so that a small task fits into tokio's smallest allocation with it: two words, of which `phase` leaves the values
+// that `Run` and tokio need to tell their own states. Hence whatever else a task has is noted on its page, which is also
+// what keeps the group's core.
 pub(crate) struct Life<E: GroupError> {
+    page: Arc<Page<Arc<Core<E>>>>,
+    mark: Mark,
+    phase: Phase,
+}
+
+/// How far a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It may start once its slot is there.
+    Admitted,
+    /// It has been polled, and had to wait.
+    Started,
+    /// It has been released.
+    Over,
+}
+
+/// A task's place in its group, before its life: two words that are handed over in registers.
+#[must_use = "only a `Life` leaves it"]
+pub(crate) struct Place<E: GroupError> {
     page: Arc<Page<Arc<Core<E>>>>,
     mark: Mark,
 }
@@ -40,20 +60,12 @@ pub(crate) enum Order {
     Abort,
 }
 
-impl<E: GroupError> Life<E> {
-    pub(crate) fn new(place: Registered<Arc<Core<E>>>, policy: Policy) -> Self {
+impl<E: GroupError> Place<E> {
+    pub(crate) fn new(registered: Registered<Arc<Core<E>>>, policy: Policy) -> Self {
         Self {
-            page: place.page,
-            mark: Mark::new(place.line, policy),
+            page: registered.page,
+            mark: Mark::new(registered.line, policy),
         }
-    }
-
-    fn core(&self) -> &Core<E> {
-        &self.page.owner
-    }
-
-    pub(crate) fn id(&self) -> TaskId {
-        self.page.id(self.mark.line())
     }
 
     pub(crate) fn set_name(&mut self, name: Name) {
@@ -71,8 +83,27 @@ impl<E: GroupError> Life<E> {
         self.mark.set_has_notes();
         self.page.set_hold(self.mark.line(), hold);
         if let Hold::Queued(_) = hold {
-            self.mark.set_phase(Phase::Queued);
+            self.mark.set_queued();
         }
+    }
+}
+
+impl<E: GroupError> Life<E> {
+    #[inline]
+    pub(crate) fn new(place: Place<E>) -> Self {
+        Self {
+            page: place.page,
+            mark: place.mark,
+            phase: Phase::Admitted,
+        }
+    }
+
+    fn core(&self) -> &Core<E> {
+        &self.page.owner
+    }
+
+    pub(crate) fn id(&self) -> TaskId {
+        self.page.id(self.mark.line())
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -80,11 +111,11 @@ impl<E: GroupError> Life<E> {
     }
 
     pub(crate) fn is_queued(&self) -> bool {
-        self.mark.is(Phase::Queued)
+        self.mark.is_queued()
     }
 
     pub(crate) fn start(&mut self) {
-        self.mark.set_phase(Phase::Started);
+        self.phase = Phase::Started;
     }
 
     /// One atomic load while the context is live.
@@ -102,7 +133,7 @@ impl<E: GroupError> Life<E> {
     pub(crate) fn is_stopped_by(&self, order: Order) -> bool {
         match order {
             Order::Go => false,
-            Order::Stop => self.mark.has_policy(Policy::Dropped) || !self.mark.is(Phase::Started),
+            Order::Stop => self.mark.policy() == Policy::Dropped || self.phase != Phase::Started,
             Order::Abort => true,
         }
     }
@@ -110,11 +141,11 @@ impl<E: GroupError> Life<E> {
     /// Waits for the task's slot; anything but `Go` if the context ends first.
     pub(crate) fn poll_start(&mut self, cx: &mut TaskContext<'_>) -> Poll<Order> {
         let order = self.order();
-        if order != Order::Go || !self.mark.is(Phase::Queued) {
+        if order != Order::Go || !self.mark.is_queued() {
             return Poll::Ready(order);
         }
         if self.poll_slot(cx).is_ready() {
-            self.mark.set_phase(Phase::Admitted);
+            self.mark.clear_queued();
             return Poll::Ready(Order::Go);
         }
         match self.may_wait(cx) {
@@ -173,8 +204,8 @@ impl<E: GroupError> Life<E> {
         }
         // A task that the group stops says why its context ended, however far the group is by the time it is polled.
         let was_aborted = order == Order::Abort
-            && self.mark.is(Phase::Started)
-            && self.mark.has_policy(Policy::StopsItself);
+            && self.phase == Phase::Started
+            && self.mark.policy() == Policy::StopsItself;
         self.core().outcome.record_cut();
         self.release();
         if was_aborted {
@@ -231,7 +262,7 @@ impl<E: GroupError> Life<E> {
     /// Leaves the group, which records nothing of it.
     #[inline]
     pub(crate) fn release(&mut self) {
-        self.mark.set_phase(Phase::Over);
+        self.phase = Phase::Over;
         let notes = match self.mark.has_notes() {
             true => self.page.take_notes(self.mark.line()),
             false => Taken::default(),
@@ -254,7 +285,7 @@ impl<E: GroupError> Life<E> {
 
 impl<E: GroupError> Drop for Life<E> {
     fn drop(&mut self) {
-        if !self.mark.is(Phase::Over) {
+        if self.phase != Phase::Over {
             self.core().outcome.record_dropped();
             self.release();
         }

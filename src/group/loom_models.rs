@@ -22,7 +22,7 @@ use crate::task::TaskError;
 /// Admits a task as `spawn` does, without a runtime to run it.
 fn admit(core: &Arc<Core<BoxError>>, policy: Policy) -> Option<Life<BoxError>> {
     let spec = Spec::unnamed();
-    core.admit(spec, Kind::Async, policy)
+    core.admit(spec, Kind::Async, policy).map(Life::new)
 }
 
 fn spawn<T: Send + 'static>(

@@ -1,26 +1,13 @@
 //! `Mark`: what a task knows of itself without its page.
 //!
-//! One word, since it moves often: from the admission into the task, out of it again at the end. Fields that are stored
-//! one by one and moved together make the processor wait.
+//! One word, since it moves from the admission into the task: fields that are stored one by one and moved together make
+//! the processor wait.
 
 use super::registry::Stage;
 
-/// The line in the low byte, a field in each of the others; they start at `0`.
+/// The line in the low byte, flags above it.
 #[derive(Clone, Copy)]
-pub(super) struct Mark(u64);
-
-/// How far a task is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// It may start.
-    Admitted = 0,
-    /// It waits for a slot.
-    Queued = 1,
-    /// It has been polled, and has to wait.
-    Started = 2,
-    /// It has been released.
-    Over = 3,
-}
+pub(super) struct Mark(u32);
 
 /// Who stops a task when the context has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,56 +18,62 @@ pub(crate) enum Policy {
     StopsItself = 1,
 }
 
-/// Where a field lies.
-const PHASE: u32 = 8;
-const POLICY: u32 = 16;
-const NOTES: u32 = 24;
-const WAKER: u32 = 32;
+/// The policy's bit.
+const POLICY: u32 = 8;
+
+/// There are notes on the page.
+const NOTES: u32 = 1 << 9;
+
+/// The task waits for a slot.
+const QUEUED: u32 = 1 << 10;
+
+/// Where the stage lies at which the task left its waker, plus one.
+const WAKER: u32 = 16;
 
 impl Mark {
     pub(super) fn new(line: u8, policy: Policy) -> Self {
-        Self(u64::from(line) | (policy as u64) << POLICY)
+        Self(u32::from(line) | (policy as u32) << POLICY)
     }
 
     pub(super) fn line(self) -> u8 {
-        self.field(0)
+        self.0 as u8
     }
 
-    pub(super) fn is(self, phase: Phase) -> bool {
-        self.field(PHASE) == phase as u8
-    }
-
-    pub(super) fn set_phase(&mut self, phase: Phase) {
-        self.set(PHASE, phase as u8);
-    }
-
-    pub(super) fn has_policy(self, policy: Policy) -> bool {
-        self.field(POLICY) == policy as u8
+    pub(super) fn policy(self) -> Policy {
+        match self.0 >> POLICY & 1 {
+            0 => Policy::Dropped,
+            _ => Policy::StopsItself,
+        }
     }
 
     /// Whether there are notes on the page.
     pub(super) fn has_notes(self) -> bool {
-        self.field(NOTES) != 0
+        self.0 & NOTES != 0
     }
 
     pub(super) fn set_has_notes(&mut self) {
-        self.set(NOTES, 1);
+        self.0 |= NOTES;
+    }
+
+    /// Whether the task waits for a slot.
+    pub(super) fn is_queued(self) -> bool {
+        self.0 & QUEUED != 0
+    }
+
+    pub(super) fn set_queued(&mut self) {
+        self.0 |= QUEUED;
+    }
+
+    pub(super) fn clear_queued(&mut self) {
+        self.0 &= !QUEUED;
     }
 
     /// Whether the task left its waker at this stage.
     pub(super) fn has_left_waker(self, stage: Stage) -> bool {
-        self.field(WAKER) == stage as u8 + 1
+        self.0 >> WAKER == stage as u32 + 1
     }
 
     pub(super) fn set_left_waker(&mut self, stage: Stage) {
-        self.set(WAKER, stage as u8 + 1);
-    }
-
-    fn field(self, at: u32) -> u8 {
-        (self.0 >> at) as u8
-    }
-
-    fn set(&mut self, at: u32, value: u8) {
-        self.0 = self.0 & !(0xff << at) | u64::from(value) << at;
+        self.0 = self.0 & ((1 << WAKER) - 1) | (stage as u32 + 1) << WAKER;
     }
 }

@@ -191,3 +191,20 @@ impl<T> Drop for AbortOnDrop<T> {
         self.0.abort();
     }
 }
+
+#[cfg(all(test, not(errgroup_loom)))]
+mod tests {
+    use std::mem::size_of;
+
+    use super::Run;
+    use crate::error::BoxError;
+
+    #[test]
+    fn task_is_two_words_larger_than_its_future() {
+        type Future = [usize; 16];
+        type Task = Run<Future, BoxError>;
+        assert_eq!(size_of::<Task>(), size_of::<Future>() + 16);
+        // tokio tells by values that a task cannot have whether it runs, has a result, or had it.
+        assert_eq!(size_of::<Option<Result<Task, usize>>>(), size_of::<Task>());
+    }
+}

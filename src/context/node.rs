@@ -125,11 +125,9 @@ impl Node {
             Some(parent) => parent.deadline.clone(),
             None => None,
         };
-        let node = Arc::new(Self::new(0, parent, handles, deadline, location));
-        if let Some(parent) = parent {
-            node.link_to(parent, &node.key);
-        }
-        node
+        Self::linked(parent, |_| {
+            Self::new(0, parent, handles, deadline, location)
+        })
     }
 
     /// Derives a child that ends at a deadline, too, which no ancestor's precedes (invariant 5). It is not armed yet.
@@ -138,12 +136,23 @@ impl Node {
         location: &'static Location<'static>,
         deadline: impl FnOnce(Weak<Node>) -> Deadline,
     ) -> Arc<Node> {
-        let node = Arc::new_cyclic(|node| {
+        Self::linked(parent, |node| {
             let deadline = Arc::new(deadline(node.clone()));
             Self::new(GUARDED | HAS_TIMER, parent, 0, Some(deadline), location)
+        })
+    }
+
+    /// Makes a node and registers it with its only parent. It is made where it stays: one that is moved there waits
+    /// until all of it has been written first.
+    #[inline(always)]
+    fn linked(parent: Option<&Arc<Node>>, node: impl FnOnce(&Weak<Node>) -> Self) -> Arc<Node> {
+        let mut child = Weak::new();
+        let node = Arc::new_cyclic(|weak| {
+            child = weak.clone();
+            node(weak)
         });
         if let Some(parent) = parent {
-            node.link_to(parent, &node.key);
+            node.link_to(parent, &node.key, child);
         }
         node
     }
@@ -193,9 +202,7 @@ impl Node {
 
     /// Registers a new node with one of its parents, or ends it with that if it has ended meanwhile.
     #[inline(always)]
-    fn link_to(self: &Arc<Self>, parent: &Arc<Node>, key: &AtomicU32) {
-        // Made before the lock is taken, so that it is held for less.
-        let child = Arc::downgrade(self);
+    fn link_to(self: &Arc<Self>, parent: &Arc<Node>, key: &AtomicU32, child: Weak<Node>) {
         match parent.listen() {
             // Relaxed, here and in `disown`: both hold the parent's lock.
             Ok(mut listeners) => key.store(listeners.insert_child(child), Ordering::Relaxed),
@@ -205,10 +212,10 @@ impl Node {
 
     fn link_both(self: &Arc<Self>) {
         if let Some(parent) = &self.parent {
-            self.link_to(parent, &self.key);
+            self.link_to(parent, &self.key, Arc::downgrade(self));
         }
         if let Some(link) = &self.merged {
-            self.link_to(&link.other, &link.key);
+            self.link_to(&link.other, &link.key, Arc::downgrade(self));
             if self.has_ended() {
                 // The first parent ended while the second was being told. Either the unlinking of that end has seen the
                 // key, under the second's lock, or its lock came before ours and we see the end.

@@ -1,5 +1,6 @@
 //! `Context`: the public face of the tree.
 
+mod alarm;
 mod deadline;
 mod done;
 mod end;

@@ -7,13 +7,13 @@
 #[cfg(not(errgroup_loom))]
 pub(crate) use std::sync::{
     MutexGuard, OnceLock,
-    atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 #[cfg(errgroup_loom)]
 pub(crate) use loom::sync::{
     MutexGuard,
-    atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 #[cfg(not(errgroup_loom))]
@@ -49,7 +49,7 @@ impl<T> Mutex<T> {
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
-    is_set: loom::sync::atomic::AtomicBool,
+    is_set: AtomicBool,
 }
 
 #[cfg(errgroup_loom)]
@@ -57,7 +57,7 @@ impl<T> OnceLock<T> {
     pub(crate) fn new() -> Self {
         Self {
             value: std::sync::OnceLock::new(),
-            is_set: loom::sync::atomic::AtomicBool::new(false),
+            is_set: AtomicBool::new(false),
         }
     }
 
@@ -86,7 +86,7 @@ impl<T> From<T> for OnceLock<T> {
     fn from(value: T) -> Self {
         Self {
             value: value.into(),
-            is_set: loom::sync::atomic::AtomicBool::new(true),
+            is_set: AtomicBool::new(true),
         }
     }
 }

@@ -61,6 +61,13 @@ fn child(parent: &Context) -> Context {
     ctx
 }
 
+/// A child with a deadline, and with a timer: somebody has begun to wait for it.
+fn timed(parent: &Context) -> Context {
+    let ctx = parent.with_timeout(HOUR);
+    drop(ctx.on_done(|_| ()));
+    ctx
+}
+
 /// Waits for an end that must come: on a paused clock the patience is over as soon as nothing can go on.
 async fn end_of(ctx: &Context) {
     let end = tokio::time::timeout(100 * HOUR, ctx.done()).await;
@@ -135,7 +142,11 @@ fn derivations_stay_below_their_ceilings() {
         let (other, _other_handle) = self::parent();
         assert!(allocations(|| parent.with_value(7_u64)) <= 2, "a value");
         assert!(allocations(|| parent.with_cancel()) <= 2, "a cancel");
-        assert!(allocations(|| parent.with_timeout(HOUR)) <= 4, "a timeout");
+        assert!(allocations(|| parent.with_timeout(HOUR)) <= 2, "a timeout");
+        assert!(
+            allocations(|| parent.with_timeout(HOUR).on_done(|_| ())) <= 4,
+            "a timeout and the first who waits for it"
+        );
         assert!(allocations(|| parent.merge(&other)) <= 2, "a merge");
     });
 }
@@ -285,6 +296,7 @@ fn c8_timeouts_dropped_leave_nothing() {
         let grown = growth(|| {
             for _ in 0..BURST {
                 drop(parent.with_timeout(HOUR));
+                drop(timed(&parent));
                 drop(child(&parent.with_timeout_cause(HOUR, "cause")));
             }
         });
@@ -298,7 +310,7 @@ fn c8_timeouts_ended_before_their_time_leave_nothing() {
         let grown = growth(|| {
             for _ in 0..BURST {
                 let (parent, handle) = Context::background().with_cancel();
-                let _timed = parent.with_timeout(HOUR);
+                let _timed = [parent.with_timeout(HOUR), timed(&parent)];
                 handle.cancel();
             }
         });
@@ -310,7 +322,7 @@ fn c8_timeouts_ended_before_their_time_leave_nothing() {
 fn c8_timeouts_ended_before_their_time_free_their_timers_although_somebody_holds_them() {
     on_runtime(async {
         let (parent, handle) = parent();
-        let children: Vec<_> = (0..1_000).map(|_| parent.with_timeout(HOUR)).collect();
+        let children: Vec<_> = (0..1_000).map(|_| timed(&parent)).collect();
         let timers = 1_000 * size_of::<tokio::time::Sleep>() as isize;
         assert!(freed_by(&handle) >= timers);
         drop(children);

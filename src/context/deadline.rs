@@ -1,8 +1,14 @@
 //! `Deadline`: the timer entry that ends a node, and the methods of `Context` that set one. No task is involved.
 //!
-//! Owned by its node, and by the waker that the timer holds. That is a cycle, `Deadline → Sleep → waker → Deadline`,
-//! which `disarm` breaks: the node calls it when it ends and when it is dropped. The nodes below share the `Deadline`
-//! to know their own time, and do not touch its timer.
+//! Owned by its node, by the nodes below, which share it to know their own time, and by the waker that the timer holds.
+//! That is a cycle, `Deadline → Sleep → waker → Deadline`, which `disarm` breaks: the node calls it when it ends and when
+//! it is dropped.
+//!
+//! The timer is armed when the first waits for the node or for one below, after that has registered. Until then nobody
+//! needs it: whoever asks is told by the clock. So a deadline that nobody waits for never bothers tokio's timer.
+//!
+//! An end disarms after it has set `ENDED`. Who waits below may arm the timer meanwhile: the end is on its way to him, and
+//! the `Alarm` drops what comes too late.
 //!
 //! tokio's timer takes any waker. Ours is the `Deadline` itself: waking it ends the node, on the thread that drives
 //! the timer, which holds no lock of tokio's while it wakes.
@@ -19,15 +25,15 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::coop::{Unconstrained, unconstrained};
-use tokio::task::try_id;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Context;
+use super::alarm::Alarm;
 use super::node::Node;
 use crate::error::{BoxError, ContextError};
-use crate::sync::Mutex;
+use crate::panic::{catch, discard};
 
-/// A sleep that does not count against the budget of the task which happens to derive the context: polled without
+/// A sleep that does not count against the budget of the task that happens to be the first to wait: polled without
 /// budget, it would not register with the timer.
 type Timer = Pin<Box<Unconstrained<Sleep>>>;
 
@@ -35,8 +41,9 @@ pub(crate) struct Deadline {
     at: Instant,
     node: Weak<Node>,
     error: Prepared,
-    /// `None` until armed, and again from `disarm` on.
-    timer: Mutex<Option<Timer>>,
+    /// Whose timer it is.
+    runtime: Handle,
+    alarm: Alarm<Timer>,
 }
 
 /// What the error is made of when the time comes; only a given cause is worth making it beforehand.
@@ -55,14 +62,16 @@ struct Setting {
     timeout: Option<Duration>,
     cause: Option<BoxError>,
     location: &'static Location<'static>,
+    runtime: Handle,
 }
 
 impl Context {
     /// Derives a context that ends when `timeout` has passed.
     ///
-    /// No task waits for it, and dropping the context frees the timer. A timeout of zero is over at once; one that the
-    /// clock cannot represent is thirty years. tokio's timer has a resolution of one millisecond;
-    /// [`is_done`](Context::is_done) asks the clock itself.
+    /// No task waits for it. A timer of the runtime does, from the moment when somebody waits for the context or for one
+    /// below, and until the context ends or is dropped. A timeout of zero is over at once; one that the clock cannot
+    /// represent is thirty years. tokio's timer has a resolution of one millisecond; [`is_done`](Context::is_done) asks
+    /// the clock itself, and needs no timer.
     ///
     /// If an ancestor's deadline is earlier, that one holds, and the result ends with the ancestor, by its reason.
     ///
@@ -113,7 +122,6 @@ impl Context {
 
     #[track_caller]
     fn with_setting(&self, setting: Setting) -> Context {
-        require_timer();
         if self.deadline().is_some_and(|earlier| earlier < setting.at) {
             return self.clone();
         }
@@ -140,6 +148,7 @@ impl Setting {
             timeout: None,
             cause,
             location: Location::caller(),
+            runtime: current_runtime(),
         }
     }
 
@@ -154,6 +163,7 @@ impl Setting {
             timeout: Some(timeout),
             cause,
             location: Location::caller(),
+            runtime: current_runtime(),
         }
     }
 
@@ -161,7 +171,7 @@ impl Setting {
     #[track_caller]
     fn derive(self, parent: Option<&Arc<Node>>) -> Arc<Node> {
         // First of all, since it panics in a runtime without a timer.
-        let timer = Box::pin(unconstrained(sleep_until(self.at)));
+        drop(sleep_until(self.at));
         let Self {
             now, at, location, ..
         } = self;
@@ -170,14 +180,10 @@ impl Setting {
         if let Some(error) = parents.or_else(|| (now >= at).then(|| deadline.error())) {
             return Node::ended(error, 0, Some(Arc::new(deadline)), location);
         }
-        let node = Node::derive_deadline(parent, location, |node| {
+        Node::derive_deadline(parent, location, |node| {
             deadline.node = node;
             deadline
-        });
-        if let Some(deadline) = node.own_deadline() {
-            deadline.arm(timer, &node);
-        }
-        node
+        })
     }
 
     fn into_deadline(self) -> Deadline {
@@ -186,6 +192,7 @@ impl Setting {
             timeout,
             cause,
             location,
+            runtime,
             ..
         } = self;
         Deadline {
@@ -195,40 +202,57 @@ impl Setting {
                 None => Prepared::Plain { timeout, location },
                 cause => Prepared::Caused(ContextError::deadline(timeout, location, cause)),
             },
-            timer: Mutex::new(None),
+            runtime,
+            alarm: Alarm::new(),
         }
     }
 }
 
 /// Panics outside a runtime, whether or not a timer turns out to be needed: a mistake should show the first time.
 #[track_caller]
-fn require_timer() {
-    // The id is the cheaper question, but only a task has one.
-    assert!(
-        try_id().is_some() || Handle::try_current().is_ok(),
-        "errgroup: a context with a deadline needs the timer of a tokio runtime, and this thread is in none: derive it \
-         inside `block_on` or a task, or call `Handle::enter` first"
-    );
+fn current_runtime() -> Handle {
+    Handle::try_current().unwrap_or_else(|_| {
+        panic!(
+            "errgroup: a context with a deadline needs the timer of a tokio runtime, and this thread is in none: derive \
+             it inside `block_on` or a task, or call `Handle::enter` first"
+        )
+    })
 }
 
 impl Deadline {
-    /// Registers the timer.
-    fn arm(self: &Arc<Self>, mut timer: Timer, node: &Arc<Node>) {
-        let waker = Waker::from(self.clone());
-        let mut cx = TaskContext::from_waker(&waker);
-        if timer.as_mut().poll(&mut cx).is_pending() {
-            *self.timer.lock() = Some(timer);
-        }
-        if node.has_ended() {
-            // It ended while the timer was not yet there to be taken.
-            self.disarm();
-        }
+    /// Somebody waits from now on, for the node or for one below. This may end them.
+    #[inline]
+    pub(super) fn arm(self: &Arc<Self>) {
+        self.alarm.set(|| self.start());
     }
 
-    /// Frees the timer.
+    /// Registers the timer.
+    #[inline(never)]
+    fn start(self: &Arc<Self>) -> Option<Timer> {
+        let registered = catch(|| {
+            let _entered = self.runtime.enter();
+            let waker = Waker::from(self.clone());
+            let mut timer = Box::pin(unconstrained(sleep_until(self.at)));
+            let polled = timer.as_mut().poll(&mut TaskContext::from_waker(&waker));
+            polled.is_pending().then_some(timer)
+        });
+        match registered {
+            Ok(None) => self.wake_by_ref(),
+            Ok(Some(timer)) => return Some(timer),
+            // The runtime has been shut down: it has no timer, and whoever asks is still told by the clock.
+            Err(payload) => discard(payload),
+        }
+        None
+    }
+
+    /// Whether there has been a timer.
+    pub(super) fn is_armed(&self) -> bool {
+        self.alarm.is_set()
+    }
+
+    /// Frees the timer, for good.
     pub(super) fn disarm(&self) {
-        let timer = self.timer.lock().take();
-        drop(timer);
+        self.alarm.stop();
     }
 
     pub(super) fn at(&self) -> Instant {
@@ -252,6 +276,10 @@ impl Deadline {
 
 impl Wake for Deadline {
     fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
         // A runtime that shuts down wakes every timer, due or not: `is_done` asks the clock.
         if let Some(node) = self.owner() {
             node.is_done();

@@ -11,7 +11,7 @@
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use super::node::{HasEnded, Node};
+use super::node::Node;
 use crate::error::ContextError;
 use crate::ordered_slab::{FIRST, InlineSlab, OrderedSlab};
 
@@ -127,10 +127,13 @@ impl Listeners {
 impl Node {
     /// Adds somebody to be told of the end; hands it back if the node has ended.
     pub(crate) fn register(&self, waiter: Waiter) -> Result<u32, Waiter> {
-        match self.listen() {
-            Ok(mut listeners) => Ok(listeners.crowd().waiters.insert(waiter)),
-            Err(HasEnded) => Err(waiter),
-        }
+        let Ok(mut listeners) = self.listen() else {
+            return Err(waiter);
+        };
+        let key = listeners.crowd().waiters.insert(waiter);
+        drop(listeners);
+        self.see_to_timer();
+        Ok(key)
     }
 
     /// As `register`, for a waker; it is dropped if the node has ended.
@@ -139,7 +142,18 @@ impl Node {
         let mut listeners = self.listen().ok()?;
         let waiters = &mut listeners.crowd().waiters;
         // Made in place: by far most waiters are wakers, and most contexts have one at most.
-        Some(waiters.insert_with(|| Waiter::Waker(waker)))
+        let key = waiters.insert_with(|| Waiter::Waker(waker));
+        drop(listeners);
+        self.see_to_timer();
+        Some(key)
+    }
+
+    /// Somebody waits for the node from now on. This may end it.
+    #[inline]
+    fn see_to_timer(&self) {
+        if let Some(deadline) = &self.deadline {
+            deadline.arm();
+        }
     }
 
     /// Takes a waiter out again; `None` if the end was first.

@@ -130,7 +130,7 @@ impl Node {
         })
     }
 
-    /// Derives a child that ends at a deadline, too, which no ancestor's precedes (invariant 5). It is not armed yet.
+    /// Derives a child that ends at a deadline, too, which no ancestor's precedes (invariant 5).
     pub(super) fn derive_deadline(
         parent: Option<&Arc<Node>>,
         location: &'static Location<'static>,
@@ -364,7 +364,7 @@ impl Node {
 
     /// Takes the node out of the tree and hands out what it owned of it.
     fn dismantle(&mut self, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
-        if let Some(deadline) = self.own_deadline() {
+        if let Some(deadline) = self.own_deadline().filter(|deadline| deadline.is_armed()) {
             // The timer holds another reference, in its waker.
             deadline.disarm();
         }

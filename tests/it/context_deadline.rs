@@ -26,6 +26,11 @@ fn in_an_hour() -> (Context, Runtime) {
     (background().with_timeout(HOUR), runtime)
 }
 
+/// Somebody begins to wait, which is what a timer is armed for, and gives up.
+fn begin_to_wait(ctx: &Context) {
+    drop(ctx.on_done(|_| ()));
+}
+
 // ---- C2: nested deadlines are the minimum
 
 #[tokio::test(start_paused = true)]
@@ -125,6 +130,8 @@ async fn c2_deadlines_in_one_tick_of_the_timer_are_still_told_apart() {
     let parent = background().with_deadline_cause(us(900), "parent's");
     let sooner = parent.with_deadline_cause(us(899), "sooner");
     let later = parent.with_deadline_cause(us(901), "later");
+    begin_to_wait(&sooner);
+    begin_to_wait(&later);
     advance(ms(1)).await;
     assert_eq!(cause(&sooner).as_deref(), Some("sooner"));
     assert_eq!(cause(&later).as_deref(), Some("parent's"));
@@ -169,6 +176,9 @@ async fn c2_timeout_of_ages_stays_live_and_can_be_nested() {
     assert!(ctx.remaining().unwrap() > Duration::from_secs(86_400 * 365));
     assert_eq!(nested.remaining(), Some(HOUR));
     let hundred_years = background().with_timeout(Duration::from_secs(86_400 * 365 * 100));
+    for ctx in [&ctx, &nested, &hundred_years] {
+        begin_to_wait(ctx);
+    }
     advance(HOUR).await;
     assert!(nested.is_done());
     advance(Duration::from_secs(86_400 * 365 * 10)).await;
@@ -372,6 +382,58 @@ async fn c8_deadline_passed_tells_waiters_without_a_task_that_polls() {
     assert_eq!(log.take(), ["callback"]);
 }
 
+/// Who is told of a deadline waits at the node itself, far below, or below another parent.
+#[tokio::test(start_paused = true)]
+async fn c8_deadline_passed_tells_whoever_waits_first_wherever_it_is() {
+    type Place = fn(&Context) -> Context;
+    let places: [Place; 5] = [
+        Context::clone,
+        |ctx| child(&child(&child(ctx))),
+        |ctx| ctx.with_timeout(HOUR),
+        |ctx| ctx.merge(&background().with_timeout(HOUR)),
+        |ctx| background().with_timeout(HOUR).merge(&child(ctx)),
+    ];
+    for place in places {
+        let ctx = background().with_timeout(ms(10));
+        let waits_at = place(&ctx);
+        let waker = Counter::new();
+        let mut done = waits_at.done();
+        assert!(poll(&mut done, &waker).is_pending());
+        advance(ms(9)).await;
+        assert_eq!(waker.woken(), 0);
+        advance(ms(1)).await;
+        assert_eq!(waker.woken(), 1);
+        assert_eq!(reason(&waits_at), Some(Reason::DeadlineExceeded));
+    }
+}
+
+/// The first who waits arms the timer; it is not disarmed when that one gives up.
+#[tokio::test(start_paused = true)]
+async fn c8_deadline_passed_tells_who_came_after_one_that_gave_up() {
+    let ctx = background().with_timeout(ms(10));
+    begin_to_wait(&ctx);
+    let (waker, below) = (Counter::new(), child(&ctx));
+    let mut done = below.done();
+    assert!(poll(&mut done, &waker).is_pending());
+    advance(ms(10)).await;
+    assert_eq!(waker.woken(), 1);
+}
+
+#[test]
+fn c8_waits_first_on_a_thread_outside_any_runtime_and_is_told() {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()
+        .unwrap();
+    let ctx = {
+        let _in = runtime.enter();
+        background().with_timeout(ms(20))
+    };
+    let waiting = std::thread::spawn(move || futures::executor::block_on(ctx.done_owned()));
+    assert!(waiting.join().unwrap().is_deadline_exceeded());
+}
+
 #[tokio::test(start_paused = true)]
 async fn c8_idle_runtime_jumps_to_the_deadline() {
     let start = Instant::now();
@@ -502,6 +564,7 @@ fn c8_runtime_shut_down_then_deadline_passes_is_still_seen() {
         let _in = runtime.enter();
         background().with_timeout_cause(ms(2), "deadline")
     };
+    begin_to_wait(&ctx);
     drop(runtime);
     let start = std::time::Instant::now();
     let error = ctx.done_blocking(Some(HOUR / 60)).expect("it has ended");
@@ -514,6 +577,24 @@ fn c8_runtime_shut_down_then_deadline_passes_is_still_seen() {
 }
 
 #[test]
+fn c8_runtime_shut_down_then_waited_for_ends_nothing_early_and_tells_of_a_cancel() {
+    let (parent, handle) = background().with_cancel();
+    let runtime = runtime();
+    let ctx = {
+        let _in = runtime.enter();
+        parent.with_timeout(HOUR)
+    };
+    drop(runtime);
+    let waker = Counter::new();
+    let mut done = ctx.done();
+    assert!(poll(&mut done, &waker).is_pending());
+    assert!(!ctx.is_done());
+    handle.cancel();
+    assert_eq!(waker.woken(), 1);
+    assert_eq!(reason(&ctx), Some(Reason::Cancelled));
+}
+
+#[test]
 fn c8_runtime_shut_down_then_cancelled_or_dropped_is_no_trouble() {
     let runtime = runtime();
     let (ctx, handle) = background().with_cancel();
@@ -521,6 +602,8 @@ fn c8_runtime_shut_down_then_cancelled_or_dropped_is_no_trouble() {
         let _in = runtime.enter();
         (ctx.with_timeout(HOUR), ctx.with_timeout(HOUR))
     };
+    begin_to_wait(&cancelled);
+    begin_to_wait(&dropped);
     drop(runtime);
     drop(dropped);
     handle.cancel();
@@ -570,6 +653,7 @@ async fn c8_context_dropped_frees_its_timer() {
     let (held, cause) = held_by_timer();
     let ctx = background().with_timeout_cause(HOUR, cause);
     let (below, handle) = ctx.with_cancel();
+    begin_to_wait(&below);
     drop(ctx);
     assert_eq!(
         Arc::strong_count(&held),
@@ -586,6 +670,7 @@ async fn c8_context_ended_then_dropped_frees_its_timer() {
         let (held, cause) = held_by_timer();
         let (parent, handle) = background().with_cancel();
         let ctx = parent.with_timeout_cause(ms(10), cause);
+        begin_to_wait(&ctx);
         if passes {
             advance(ms(10)).await;
         } else {
@@ -605,6 +690,7 @@ fn c8_context_dropped_on_another_thread_frees_its_timer() {
         let _in = runtime.enter();
         background().with_timeout_cause(HOUR, cause)
     };
+    begin_to_wait(&ctx);
     std::thread::spawn(move || drop(ctx)).join().unwrap();
     assert_eq!(Arc::strong_count(&held), 1);
 }

@@ -121,6 +121,17 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
+        title: "with_timeout, poll done() once, drop both",
+        contenders: &[
+            contender(OURS, "timeout-waited", |n| {
+                current(context::timeout_waited(n))
+            }),
+            contender(name::SLEEP, "timeout-sleep", |n| {
+                current(context::timeout_sleep(n))
+            }),
+        ],
+    },
+    Row {
         title: "one item of a batch that ends at once, limit 64",
         contenders: &[
             contender(OURS, "batch", |n| current(batch::for_each::<AtOnce>(n))),

@@ -26,7 +26,8 @@ pub fn run(bench: &Bench<'_>, comparisons: &mut Vec<Comparison>) {
         end_chain(bench, Part::End),
         end_chain(bench, Part::EndAndDrop),
     ];
-    let timeouts = bench.runtimes.iter().map(|rt| timeout(bench, rt));
+    let timeouts = bench.runtimes.iter();
+    let timeouts = timeouts.flat_map(|rt| [timeout(bench, rt), timeout_waited(rt)]);
     for contest in contests.into_iter().chain(timeouts) {
         bench.run(contest, comparisons);
     }
@@ -104,4 +105,13 @@ fn timeout<'a>(bench: &'a Bench<'_>, rt: &'a Rt) -> Contest<'a> {
         .ours(on(rt, || work::timeout(OPS)))
         .rival(name::SLEEP, 1.5, on(rt, || work::timeout_sleep(OPS)));
     bench.join_go(contest, rt.flavor, "timeout").on(rt.name())
+}
+
+/// Without somebody who waits there is no timer. This is with one.
+fn timeout_waited(rt: &Rt) -> Contest<'_> {
+    let title = "with_timeout, poll done() once, drop both";
+    Contest::new(SECTION, title, "timeout", OPS)
+        .ours(on(rt, || work::timeout_waited(OPS)))
+        .peer(name::SLEEP, on(rt, || work::timeout_sleep(OPS)))
+        .on(rt.name())
 }

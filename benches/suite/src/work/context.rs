@@ -207,6 +207,12 @@ pub async fn timeout(n: usize) -> Duration {
     })
 }
 
+/// A timeout that somebody waits for, as a request does.
+pub async fn timeout_waited(n: usize) -> Duration {
+    let (parent, _handles) = live();
+    timed(|| (0..n).for_each(|_| poll_and_drop(parent.with_timeout(HOUR).done())))
+}
+
 /// The least that a timer costs which somebody waits for.
 pub async fn timeout_sleep(n: usize) -> Duration {
     // Outside tokio's budget for a task: beyond that a poll would register nothing.

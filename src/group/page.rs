@@ -154,7 +154,7 @@ impl<O> Page<O> {
     /// Adds a task, under the shard's lock; returns whether others were live.
     pub(super) fn enter(&self, line: u8) -> bool {
         // Relaxed: a task starts after this, and the lock orders it for those who list the page. The bit is clear, so
-        // that adding sets it; that is one instruction of the processor, which to set it and to tell is not.
+        // that adding sets it, in one instruction: to set a bit and tell what was there takes a loop.
         self.live.fetch_add(1 << line, Ordering::Relaxed) != 0
     }
 

@@ -14,7 +14,8 @@ pub struct Plot {
 
 const INTRODUCTION: &str = "\
 Lower is better everywhere. All contenders run in one process (Go beside it), in rounds that alternate, on the same \
-runtime instance, and do the same work: each task captures nothing unless the row says so, and what a contender sets up \
+runtime instance, each twice in a row, of which the second time counts: it finds the heap as it leaves it itself. They \
+do the same work: each task captures nothing unless the row says so, and what a contender sets up \
 and drops is part of its time. A time is the median of the rounds, per operation. A ratio is errgroup's time over the \
 peer's in the same round, its median, with the quartiles in brackets: half of the rounds lie between these, and \
 another run's median is expected there, too.";

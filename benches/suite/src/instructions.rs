@@ -112,7 +112,7 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
-        title: "with_timeout and drop",
+        title: "with_timeout and drop, nobody waits",
         contenders: &[
             contender(OURS, "timeout", |n| current(context::timeout(n))),
             contender(name::SLEEP, "timeout-sleep", |n| {

@@ -101,7 +101,8 @@ fn and_drop(part: Part) -> &'static str {
 }
 
 fn timeout<'a>(bench: &'a Bench<'_>, rt: &'a Rt) -> Contest<'a> {
-    let contest = Contest::new(SECTION, "with_timeout and drop, nobody waits", "timeout", OPS)
+    let title = "with_timeout and drop, nobody waits";
+    let contest = Contest::new(SECTION, title, "timeout", OPS)
         .ours(on(rt, || work::timeout(OPS)))
         .rival(name::SLEEP, 1.5, on(rt, || work::timeout_sleep(OPS)));
     bench.join_go(contest, rt.flavor, "timeout").on(rt.name())

@@ -53,8 +53,8 @@ pub(super) const BY_PARENT: u32 = 1 << 3;
 /// Set with `ENDED`: the last handle was dropped.
 pub(super) const BY_HANDLE: u32 = 1 << 4;
 
-/// `deadline` is the node's own, with a timer to be freed. Set at derivation.
-const HAS_TIMER: u32 = 1 << 5;
+/// `deadline` is the node's own: if it has a timer, the node frees it. Set at derivation.
+const OWNS_DEADLINE: u32 = 1 << 5;
 
 /// "Not registered with a parent", in `Node::key`.
 const UNLINKED: u32 = u32::MAX;
@@ -138,7 +138,7 @@ impl Node {
     ) -> Arc<Node> {
         Self::linked(parent, |node| {
             let deadline = Arc::new(deadline(node.clone()));
-            Self::new(GUARDED | HAS_TIMER, parent, 0, Some(deadline), location)
+            Self::new(GUARDED | OWNS_DEADLINE, parent, 0, Some(deadline), location)
         })
     }
 
@@ -309,7 +309,7 @@ impl Node {
 
     pub(super) fn own_deadline(&self) -> Option<&Arc<Deadline>> {
         // Relaxed: the flag never changes.
-        match self.state.load(Ordering::Relaxed) & HAS_TIMER {
+        match self.state.load(Ordering::Relaxed) & OWNS_DEADLINE {
             0 => None,
             _ => self.deadline.as_ref(),
         }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll, ready};
@@ -69,16 +68,15 @@ pub enum TaskError {
 pub struct TaskId(pub(crate) u64);
 
 impl TaskId {
-    /// Takes the next `count` ids of the process.
-    pub(crate) fn reserve(count: u64) -> Range<u64> {
+    /// Takes the next `count` ids of the process; returns the first.
+    pub(crate) fn reserve(count: u64) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // Relaxed: the ids only have to differ.
-        let first = NEXT.fetch_add(count, Ordering::Relaxed);
-        first..first + count
+        Self(NEXT.fetch_add(count, Ordering::Relaxed))
     }
 
     pub(crate) fn next() -> Self {
-        Self(Self::reserve(1).start)
+        Self::reserve(1)
     }
 }
 

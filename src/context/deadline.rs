@@ -142,14 +142,7 @@ impl Context {
 impl Setting {
     #[track_caller]
     fn at(at: Instant, cause: Option<BoxError>) -> Self {
-        Self {
-            now: Instant::now(),
-            at,
-            timeout: None,
-            cause,
-            location: Location::caller(),
-            runtime: current_runtime(),
-        }
+        Self::new(Instant::now(), at, None, cause)
     }
 
     #[track_caller]
@@ -157,10 +150,16 @@ impl Setting {
         /// A future so far that the clock overflows is thirty years away, as in tokio.
         const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
         let now = Instant::now();
+        let at = now.checked_add(timeout).unwrap_or(now + FAR);
+        Self::new(now, at, Some(timeout), cause)
+    }
+
+    #[track_caller]
+    fn new(now: Instant, at: Instant, timeout: Option<Duration>, cause: Option<BoxError>) -> Self {
         Self {
             now,
-            at: now.checked_add(timeout).unwrap_or(now + FAR),
-            timeout: Some(timeout),
+            at,
+            timeout,
             cause,
             location: Location::caller(),
             runtime: current_runtime(),

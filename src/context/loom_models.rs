@@ -105,16 +105,19 @@ fn child_ended_during_end_of_parent_keeps_the_first_reason() {
 fn hook_registered_during_end_runs_once() {
     loom::model(|| {
         let node = derive(None);
-        let ender = {
-            let node = node.clone();
-            thread::spawn(move || end(&node, Reason::Cancelled))
-        };
-        let (told, hook) = counter();
-        let on_done = OnDone::new(Some(&node), Box::new(hook));
-        ender.join().unwrap();
-        assert_eq!(told.load(Ordering::Relaxed), 1);
-        assert!(!on_done.stop());
+        let ended = node.clone();
+        assert_hook_runs_once(&node, move || assert!(end(&ended, Reason::Cancelled)));
     });
+}
+
+/// A hook is registered while another thread ends the node.
+fn assert_hook_runs_once(node: &Arc<Node>, end: impl FnOnce() + Send + 'static) {
+    let ender = thread::spawn(end);
+    let (told, hook) = counter();
+    let on_done = OnDone::new(Some(node), Box::new(hook));
+    ender.join().unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    assert!(!on_done.stop());
 }
 
 #[test]
@@ -241,12 +244,7 @@ fn child_derived_during_drop_of_the_handle_is_ended() {
 fn hook_registered_during_drop_of_the_handle_runs_once() {
     loom::model(|| {
         let (node, handle) = handled();
-        let dropper = thread::spawn(move || drop(handle));
-        let (told, hook) = counter();
-        let on_done = OnDone::new(Some(&node), Box::new(hook));
-        dropper.join().unwrap();
-        assert_eq!(told.load(Ordering::Relaxed), 1);
-        assert!(!on_done.stop());
+        assert_hook_runs_once(&node, move || drop(handle));
     });
 }
 

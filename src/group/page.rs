@@ -124,7 +124,7 @@ impl<O> Page<O> {
         Arc::new(Self {
             live: AtomicU64::new(1),
             owner: opening.owner,
-            first: reserve(lines),
+            first: TaskId::reserve(lines.into()),
             kind: opening.kind,
             location: opening.location,
             notes: Mutex::new(Noted::new(lines)),
@@ -137,7 +137,7 @@ impl<O> Page<O> {
     /// Makes a page new that nobody stands on any more.
     pub(super) fn renew(&mut self, lines: u8) {
         self.live = AtomicU64::new(0);
-        self.first = reserve(lines);
+        self.first = TaskId::reserve(lines.into());
         self.notes = Mutex::new(Noted::new(lines));
     }
 
@@ -264,11 +264,6 @@ impl<O> Page<O> {
             });
         }
     }
-}
-
-/// The first of so many ids.
-fn reserve(lines: u8) -> TaskId {
-    TaskId(TaskId::reserve(lines.into()).start)
 }
 
 impl Noted {

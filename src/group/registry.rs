@@ -184,9 +184,7 @@ impl<O> Registry<O> {
         let (lines, location) = (opening.lines, opening.location);
         self.begin(opening.kind);
         let page = Page::new(opening);
-        let key = state.pages.insert(Arc::downgrade(&page));
-        // Relaxed, here and in `Shards::forget`: both hold the lock.
-        page.key.store(key, Ordering::Relaxed);
+        list(&mut state.pages, &page);
         state.lines = LINES;
         let given_up = state.give_up(location);
         state.open.push(Open {
@@ -205,13 +203,7 @@ impl<O> Registry<O> {
         self.stage.fetch_max(stage as u8, Ordering::Release);
         let mut wakers: Vec<Waker> = Vec::new();
         for shard in self.shards.all() {
-            let mut state = shard.0.lock();
-            state.stage = state.stage.max(stage);
-            let open = std::mem::take(&mut state.open);
-            let pages = state.pages();
-            drop(state);
-            drop(open);
-            for page in pages {
+            for page in shard.close_pages(|state| state.stage = state.stage.max(stage)) {
                 page.raise(stage, &mut wakers);
                 for waker in wakers.drain(..) {
                     contain(|| waker.wake());
@@ -232,13 +224,8 @@ impl<O> Registry<O> {
     pub(crate) fn limit(&self) -> usize {
         let mut running = 0;
         for shard in self.shards.all() {
-            let mut state = shard.0.lock();
-            state.is_limited = true;
             // Nobody else enters the pages that are counted.
-            let open = std::mem::take(&mut state.open);
-            let pages = state.pages();
-            drop(state);
-            drop(open);
+            let pages = shard.close_pages(|state| state.is_limited = true);
             running += pages.iter().map(|page| page.count()).sum::<usize>();
         }
         running
@@ -352,6 +339,17 @@ impl<O> Shard<O> {
             pages: OrderedSlab::default(),
         }))
     }
+
+    /// Changes the state, and takes no more tasks on the pages of before. Returns those that somebody owns.
+    fn close_pages(&self, change: impl FnOnce(&mut State<O>)) -> Vec<Arc<Page<O>>> {
+        let mut state = self.0.lock();
+        change(&mut state);
+        let open = std::mem::take(&mut state.open);
+        let pages = state.pages();
+        drop(state);
+        drop(open);
+        pages
+    }
 }
 
 impl<O> Open<O> {
@@ -367,10 +365,16 @@ impl<O> Open<O> {
             page.renew(self.lines);
             self.next = 0;
         }
-        let key = pages.insert(Arc::downgrade(&self.page));
-        self.page.key.store(key, Ordering::Relaxed);
+        list(pages, &self.page);
         is_renewed
     }
+}
+
+/// Adds a page to its shard's.
+fn list<O>(pages: &mut OrderedSlab<Weak<Page<O>>>, page: &Arc<Page<O>>) {
+    let key = pages.insert(Arc::downgrade(page));
+    // Relaxed, here and where it is loaded: both hold the lock.
+    page.key.store(key, Ordering::Relaxed);
 }
 
 impl<O> State<O> {

@@ -6,7 +6,7 @@
 #![cfg(target_os = "linux")]
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixListener;
@@ -16,7 +16,8 @@ use std::process::{Command, Output, Stdio};
 use sha2::{Digest, Sha256};
 
 use crate::sum_support::{
-    BAD, Running, Tree, assert_output, broken_pipe, line, program_in, sha256sum, wait_until,
+    BAD, Running, Tree, assert_output, broken_pipe, full_device, line, program_in, sha256sum,
+    wait_until,
 };
 
 fn checksum<A: AsRef<OsStr>>(tree: &Tree, args: impl IntoIterator<Item = A>) -> Command {
@@ -342,11 +343,7 @@ fn keep_going_without_failure_then_exit_0() {
 #[test]
 fn full_disk_then_exit_1() {
     let tree = Tree::with(&[("a", "1")]);
-    let full = File::options()
-        .write(true)
-        .open("/dev/full")
-        .expect("a full device");
-    let output = Running::start(checksum(&tree, ["a"]).stdout(full)).finish();
+    let output = Running::start(checksum(&tree, ["a"]).stdout(full_device())).finish();
     assert_output(&output, 1, "", &["standard output", "No space left"]);
 }
 

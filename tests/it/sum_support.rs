@@ -236,6 +236,12 @@ pub(crate) fn sha256sum<A: AsRef<OsStr>>(
     Some(output.expect("sha256sum runs"))
 }
 
+/// A file that takes nothing.
+pub(crate) fn full_device() -> File {
+    let file = File::options().write(true).open("/dev/full");
+    file.expect("a full device")
+}
+
 /// The writing end of a stream that nobody reads any more.
 pub(crate) fn broken_pipe() -> OwnedFd {
     let (reader, writer) = UnixStream::pair().expect("a pair of sockets");

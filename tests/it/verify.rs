@@ -5,14 +5,15 @@
 #![cfg(target_os = "linux")]
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::process::{Command, Output};
 
 use rustix::process::Signal;
 
 use crate::process::Process;
 use crate::sum_support::{
-    BAD, Running, Tree, assert_output, broken_pipe, line, program_in, sha256sum, wait_until,
+    BAD, Running, Tree, assert_output, broken_pipe, full_device, line, program_in, sha256sum,
+    wait_until,
 };
 
 fn verify<A: AsRef<OsStr>>(tree: &Tree, args: impl IntoIterator<Item = A>) -> Command {
@@ -235,11 +236,7 @@ fn broken_pipe_then_quiet_end() {
 fn full_disk_then_exit_1() {
     let tree = Tree::with(&[("a", "1")]);
     tree.write("LIST", line("a", "1"));
-    let full = File::options()
-        .write(true)
-        .open("/dev/full")
-        .expect("a full device");
-    let output = Running::start(verify(&tree, ["LIST"]).stdout(full)).finish();
+    let output = Running::start(verify(&tree, ["LIST"]).stdout(full_device())).finish();
     assert_output(&output, 1, "", &["standard output", "No space left"]);
 }
 

@@ -29,7 +29,7 @@ pub use self::hook::OnDone;
 #[cfg(all(feature = "signal", windows))]
 pub(crate) use self::hook::abort_with;
 pub(crate) use self::listeners::Waiter;
-pub(crate) use self::node::Node;
+pub(crate) use self::node::{Node, Owner};
 
 use self::values::Values;
 use crate::error::{BoxError, ContextError, Reason};

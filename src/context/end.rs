@@ -9,13 +9,13 @@
 //! ended a moment before the child. The thread that ends, and whoever it wakes, never can.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::listeners::{Listeners, Waiter, Waiters};
-use super::node::{BY_HANDLE, BY_PARENT, ENDED, GUARDED, Node};
+use super::node::{BY_FINISH, BY_HANDLE, BY_PARENT, ENDED, GUARDED, Node, Owner};
 use crate::error::{ContextError, Reason};
 use crate::panic::contain;
 use crate::sync::Ordering;
@@ -26,6 +26,8 @@ enum Cause<'a> {
     Parent(&'a Node),
     /// The last handle was dropped.
     Handle,
+    /// The group that owns the node has finished.
+    Finish,
     Error(&'a ContextError),
 }
 
@@ -36,6 +38,11 @@ impl Node {
     pub(crate) fn end(self: &Arc<Self>, error: impl FnOnce() -> ContextError) -> bool {
         // `is_done` lets a deadline win that has passed.
         !self.is_done() && self.close_subtree(Cause::Error(&error()))
+    }
+
+    /// Ends the context of a group whose tasks have all ended; `false` if it had ended before.
+    pub(crate) fn finish(self: &Arc<Self>) -> bool {
+        !self.is_done() && self.close_subtree(Cause::Finish)
     }
 
     /// Gives up a handle, which ends the node if it was the last.
@@ -57,8 +64,9 @@ impl Node {
             return false;
         };
         self.unlink();
-        if !listeners.is_empty() {
-            Walk::below(self, listeners);
+        match listeners.is_empty() {
+            true => tell_owner(self.owner()),
+            false => Walk::below(self, listeners),
         }
         true
     }
@@ -69,6 +77,7 @@ impl Node {
         let at_once = match cause {
             Cause::Parent(_) => self.close_unguarded(BY_PARENT),
             Cause::Handle => self.close_unguarded(BY_HANDLE),
+            Cause::Finish => self.close_unguarded(BY_FINISH),
             Cause::Error(_) => false,
         };
         match at_once {
@@ -95,13 +104,14 @@ impl Node {
     fn close_guarded(&self, cause: Cause<'_>) -> Option<Listeners> {
         let own = match cause {
             Cause::Parent(parent) => self.own_error(parent),
-            Cause::Handle => None,
+            Cause::Handle | Cause::Finish => None,
             Cause::Error(error) => Some(error.clone()),
         };
         let by = match (&own, cause) {
             (Some(_), _) | (None, Cause::Error(_)) => 0,
             (None, Cause::Parent(_)) => BY_PARENT,
             (None, Cause::Handle) => BY_HANDLE,
+            (None, Cause::Finish) => BY_FINISH,
         };
         let mut listeners = self.listeners.lock();
         let state = self.guard();
@@ -201,7 +211,7 @@ impl Node {
             }
             node = match node.ended_by_parent() {
                 Some(parent) => parent,
-                None => return node.error.get_or_init(|| node.handle_dropped()).clone(),
+                None => return node.error.get_or_init(|| node.own_end()).clone(),
             };
         }
     }
@@ -214,9 +224,21 @@ impl Node {
         }
     }
 
-    fn handle_dropped(&self) -> ContextError {
-        ContextError::at(Reason::HandleDropped, self.location(), None)
+    /// The error of a node that its last handle or its group has ended.
+    fn own_end(&self) -> ContextError {
+        // Relaxed, as above.
+        let reason = match self.state.load(Ordering::Relaxed) & BY_FINISH {
+            0 => Reason::HandleDropped,
+            _ => Reason::GroupFinished,
+        };
+        ContextError::at(reason, self.location(), None)
     }
+}
+
+/// Who is told of an end.
+enum Told {
+    Group(Weak<dyn Owner>),
+    Waiters(Waiters, ContextError),
 }
 
 /// An end on its way down.
@@ -225,7 +247,7 @@ struct Walk {
     /// Closed nodes whose children are still to be closed: the walk is breadth-first.
     queue: VecDeque<(Arc<Node>, Listeners)>,
     /// No nodes here: foreign code runs while they are told, and must not find a node alive that has been dropped.
-    to_tell: Vec<(Waiters, ContextError)>,
+    to_tell: Vec<Told>,
 }
 
 impl Walk {
@@ -235,26 +257,37 @@ impl Walk {
         while let Some((node, listeners)) = walk.queue.pop_front() {
             walk.close_children(&node, listeners);
         }
-        for (waiters, error) in walk.to_tell {
-            tell(waiters, &error);
+        for told in walk.to_tell {
+            match told {
+                Told::Group(owner) => tell_owner(owner.upgrade()),
+                Told::Waiters(waiters, error) => tell(waiters, &error),
+            }
         }
     }
 
     fn close_children(&mut self, node: &Node, mut listeners: Listeners) {
+        self.to_tell.extend(node.weak_owner().map(Told::Group));
         if let Some(waiters) = listeners.take_waiters() {
-            self.to_tell.push((waiters, node.end_error().clone()));
+            let error = node.end_error().clone();
+            self.to_tell.push(Told::Waiters(waiters, error));
         }
         while let Some(child) = listeners.next_child() {
             let Some(child) = child.upgrade() else {
                 continue;
             };
             match child.close(Cause::Parent(node)) {
-                Some(listeners) if !listeners.is_empty() => {
+                Some(listeners) if !listeners.is_empty() || child.has_owner() => {
                     self.queue.push_back((child, listeners));
                 }
                 _ => {}
             }
         }
+    }
+}
+
+fn tell_owner(owner: Option<Arc<dyn Owner>>) {
+    if let Some(owner) = owner {
+        owner.context_ended();
     }
 }
 

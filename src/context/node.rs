@@ -10,7 +10,7 @@
 //!    end needs that lock, too, and takes the listeners out in the same critical section. Hence whoever holds the lock
 //!    and has seen to `GUARDED` either sees the end or has registered before it.
 //! 2. `error` says why, and is empty before the end. Where it can be told later it is made by the first to ask: a node
-//!    ended `BY_PARENT` has the parent's, one ended `BY_HANDLE` has its own location. Any other error is there before
+//!    ended `BY_PARENT` has the parent's, one ended `BY_HANDLE` or `BY_FINISH` has its own location. Any other error is there before
 //!    `ENDED` is.
 //! 3. A child is live, or its registration with the parent has been taken by the parent's end or by its own.
 //! 4. After the end nothing registers again, so a key never comes to mean something else.
@@ -53,6 +53,9 @@ pub(super) const BY_PARENT: u32 = 1 << 3;
 /// Set with `ENDED`: the last handle was dropped.
 pub(super) const BY_HANDLE: u32 = 1 << 4;
 
+/// Set with `ENDED`: the group that owns the node has finished.
+pub(super) const BY_FINISH: u32 = 1 << 6;
+
 /// `deadline` is the node's own: if it has a timer, the node frees it. Set at derivation.
 const OWNS_DEADLINE: u32 = 1 << 5;
 
@@ -77,7 +80,15 @@ pub(crate) struct Node {
     pub(super) deadline: Option<Arc<Deadline>>,
     /// A second parent.
     pub(super) merged: Option<Box<Link>>,
+    /// The group whose context this is. Told of the end before any waiter of the node.
+    owner: Option<Weak<dyn Owner>>,
     location: &'static Location<'static>,
+}
+
+/// A group, as its node knows it.
+pub(crate) trait Owner: Send + Sync {
+    /// The node has ended, and everything below it. Called with no lock held, by the thread that ends it.
+    fn context_ended(&self);
 }
 
 pub(super) struct Link {
@@ -108,8 +119,55 @@ impl Node {
             error: OnceLock::new(),
             deadline,
             merged: None,
+            owner: None,
             location,
         }
+    }
+
+    /// Derives the context of a group.
+    ///
+    /// The group is told of the end as soon as `owner` can be upgraded. Whoever makes the two of them together asks
+    /// `has_ended` afterwards: an end that came before told nobody.
+    pub(crate) fn derive_owned(
+        parent: Option<&Arc<Node>>,
+        owner: Weak<dyn Owner>,
+        location: &'static Location<'static>,
+    ) -> Arc<Node> {
+        let deadline = match parent {
+            Some(parent) if parent.is_done() => return Self::born_ended(parent, 0, location),
+            Some(parent) => parent.deadline.clone(),
+            None => None,
+        };
+        Self::linked(parent, |_| {
+            let mut node = Self::new(0, parent, 0, deadline, location);
+            node.owner = Some(owner);
+            node
+        })
+    }
+
+    /// Returns the group whose context this is.
+    pub(super) fn owner(&self) -> Option<Arc<dyn Owner>> {
+        self.owner.as_ref()?.upgrade()
+    }
+
+    pub(super) fn weak_owner(&self) -> Option<Weak<dyn Owner>> {
+        self.owner.clone()
+    }
+
+    pub(super) fn has_owner(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Returns the nearest group above, whose context this one derives from.
+    pub(crate) fn owner_above(&self) -> Option<Arc<dyn Owner>> {
+        let mut next = self.parent.as_ref();
+        while let Some(node) = next {
+            if let Some(owner) = node.owner() {
+                return Some(owner);
+            }
+            next = node.parent.as_ref();
+        }
+        None
     }
 
     /// Derives a child that nothing but its parent and the owners of its `handles` end.
@@ -286,7 +344,7 @@ impl Node {
 
     /// As `is_done`, without asking the clock.
     #[inline]
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.state.load(Ordering::Acquire) & ENDED != 0
     }
 

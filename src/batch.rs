@@ -283,7 +283,7 @@ where
             name: self.name.clone(),
             location: self.location,
         }));
-        let group = Group::at(self.location, &self.parent, self.name, None);
+        let group = Group::at(self.location, &self.parent, self.name.map(Arc::new), None);
         let spawner = group.spawner();
         Lane::start(work.clone(), &spawner);
         Started {
@@ -325,7 +325,7 @@ impl<S: Stream, F, K> Work<S, F, K> {
 
     fn spec(&self) -> Spec {
         Spec {
-            name: self.name.clone().map(Box::new),
+            name: self.name.clone().map(Arc::new),
             location: self.location,
             slot: SlotRequest::Queue,
         }

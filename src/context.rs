@@ -28,7 +28,6 @@ pub use self::handle::CancelHandle;
 pub use self::hook::OnDone;
 #[cfg(all(feature = "signal", windows))]
 pub(crate) use self::hook::abort_with;
-pub(crate) use self::listeners::Waiter;
 pub(crate) use self::node::{Node, Owner};
 
 use self::values::Values;

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::panic::discard;
+use crate::task::TaskId;
 
 /// Any error that can be sent between threads.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 
-/// Explains why a [`Context`](crate::Context) has ended: what happened, where, and by which task.
+/// Explains why a [`Context`](crate::Context) has ended, or a [`Task`](crate::Task) has no value: what happened, where,
+/// and by which task.
 ///
 /// One pointer, cheap to clone: all the contexts that one event has ended share one value, and so
 /// `Result<(), ContextError>` is one word.
@@ -42,7 +44,7 @@ struct End {
     reason: Reason,
     cause: Option<BoxError>,
     location: Option<&'static Location<'static>>,
-    task: Option<FailedTask>,
+    task: Option<EndedTask>,
     timeout: Option<Duration>,
     detail: Option<Cow<'static, str>>,
 }
@@ -54,13 +56,30 @@ impl Drop for End {
     }
 }
 
-/// The task that failed or panicked.
-struct FailedTask {
+/// The task that failed, panicked or was aborted.
+struct EndedTask {
     /// Its name, else its id as printed.
     label: String,
     is_named: bool,
-    /// The error's text, or the panic's.
+    /// The error's text, or the panic's. Empty for one that was aborted.
     text: String,
+    /// The group that it belonged to.
+    group: GroupId,
+    /// Whether it ended the group's context, too.
+    is_end: bool,
+}
+
+/// Tells the groups of the process apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupId(pub(crate) u64);
+
+/// What is known of a task, to be told in an error.
+#[derive(Clone, Copy)]
+pub(crate) struct Who<'a> {
+    pub(crate) name: Option<&'a str>,
+    pub(crate) id: TaskId,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) group: GroupId,
 }
 
 /// Names the kind of event that ended a context.
@@ -88,6 +107,10 @@ pub enum Reason {
     Shutdown,
     /// The process received a signal.
     Signal,
+    /// The task was aborted, by its handle or after a grace period. Told by its handle only: it ends no context.
+    TaskAborted,
+    /// The runtime was shut down before the group's tasks had ended, or did not take a task any more. It ends no context.
+    RuntimeGone,
 }
 
 impl fmt::Display for Reason {
@@ -103,6 +126,8 @@ impl fmt::Display for Reason {
             Reason::GroupDropped => "cancelled: the group was dropped",
             Reason::Shutdown => "cancelled: the group was shut down",
             Reason::Signal => "cancelled: a signal was received",
+            Reason::TaskAborted => "a task was aborted",
+            Reason::RuntimeGone => "the runtime was shut down",
         })
     }
 }
@@ -143,18 +168,24 @@ impl ContextError {
         Self(Arc::new(end))
     }
 
-    pub(crate) fn of_task(
-        reason: Reason,
-        location: &'static Location<'static>,
-        name: Option<&str>,
-        id: impl fmt::Display,
-        text: String,
-    ) -> Self {
-        let mut end = End::new(reason, Some(location));
-        end.task = Some(FailedTask {
-            label: name.map_or_else(|| id.to_string(), str::to_owned),
-            is_named: name.is_some(),
+    /// The end that a task's failure or panic is for its whole group.
+    pub(crate) fn end_by_task(reason: Reason, who: Who<'_>, text: String) -> Self {
+        Self::task_ended(reason, who, text, true)
+    }
+
+    /// Why a single task has no value.
+    pub(crate) fn of_task(reason: Reason, who: Who<'_>, text: String) -> Self {
+        Self::task_ended(reason, who, text, false)
+    }
+
+    fn task_ended(reason: Reason, who: Who<'_>, text: String, is_end: bool) -> Self {
+        let mut end = End::new(reason, Some(who.location));
+        end.task = Some(EndedTask {
+            label: who.name.map_or_else(|| who.id.to_string(), str::to_owned),
+            is_named: who.name.is_some(),
             text,
+            group: who.group,
+            is_end,
         });
         Self(Arc::new(end))
     }
@@ -182,7 +213,7 @@ impl ContextError {
         self.0.location
     }
 
-    /// Returns the name of the task that failed or panicked, or its [`TaskId`](crate::TaskId) as printed (`#17`) if it
+    /// Returns the name of the task that failed, panicked or was aborted, or its [`TaskId`](crate::TaskId) as printed (`#17`) if it
     /// has no name. `None` for every other reason.
     pub fn task(&self) -> Option<&str> {
         self.0.task.as_ref().map(|task| task.label.as_str())
@@ -194,9 +225,14 @@ impl ContextError {
     }
 
     /// Whether it is the very same end.
-    #[cfg(all(test, errgroup_loom))]
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether a task of this group failed or panicked.
+    pub(crate) fn is_failure_in(&self, group: GroupId) -> bool {
+        matches!(self.0.reason, Reason::TaskFailed | Reason::TaskPanicked)
+            && self.0.task.as_ref().is_some_and(|task| task.group == group)
     }
 
     /// The cause that was given, else the error itself.
@@ -238,15 +274,21 @@ impl fmt::Display for ContextError {
     }
 }
 
-impl FailedTask {
+impl EndedTask {
     fn fmt(&self, end: &End, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quote = if self.is_named { "\"" } else { "" };
         let verb = match end.reason {
             Reason::TaskPanicked => "panicked",
+            Reason::TaskAborted => "was aborted",
+            Reason::RuntimeGone => "was dropped by its runtime, which was shut down",
             _ => "failed",
         };
+        let cancelled = if self.is_end { "cancelled: " } else { "" };
         let (label, text) = (&self.label, &self.text);
-        write!(f, "cancelled: task {quote}{label}{quote} {verb}: {text}")?;
+        write!(f, "{cancelled}task {quote}{label}{quote} {verb}")?;
+        if !text.is_empty() {
+            write!(f, ": {text}")?;
+        }
         match end.location {
             Some(location) => write!(f, " (spawned at {location})"),
             None => Ok(()),

@@ -1,44 +1,51 @@
 //! `Group`: the public face.
 //!
-//! Who knows what: the [`Core`](core::Core) is shared by the group, its tasks and its spawners. It holds the context,
-//! the registry of live tasks, the slots and the outcome, each with a lock of its own and its invariants in its head. A
-//! task's `Life` is the only thing that touches all four, in one order: outcome, context, registry, slots.
+//! The way of a task: `spawn` asks the `registry` to take it, which gives it a permit of the `limiter` or a place in the
+//! queue, and hands it to the runtime as a `run` with a `guard`. When it ends, the guard tells the `outcome` (through the
+//! `core`, which ends the context), then the registry, which lets `wait` or `stop` go on.
+//!
+//! Who knows whom: `core` knows `registry` and `outcome`, and nobody else; `guard` knows `core`; `run`, `blocking` and
+//! `body` know `guard`; `spawn` knows these; the public types stand on top.
 
+mod blocking;
+mod body;
 mod builder;
 mod core;
-mod life;
+mod guard;
+mod guest;
+mod limiter;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
-mod mark;
-mod notes;
 mod outcome;
-mod page;
 mod registry;
 mod run;
-mod shutdown;
-mod slots;
+mod spawn;
 mod spawner;
+mod stop;
 mod wait;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::future::{Future, IntoFuture};
-use std::num::NonZeroUsize;
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-pub use self::builder::{GroupBuilder, TaskBuilder};
-pub use self::shutdown::{Shutdown, Straggler};
-pub use self::spawner::{Slot, Spawner};
+pub use self::builder::GroupBuilder;
+pub use self::outcome::Failure;
+pub use self::spawner::{Slot, Spawner, TaskBuilder};
+pub use self::stop::{Shutdown, Stop, Straggler};
 pub use self::wait::{Wait, WaitOwned};
 
-pub(crate) use self::core::{SlotRequest, Spec};
-pub(crate) use self::mark::Policy;
+pub(crate) use self::registry::{Name, SlotRequest, Spec};
 
-use self::core::Core;
+use self::core::{Config, Core};
+use self::guest::Guest;
+use self::outcome::EndedBy;
+use self::spawn::Request;
+use self::spawner::{ways_to_spawn, ways_to_try_spawn};
 use crate::context::Context;
 use crate::error::{BoxError, ContextError, GroupError, Reason};
 use crate::task::Task;
@@ -58,13 +65,17 @@ use crate::task::Task;
 /// What a task owns is dropped at its end, before its error is recorded. A sibling that sees that first, a channel that
 /// closes say, may be the first to fail.
 ///
+/// [`Group::run`] is the form for a function that needs values: it returns them, or the first error. A `Group` of one's own is
+/// for owners that live longer than one function, or that cancel and stop.
+///
 /// The tasks run on one runtime: the one given to the [builder](Group::builder), else the one that is current at the
 /// first spawn.
 ///
 /// # Dropping a group
 ///
 /// It ends the context and aborts the tasks, without waiting for them. So an early `?` in the owner stops everything,
-/// but what the tasks had to say is lost: prefer to `wait`, or to `shutdown`.
+/// but what the tasks had to say is lost: prefer to `wait`, or to `shutdown`. Dropped inside a task of another group, from
+/// whose context it derives, it hands over the tasks that are still live: that group waits for them, too.
 ///
 /// # Comparison to its peers
 ///
@@ -80,15 +91,15 @@ use crate::task::Task;
 ///
 /// let group: Group = Group::new();
 /// let answer = group.spawn(async { Ok(6 * 7) });
-/// drop(group.spawn(async { Err::<(), _>("disk full".into()) }));
-/// drop(group.spawn(std::future::pending::<Result<(), _>>())); // stopped by the failure
+/// group.spawn(async { Err::<(), _>("disk full".into()) });
+/// group.spawn(std::future::pending::<Result<(), _>>()); // stopped by the failure
 ///
 /// assert_eq!(group.await.unwrap_err().to_string(), "disk full");
 /// assert_eq!(answer.await.unwrap(), 42);
 /// # }
 /// ```
 #[must_use = "dropping a group aborts its tasks; `wait` for it"]
-pub struct Group<E: GroupError = BoxError> {
+pub struct Group<E = BoxError> {
     core: Arc<Core<E>>,
     location: &'static Location<'static>,
 }
@@ -96,7 +107,8 @@ pub struct Group<E: GroupError = BoxError> {
 impl<E: GroupError> Group<E> {
     /// Creates a group whose context derives from [`Context::background`]: nothing but the group ends it.
     ///
-    /// Write `let group: Group = Group::new()`, or name an error type, `Group<E>`: the tasks alone do not tell it.
+    /// Where the tasks are futures of functions, they tell the error type. Where every task is an inline block, name it:
+    /// `let group: Group = Group::new()` means `Group<BoxError>`.
     #[track_caller]
     pub fn new() -> Self {
         Self::builder().build()
@@ -108,7 +120,68 @@ impl<E: GroupError> Group<E> {
         Self::builder().context(parent).build()
     }
 
-    /// Sets up a group with a name, a limit or a runtime.
+    /// Runs `body` with a group of its own, and returns its value when all tasks have ended, or the first error.
+    ///
+    /// The body is given a [`Spawner`]. It runs in the caller's task and may borrow from it; what it spawns may not. It
+    /// counts as a task: its error or panic ends the context and stops the tasks, and it is itself dropped at its await
+    /// when the context ends, for whatever reason. After its `Ok` the tasks are waited for; those that nobody should wait
+    /// for are aborted by their handles.
+    ///
+    /// `task.await?` in the body needs no thought: the error that it passes on is another task's, and `run` returns that
+    /// one, with its type.
+    ///
+    /// Use it in tail position. Where the tasks are inline blocks, the compiler does not know their error type (E0283):
+    /// say `async |group: Spawner|`, which means `Spawner<BoxError>`, or `Group::<MyError>::run`.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a task or of the body, as [`wait`](Group::wait).
+    ///
+    /// # Panics
+    ///
+    /// Resumes the first panic of a task or of the body when all have ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the body, ends the context and aborts the tasks, as dropping a group.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), errgroup::BoxError> {
+    /// use errgroup::{BoxError, Context, Group};
+    ///
+    /// async fn user(id: u64) -> Result<String, BoxError> {
+    ///     Ok(format!("user {id}"))
+    /// }
+    /// async fn orders(_id: u64) -> Result<Vec<u64>, BoxError> {
+    ///     Ok(vec![1, 2, 3])
+    /// }
+    ///
+    /// async fn page(ctx: &Context, id: u64) -> Result<(String, Vec<u64>), BoxError> {
+    ///     Group::run(ctx, async |group| {
+    ///         let (user, orders) = (group.spawn(user(id)), group.spawn(orders(id)));
+    ///         Ok((user.await?, orders.await?))
+    ///     })
+    ///     .await
+    /// }
+    ///
+    /// assert_eq!(page(&Context::background(), 7).await?.1.len(), 3);
+    /// # Ok(()) }
+    /// ```
+    #[track_caller]
+    pub fn run<T, F, Fut>(
+        parent: &Context,
+        body: F,
+    ) -> impl Future<Output = Result<T, E>> + use<T, F, Fut, E>
+    where
+        F: FnOnce(Spawner<E>) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        Self::builder().context(parent).run(body)
+    }
+
+    /// Sets up a group with a name, a limit or a runtime, or an isolated one.
     pub fn builder() -> GroupBuilder<E> {
         GroupBuilder::new()
     }
@@ -117,15 +190,67 @@ impl<E: GroupError> Group<E> {
     pub(crate) fn at(
         location: &'static Location<'static>,
         parent: &Context,
-        name: Option<Cow<'static, str>>,
+        name: Option<Name>,
         runtime: Option<Handle>,
     ) -> Self {
+        let config = Config {
+            name,
+            ..Config::default()
+        };
         Self {
-            core: Core::new(parent, location, name.map(Box::new), runtime),
+            core: Core::new(parent, location, config, runtime),
             location,
         }
     }
 
+    ways_to_spawn!(&self, Request::new(&self.core, None));
+    ways_to_try_spawn!([&self] Request::new(&self.core, None));
+
+    /// Waits until every task has ended: its future and captures dropped, its closure returned, and its value, if nobody
+    /// holds the handle.
+    ///
+    /// The context is ended by then, with [`Reason::GroupFinished`] if nothing else did. Once the outcome has been
+    /// returned, waiting again returns `Ok(())`, unless something was spawned since: nothing started of it, so that wait is
+    /// an error, once. (After [`cancel`](Group::cancel) it is none.)
+    ///
+    /// A task of a group with a limit that awaits the handle of another one, which is queued behind it, waits forever, and so
+    /// does this. Spawn what is waited for first, or give it a group of its own.
+    ///
+    /// # Errors
+    ///
+    /// The error of the first task that failed. Without one, the [`ContextError`] if the parent's end or a deadline cut a
+    /// task short or kept one from starting, or if the runtime was shut down under the tasks. Tasks that were stopped by
+    /// [`cancel`](Group::cancel) or [`Task::abort`] are no error.
+    ///
+    /// # Panics
+    ///
+    /// If a task panicked: resumes the first panic, with its original payload. It outranks an error. Go's `errgroup`
+    /// decided against that, because there it would reach the owner only if that waits; here the owner is told by its
+    /// context at once, and a panic that nobody resumes is a bug that nobody sees.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing: the tasks go on, and a later wait has the outcome.
+    pub fn wait(&mut self) -> Wait<'_, E> {
+        Wait::new(self)
+    }
+
+    /// Stops the group: ends the context, gives the tasks five seconds to stop, aborts what is left and names it.
+    ///
+    /// The grace can be set on the future that it returns, which is described at [`Stop`].
+    #[track_caller]
+    pub fn stop(self) -> Stop<E> {
+        Stop::new(self, stop::DEFAULT_GRACE, Location::caller())
+    }
+
+    /// Stops the group as [`stop`](Group::stop) does, with a grace of its own: `group.stop().grace(grace)`.
+    #[track_caller]
+    pub fn shutdown(self, grace: Duration) -> Stop<E> {
+        Stop::new(self, grace, Location::caller())
+    }
+}
+
+impl<E> Group<E> {
     /// Returns the group's context, which ends with the first failure, with the group's parent, or when the group is
     /// cancelled, waited for or dropped.
     pub fn context(&self) -> &Context {
@@ -134,110 +259,48 @@ impl<E: GroupError> Group<E> {
 
     /// Returns the group's name, if the builder gave it one.
     pub fn name(&self) -> Option<&str> {
-        self.core.name.as_ref().map(|name| name.as_ref().as_ref())
-    }
-
-    /// Spawns a future that the group stops: when the context ends it is dropped at the await it stands at.
-    ///
-    /// The context is checked before each poll, so a future that is always ready cannot starve its cancellation. With a
-    /// limit, the task is queued until there is room; the call never blocks. In a group that has ended, the future is
-    /// dropped unpolled and the handle says [`Cancelled`](crate::TaskError::Cancelled).
-    ///
-    /// A task that has a group of its own is better spawned with [`spawn_with`](Group::spawn_with): dropped, it drops its
-    /// group, and that does not wait for its tasks.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group was given one.
-    #[track_caller]
-    pub fn spawn<F, T>(&self, future: F) -> Task<T>
-    where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.core
-            .or_refuse(self.core.spawn(Spec::unnamed(), Policy::Dropped, future))
-    }
-
-    /// Spawns a task that stops itself: it is given the context and runs until it returns.
-    ///
-    /// For work that has to come to an orderly end: finish the batch, tell the peer. It is dropped only on
-    /// [`Task::abort`], when a grace period is over, or when the group is dropped. Otherwise as [`spawn`](Group::spawn).
-    ///
-    /// An error that only passes on the context's end (`ctx.check()?`) counts as being cut short, not as a failure. It is
-    /// recognised by its text, which has to be that of `E::from` the [`ContextError`]: with text added to it, or passed
-    /// on from a context derived within the task that ended by itself, it is a failure like any other.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group was given one.
-    #[track_caller]
-    pub fn spawn_with<F, Fut, T>(&self, f: F) -> Task<T>
-    where
-        F: FnOnce(Context) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.core
-            .or_refuse(self.core.spawn_with(Spec::unnamed(), f))
-    }
-
-    /// Spawns a closure on a thread where it may block. It stops itself: `ctx.check()?` in its loop.
-    ///
-    /// Nothing can stop it once it runs, not even dropping the group. With a limit it takes a slot, and while it is
-    /// queued no thread. Otherwise as [`spawn_with`](Group::spawn_with).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group was given one.
-    #[track_caller]
-    pub fn spawn_blocking<F, T>(&self, f: F) -> Task<T>
-    where
-        F: FnOnce(Context) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.core
-            .or_refuse(self.core.spawn_blocking(Spec::unnamed(), f))
-    }
-
-    /// Spawns a future as [`spawn`](Group::spawn) does, if it can run now.
-    ///
-    /// # Errors
-    ///
-    /// Gives the future back at the limit, and after the end.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group was given one.
-    #[track_caller]
-    pub fn try_spawn<F, T>(&self, future: F) -> Result<Task<T>, F>
-    where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        let spec = Spec {
-            slot: SlotRequest::Now,
-            ..Spec::unnamed()
-        };
-        self.core.spawn(spec, Policy::Dropped, future)
+        self.core.name().map(|name| name.as_ref().as_ref())
     }
 
     /// Waits for room under the limit, in the same queue as spawned tasks. Without a limit there always is.
     ///
-    /// This is the backpressure that [`spawn`](Group::spawn), which queues without bound, does not give. It gives up when
-    /// the context ends: then it returns at once, and what is spawned through the slot is not started. A loop over many
-    /// items should therefore look at the [context](Group::context).
+    /// This is the backpressure that [`spawn`](Group::spawn), which queues without bound, does not give. For a pool of
+    /// workers take `Group::builder().limit(n).run(…)`, where `group.slot().await?` returns from the body and `run` has the
+    /// first error. In an owner outside of `run`, `?` would drop the group, with its error and its tasks: leave the loop
+    /// instead, then [`wait`](Group::wait).
+    ///
+    /// # Errors
+    ///
+    /// The end of the context.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves the queue; room that was granted goes to the next.
-    pub async fn slot(&self) -> Slot<'_, E> {
-        Slot::wait(&self.core).await
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), errgroup::BoxError> {
+    /// use errgroup::{Context, Group, Spawner};
+    ///
+    /// let ctx = Context::background();
+    /// Group::builder().context(&ctx).limit(8).run(async |group: Spawner| {
+    ///     for page in 0..100 {
+    ///         group.slot().await?.spawn(async move { Ok(println!("{page}")) });
+    ///     }
+    ///     Ok(())
+    /// })
+    /// .await
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn slot(&self) -> impl Future<Output = Result<Slot<'_, E>, ContextError>> {
+        Slot::wait(&self.core, Location::caller())
     }
 
     /// Names a task before it is spawned: `group.task("db").spawn(…)`.
     pub fn task(&self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<'_, E> {
-        TaskBuilder::new(&self.core, name.into(), None)
+        TaskBuilder::new(&self.core, name, None)
     }
 
     /// Returns a handle to spawn with from inside tasks.
@@ -249,10 +312,13 @@ impl<E: GroupError> Group<E> {
     ///
     /// Tasks that run already count, and go on if the limit is below their number. Waiting tasks start at once as far as
     /// there is room now.
-    pub fn set_limit(&self, limit: Option<NonZeroUsize>) {
-        self.core
-            .slots
-            .set_limit(limit, || self.core.registry.limit());
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is 0: no task would ever run.
+    #[track_caller]
+    pub fn set_limit(&self, limit: Option<usize>) {
+        self.core.registry.set_limit(limit.map(checked_limit));
     }
 
     /// Ends the context on purpose: tasks that this cuts short are no error, which includes cooperative ones that pass the
@@ -262,8 +328,9 @@ impl<E: GroupError> Group<E> {
     #[track_caller]
     pub fn cancel(&self) {
         let location = Location::caller();
-        self.core
-            .end(|| ContextError::at(Reason::GroupCancelled, location, None));
+        self.core.end(EndedBy::Owner, || {
+            ContextError::at(Reason::GroupCancelled, location, None)
+        });
     }
 
     /// Ends the context on purpose, with a cause. Otherwise as [`cancel`](Group::cancel).
@@ -271,69 +338,40 @@ impl<E: GroupError> Group<E> {
     pub fn cancel_with(&self, cause: impl Into<BoxError>) {
         let location = Location::caller();
         let cause = cause.into();
-        self.core
-            .end(|| ContextError::at(Reason::GroupCancelled, location, Some(cause)));
+        self.core.end(EndedBy::Owner, || {
+            ContextError::at(Reason::GroupCancelled, location, Some(cause))
+        });
     }
 
-    /// Waits until every task has ended: its future and captures dropped, its closure returned.
-    ///
-    /// The context is ended by then, with [`Reason::GroupFinished`] if nothing else did. Once the outcome has been
-    /// returned, waiting again returns `Ok(())`.
-    ///
-    /// # Errors
-    ///
-    /// The error of the first task that failed. Without one, the [`ContextError`] if the parent's end or a deadline cut a
-    /// task short or kept one from starting, or if the runtime was shut down under the tasks. Tasks that were stopped by
-    /// [`cancel`](Group::cancel) or [`Task::abort`] are no error.
-    ///
-    /// # Panics
-    ///
-    /// If a task panicked: resumes the first panic, with its original payload. It outranks an error.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future loses nothing: the tasks go on, and a later wait has the outcome.
-    #[track_caller]
-    pub fn wait(&mut self) -> Wait<'_, E> {
-        Wait::new(self, Location::caller())
-    }
-
-    /// Ends the context, gives the tasks `grace` to stop, aborts what is left and names it.
-    ///
-    /// Returns when every task has ended, except for those that cannot be aborted: blocking ones, and any that does not
-    /// come to an await within another grace, or a second if that is longer.
-    ///
-    /// # Panics
-    ///
-    /// Resumes the first panic of a task. Outside a runtime with a timer, if there is a task to wait for.
-    ///
-    /// # Cancel safety
-    ///
-    /// The future owns the group: dropping it drops the group, which aborts the tasks.
-    #[track_caller]
-    pub fn shutdown(self, grace: Duration) -> impl Future<Output = Shutdown<E>> + Send {
-        // Not an `async fn`: that could not know its caller.
-        shutdown::shutdown(self, grace, Location::caller())
-    }
-
-    /// Returns how many tasks have not ended, queued ones included.
+    /// Returns how many tasks have not ended, queued ones included. O(1), and nobody waits for it.
     pub fn len(&self) -> usize {
         self.core.registry.len()
     }
 
     /// Returns `true` if every task has ended.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.core.registry.is_empty()
     }
 
     /// Returns how many failures there were that [`wait`](Group::wait) does not return: errors and panics after the
-    /// first, and an error that a panic outranked.
+    /// first, an error that a panic outranked, and all those of an isolated group.
     pub fn suppressed(&self) -> usize {
         self.core.outcome.suppressed()
     }
 }
 
+/// Refuses a limit that lets nothing run.
+#[track_caller]
+pub(crate) fn checked_limit(limit: usize) -> usize {
+    assert!(
+        limit > 0,
+        "errgroup: with a limit of 0 nothing would ever run: the least is 1, and without a limit everything runs at once"
+    );
+    limit
+}
+
 impl<E: GroupError> Default for Group<E> {
+    #[track_caller]
     fn default() -> Self {
         Self::new()
     }
@@ -345,22 +383,35 @@ impl<E: GroupError> IntoFuture for Group<E> {
     type IntoFuture = WaitOwned<E>;
 
     fn into_future(self) -> WaitOwned<E> {
-        let location = self.location;
-        WaitOwned::new(self, location)
+        WaitOwned::new(self)
     }
 }
 
-impl<E: GroupError> Drop for Group<E> {
+impl<E> Drop for Group<E> {
     fn drop(&mut self) {
+        let registry = &self.core.registry;
         if !self.core.outcome.is_settled() {
-            self.core
-                .end(|| ContextError::at(Reason::GroupDropped, self.location, None));
+            self.core.end(EndedBy::Owner, || {
+                ContextError::at(Reason::GroupDropped, self.location, None)
+            });
             self.core.abort();
+        }
+        registry.forget_waiter();
+        if registry.is_empty() {
+            return;
+        }
+        let node = self.core.node();
+        if let (Some(group), Some(host)) = (node.owner(), node.owner_above()) {
+            Guest::hand_over(group, host);
         }
     }
 }
 
-impl<E: GroupError> fmt::Debug for Group<E> {
+// What a group shows of itself changes in one step, and foreign code runs with no lock held.
+impl<E> UnwindSafe for Group<E> {}
+impl<E> RefUnwindSafe for Group<E> {}
+
+impl<E> fmt::Debug for Group<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group")
             .field("name", &self.name())

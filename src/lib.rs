@@ -166,11 +166,12 @@ pub use batch::{Batch, batch, batch_stream};
 pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone};
 pub use error::{BoxError, ContextError, GroupError, Reason};
 pub use group::{
-    Group, GroupBuilder, Shutdown, Slot, Spawner, Straggler, TaskBuilder, Wait, WaitOwned,
+    Failure, Group, GroupBuilder, Shutdown, Slot, Spawner, Stop, Straggler, TaskBuilder, Wait,
+    WaitOwned,
 };
 #[cfg(feature = "signal")]
 pub use signal::Signals;
-pub use task::{Task, TaskError, TaskId};
+pub use task::{AbortHandle, Task, TaskId};
 pub use wait_group::{Token, WaitGroup};
 
 #[cfg(any(doc, doctest))]

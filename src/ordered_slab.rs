@@ -134,6 +134,23 @@ impl<T> OrderedSlab<T> {
         self.entry(key)?.value.as_mut()
     }
 
+    pub(crate) fn get(&self, key: u32) -> Option<&T> {
+        let chunk = self.chunks.get(key as usize / CHUNK)?;
+        chunk.entries.get(key as usize % CHUNK)?.value.as_ref()
+    }
+
+    /// The values of one chunk, with their keys; `None` beyond the last chunk. For those who cannot keep the slab to
+    /// themselves until they have seen all of it.
+    pub(crate) fn chunk_mut(
+        &mut self,
+        index: usize,
+    ) -> Option<impl Iterator<Item = (u32, &mut T)>> {
+        let entries = self.chunks.get_mut(index)?.entries.iter_mut();
+        let first = (index * CHUNK) as u32;
+        let entries = (first..).zip(entries);
+        Some(entries.filter_map(|(key, entry)| Some((key, entry.value.as_mut()?))))
+    }
+
     /// Calls `f` with every value, oldest first.
     pub(crate) fn for_each_mut(&mut self, mut f: impl FnMut(&mut T)) {
         let mut key = self.head;

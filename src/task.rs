@@ -1,66 +1,93 @@
-//! `Task`: the handle of one task of a group; `TaskError`; `TaskId`.
+//! `Task`: the handle of one task of a group; `AbortHandle`; `TaskId`.
+//!
+//! What a task leaves for its handle is its [`Output`]; a blocking task, which no runtime can be told to drop, leaves it in
+//! a cell of its own.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll, ready};
 
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::error::ContextError;
+use crate::error::{ContextError, GroupId, Reason, Who};
+use crate::panic::{catch, discard};
+use crate::sync::Mutex;
 
 /// Waits for one task of a [`Group`](crate::Group) and yields its value.
 ///
-/// Dropping it detaches nothing: the group still owns the task and [waits](crate::Group::wait) for it. To stop the task
-/// call [`abort`](Task::abort).
+/// Dropping it detaches nothing: the group still owns the task and [waits](crate::Group::wait) for it. So a task whose value
+/// is of no interest is spawned with `group.spawn(…);`. To stop a task call [`abort`](Task::abort).
 ///
-/// Compared with tokio's `JoinHandle`, a failing task's error goes to the group; the handle only says that it failed.
+/// # Errors
+///
+/// Awaiting it says why there is no value, in a [`ContextError`]:
+///
+/// - the task failed or panicked: [`Reason::TaskFailed`] or [`Reason::TaskPanicked`], with the task's name or id, the place
+///   where it was spawned, and the error's text. The error itself belongs to the group, whose
+///   [`wait`](crate::Group::wait) returns the first; a task whose error somebody needs with its type returns
+///   `Ok(Result)`. If the failure ended the group's context, this is that very end;
+/// - the end of the context cut it short, or it had not started by then: that end;
+/// - it was aborted: [`Reason::TaskAborted`]; its runtime was shut down: [`Reason::RuntimeGone`].
+///
+/// `?` passes it on into every error type that a group takes, and a task of the group that does so has not failed itself.
+///
+/// # Comparison to `JoinHandle`
+///
+/// tokio's yields a `JoinError` that tells a panic from an abort, and dropping it detaches the task.
 ///
 /// # Cancel safety
 ///
-/// Dropping a future that polls `&mut Task` loses nothing. Once the task has yielded its output it is not to be polled
-/// again.
+/// Dropping a future that polls `&mut Task` loses nothing.
 ///
 /// # Panics
 ///
 /// If it is polled after it has yielded its output.
-#[must_use = "the group waits for the task in any case; `drop` the handle if its value is of no interest"]
-pub struct Task<T> {
-    id: TaskId,
-    state: State<T>,
-}
+pub struct Task<T>(State<T>);
 
 enum State<T> {
-    Spawned {
-        join: JoinHandle<Result<T, TaskError>>,
-        /// The runtime dropped the task in the very call that spawned it.
-        was_refused: bool,
-    },
+    Async(AsyncTask<T>),
+    Blocking(BlockingTask<T>),
+    /// It failed, and its error is being told.
+    Late(Arc<Late>),
     /// It never was: the group had ended. `None` once told.
-    Stillborn(Option<TaskError>),
+    Refused(TaskId, Option<ContextError>),
 }
 
-/// Says why a [`Task`] has no value.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TaskError {
-    /// It returned an error, which went to the group: [`Group::wait`](crate::Group::wait) returns the first.
-    #[error("task failed; its error went to the group")]
-    Failed,
-    /// It panicked; [`Group::wait`](crate::Group::wait) resumes the first panic.
-    #[error("task panicked; its panic is resumed by the group's wait")]
-    Panicked,
-    /// The end of its group's context cut it short, or it had not started by then.
-    #[error("task cut short: {0}")]
-    Cancelled(#[source] ContextError),
-    /// It was aborted: by [`Task::abort`], by the group's drop, at the end of a grace period, or by a runtime that was
-    /// shut down.
-    #[error("task aborted")]
-    Aborted,
-    /// The runtime had been shut down and did not take it.
-    #[error("task refused: its runtime has been shut down")]
-    Refused,
+struct AsyncTask<T> {
+    // Before `join`, which drops a value that nobody fetches.
+    watch: Option<Watch>,
+    join: JoinHandle<Output<T>>,
+    /// The runtime dropped the task in the very call that spawned it.
+    was_refused: bool,
+    /// Set by whoever aborts the task. Made when first needed.
+    was_aborted: OnceLock<Arc<AtomicBool>>,
+    who: Owned,
+}
+
+struct BlockingTask<T> {
+    id: TaskId,
+    cell: Arc<dyn Cell<T>>,
+}
+
+/// Stops one task: the value of [`Task::abort_handle`].
+///
+/// Cheap to clone; it keeps neither the task nor its value.
+#[derive(Clone)]
+pub struct AbortHandle {
+    id: TaskId,
+    target: Target,
+}
+
+#[derive(Clone)]
+enum Target {
+    Async(tokio::task::AbortHandle, Arc<AtomicBool>),
+    Blocking(Arc<dyn Abort>),
+    Gone,
 }
 
 /// Identifies a task among all tasks of all groups in the process. Displays as `#17`.
@@ -68,49 +95,248 @@ pub enum TaskError {
 pub struct TaskId(pub(crate) u64);
 
 impl TaskId {
-    /// Takes the next `count` ids of the process; returns the first.
-    pub(crate) fn reserve(count: u64) -> Self {
+    pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // Relaxed: the ids only have to differ.
-        Self(NEXT.fetch_add(count, Ordering::Relaxed))
-    }
-
-    pub(crate) fn next() -> Self {
-        Self::reserve(1)
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
+/// What a task leaves in its runtime.
+pub(crate) struct Output<T> {
+    result: Result<T, NoValue>,
+    // Dropped after the value.
+    _receipt: Option<Receipt>,
+}
+
+/// Why a task has no value.
+pub(crate) enum NoValue {
+    Because(ContextError),
+    /// It failed when others had failed before.
+    Late(Arc<Late>),
+}
+
+/// A task's error that nobody has asked for yet.
+pub(crate) struct Late {
+    who: Owned,
+    state: Mutex<LateState>,
+}
+
+enum LateState {
+    Untold(Box<dyn fmt::Display + Send>),
+    /// Somebody is making the text.
+    Telling,
+    Told(ContextError),
+}
+
+/// As [`Who`], for keeps.
+#[derive(Clone)]
+pub(crate) struct Owned {
+    pub(crate) name: Option<Arc<Cow<'static, str>>>,
+    pub(crate) id: TaskId,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) group: GroupId,
+}
+
+/// The group of a task whose value has a destructor; see `group::registry`.
+pub(crate) trait Home: Send + Sync {
+    /// The handle is about to be dropped.
+    fn detach(&self, key: u32, id: TaskId);
+
+    /// The value has gone to the handle, or is dropped.
+    fn remove_delivered(&self, key: u32, id: TaskId);
+}
+
+/// Lies in a handle until it has fetched its value: dropped before, it tells the group.
+pub(crate) struct Watch {
+    /// `None` once it has nothing to tell.
+    pub(crate) home: Option<Arc<dyn Home>>,
+    pub(crate) key: u32,
+    pub(crate) id: TaskId,
+}
+
+/// Lies beside a value until it is fetched or dropped, and tells the group then.
+pub(crate) struct Receipt {
+    pub(crate) home: Arc<dyn Home>,
+    pub(crate) key: u32,
+    pub(crate) id: TaskId,
+}
+
+/// A blocking task, as its handle knows it.
+pub(crate) trait Cell<T>: Abort {
+    fn poll(&self, cx: &TaskContext<'_>) -> Poll<Result<T, NoValue>>;
+
+    /// Nobody will fetch the value.
+    fn detach(&self);
+
+    fn as_abort(self: Arc<Self>) -> Arc<dyn Abort>;
+}
+
+pub(crate) trait Abort: Send + Sync {
+    fn abort(&self);
+
+    fn is_finished(&self) -> bool;
+}
+
 impl<T> Task<T> {
-    pub(crate) fn spawned(id: TaskId, join: JoinHandle<Result<T, TaskError>>) -> Self {
-        let was_refused = join.is_finished();
-        Self {
-            id,
-            state: State::Spawned { join, was_refused },
-        }
+    pub(crate) fn spawned(who: Owned, join: JoinHandle<Output<T>>, watch: Option<Watch>) -> Self {
+        Self(State::Async(AsyncTask {
+            watch,
+            was_refused: join.is_finished(),
+            join,
+            was_aborted: OnceLock::new(),
+            who,
+        }))
     }
 
-    pub(crate) fn stillborn(id: TaskId, error: TaskError) -> Self {
-        Self {
-            id,
-            state: State::Stillborn(Some(error)),
-        }
+    pub(crate) fn blocking(id: TaskId, cell: Arc<dyn Cell<T>>) -> Self {
+        Self(State::Blocking(BlockingTask { id, cell }))
     }
 
-    /// Stops the task: its future is dropped at the await it stands at, and the handle says [`TaskError::Aborted`].
+    pub(crate) fn refused(id: TaskId, why: ContextError) -> Self {
+        Self(State::Refused(id, Some(why)))
+    }
+
+    /// Stops the task: its future is dropped at the await it stands at, and the handle says [`Reason::TaskAborted`].
     ///
-    /// This is no error of the group. A task that has finished keeps its result. A blocking task that runs already goes
-    /// on: a thread cannot be stopped.
+    /// This is no error of the group. A task that has finished keeps its result. A blocking task that has no thread yet is
+    /// dropped in this call; one that runs goes on and keeps its result: a thread cannot be stopped.
     pub fn abort(&self) {
-        if let State::Spawned { join, .. } = &self.state {
-            join.abort();
+        match &self.0 {
+            State::Async(task) => {
+                task.was_aborted().store(true, Ordering::Relaxed);
+                task.join.abort();
+            }
+            State::Blocking(task) => task.cell.abort(),
+            State::Late(_) | State::Refused(..) => {}
+        }
+    }
+
+    /// Returns a handle that stops the task and does not wait for it, as tokio's `JoinHandle::abort_handle`.
+    pub fn abort_handle(&self) -> AbortHandle {
+        let target = match &self.0 {
+            State::Async(task) => {
+                Target::Async(task.join.abort_handle(), task.was_aborted().clone())
+            }
+            State::Blocking(task) => Target::Blocking(task.cell.clone().as_abort()),
+            State::Late(_) | State::Refused(..) => Target::Gone,
+        };
+        AbortHandle {
+            id: self.id(),
+            target,
         }
     }
 
     /// Returns `true` once the task has ended and awaiting the handle will not wait.
     pub fn is_finished(&self) -> bool {
-        match &self.state {
-            State::Spawned { join, .. } => join.is_finished(),
-            State::Stillborn(_) => true,
+        match &self.0 {
+            State::Async(task) => task.join.is_finished(),
+            State::Blocking(task) => task.cell.is_finished(),
+            State::Late(_) | State::Refused(..) => true,
+        }
+    }
+
+    /// Returns the task's id.
+    pub fn id(&self) -> TaskId {
+        match &self.0 {
+            State::Async(task) => task.who.id,
+            State::Blocking(task) => task.id,
+            State::Late(late) => late.who.id,
+            State::Refused(id, _) => *id,
+        }
+    }
+}
+
+impl<T> AsyncTask<T> {
+    fn was_aborted(&self) -> &Arc<AtomicBool> {
+        self.was_aborted.get_or_init(Arc::default)
+    }
+
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<T, NoValue>> {
+        let joined = ready!(Pin::new(&mut self.join).poll(cx));
+        if let Some(watch) = self.watch.take() {
+            watch.disarm();
+        }
+        Poll::Ready(match joined {
+            Ok(output) => output.result,
+            Err(error) => Err(NoValue::Because(self.dropped(&error))),
+        })
+    }
+
+    /// What the group itself did not see: tokio dropped the task.
+    fn dropped(&self, error: &JoinError) -> ContextError {
+        // Relaxed: the abort has happened before the task was dropped for it.
+        let was_aborted = self
+            .was_aborted
+            .get()
+            .is_some_and(|was| was.load(Ordering::Relaxed));
+        let (reason, text) = match error.is_panic() {
+            true => (Reason::TaskPanicked, "its destructor panicked"),
+            false if was_aborted && !self.was_refused => (Reason::TaskAborted, ""),
+            false => (Reason::RuntimeGone, ""),
+        };
+        ContextError::of_task(reason, self.who.borrow(), text.to_owned())
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, ContextError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let state = &mut self.0;
+        let result = match state {
+            State::Async(task) => ready!(task.poll(cx)),
+            State::Blocking(task) => ready!(task.cell.poll(cx)),
+            State::Late(late) => Err(NoValue::Late(late.clone())),
+            State::Refused(_, why) => match why.take() {
+                Some(why) => Err(NoValue::Because(why)),
+                None => panic!("errgroup: Task polled after it had yielded its output"),
+            },
+        };
+        match result {
+            Ok(value) => Poll::Ready(Ok(value)),
+            Err(NoValue::Because(why)) => Poll::Ready(Err(why)),
+            Err(NoValue::Late(late)) => {
+                let told = late.tell();
+                *state = State::Late(late);
+                match told {
+                    Some(why) => Poll::Ready(Err(why)),
+                    None => {
+                        // The group's wait is about to have it.
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<T> Drop for BlockingTask<T> {
+    fn drop(&mut self) {
+        self.cell.detach();
+    }
+}
+
+impl AbortHandle {
+    /// Stops the task, as [`Task::abort`].
+    pub fn abort(&self) {
+        match &self.target {
+            Target::Async(join, was_aborted) => {
+                was_aborted.store(true, Ordering::Relaxed);
+                join.abort();
+            }
+            Target::Blocking(cell) => cell.abort(),
+            Target::Gone => {}
+        }
+    }
+
+    /// Returns `true` once the task has ended.
+    pub fn is_finished(&self) -> bool {
+        match &self.target {
+            Target::Async(join, _) => join.is_finished(),
+            Target::Blocking(cell) => cell.is_finished(),
+            Target::Gone => true,
         }
     }
 
@@ -120,38 +346,120 @@ impl<T> Task<T> {
     }
 }
 
-impl<T> Future for Task<T> {
-    type Output = Result<T, TaskError>;
+impl<T> Output<T> {
+    pub(crate) fn value(value: T, receipt: Option<Receipt>) -> Self {
+        Self {
+            result: Ok(value),
+            _receipt: receipt,
+        }
+    }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        match &mut self.state {
-            State::Spawned { join, was_refused } => {
-                let was_refused = *was_refused;
-                let joined = ready!(Pin::new(join).poll(cx));
-                Poll::Ready(joined.unwrap_or_else(|error| Err(of_join(&error, was_refused))))
+    pub(crate) fn no_value(why: NoValue) -> Self {
+        Self {
+            result: Err(why),
+            _receipt: None,
+        }
+    }
+
+    #[cfg(all(test, errgroup_loom))]
+    pub(crate) fn into_result(self) -> Result<T, NoValue> {
+        self.result
+    }
+}
+
+impl Late {
+    pub(crate) fn new(who: Owned, error: Box<dyn fmt::Display + Send>) -> Arc<Self> {
+        Arc::new(Self {
+            who,
+            state: Mutex::new(LateState::Untold(error)),
+        })
+    }
+
+    /// Makes the text, once, and drops the error. `None` while somebody else does.
+    pub(crate) fn tell(&self) -> Option<ContextError> {
+        let error = {
+            let mut state = self.state.lock();
+            match std::mem::replace(&mut *state, LateState::Telling) {
+                LateState::Untold(error) => error,
+                LateState::Telling => return None,
+                LateState::Told(why) => {
+                    *state = LateState::Told(why.clone());
+                    return Some(why);
+                }
             }
-            State::Stillborn(error) => match error.take() {
-                Some(error) => Poll::Ready(Err(error)),
-                None => panic!("errgroup: Task polled after it had yielded its output"),
-            },
+        };
+        let text = text_of(&error);
+        discard(error);
+        let why = ContextError::of_task(Reason::TaskFailed, self.who.borrow(), text);
+        *self.state.lock() = LateState::Told(why.clone());
+        Some(why)
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        let state = std::mem::replace(self.state.get_mut(), LateState::Telling);
+        discard(state);
+    }
+}
+
+/// The text of a foreign error, whose `Display` may panic.
+pub(crate) fn text_of<E: fmt::Display>(error: &E) -> String {
+    catch(|| error.to_string()).unwrap_or_else(|payload| {
+        discard(payload);
+        "an error whose text panics".to_owned()
+    })
+}
+
+impl Owned {
+    pub(crate) fn borrow(&self) -> Who<'_> {
+        Who {
+            name: self.name.as_ref().map(|name| name.as_ref().as_ref()),
+            id: self.id,
+            location: self.location,
+            group: self.group,
         }
     }
 }
 
-/// What the group itself did not see: tokio dropped the task.
-fn of_join(error: &JoinError, was_refused: bool) -> TaskError {
-    if error.is_panic() {
-        TaskError::Panicked
-    } else if was_refused {
-        TaskError::Refused
-    } else {
-        TaskError::Aborted
+impl Watch {
+    /// The value was fetched, or will never be.
+    fn disarm(mut self) {
+        self.home = None;
     }
 }
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(home) = &self.home {
+            home.detach(self.key, self.id);
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        self.home.remove_delivered(self.key, self.id);
+    }
+}
+
+impl<T> UnwindSafe for Task<T> {}
+impl<T> RefUnwindSafe for Task<T> {}
+impl UnwindSafe for AbortHandle {}
+impl RefUnwindSafe for AbortHandle {}
 
 impl<T> fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
+            .field("id", &self.id())
+            .field("is_finished", &self.is_finished())
+            .finish()
+    }
+}
+
+impl fmt::Debug for AbortHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AbortHandle")
             .field("id", &self.id)
             .field("is_finished", &self.is_finished())
             .finish()

@@ -75,7 +75,7 @@ struct Waiters {
 
 /// One waiter's place: its key, and the round in which it registered.
 #[derive(Default)]
-pub(crate) struct Waiting(Option<(u32, u64)>);
+struct Waiting(Option<(u32, u64)>);
 
 impl WaitGroup {
     /// Creates a group that waits for nothing yet.
@@ -98,16 +98,6 @@ impl WaitGroup {
         self.len() == 0
     }
 
-    /// Counts one more, without a token: the caller answers for a `done`.
-    pub(crate) fn add(&self) {
-        self.0.add();
-    }
-
-    /// Undoes an `add`.
-    pub(crate) fn done(&self) {
-        self.0.done();
-    }
-
     /// Waits until no token is out. Returns at once if there is none.
     ///
     /// What was done before a token was dropped is visible after the wait that it ended.
@@ -128,7 +118,7 @@ impl WaitGroup {
 }
 
 impl Waiting {
-    pub(crate) fn poll(&mut self, group: &WaitGroup, cx: &mut TaskContext<'_>) -> Poll<()> {
+    fn poll(&mut self, group: &WaitGroup, cx: &mut TaskContext<'_>) -> Poll<()> {
         let is_zero = match self.0 {
             None => group.is_empty() || !self.register(&group.0, cx.waker()),
             Some((key, round)) => !group.0.refresh(key, round, cx.waker()),
@@ -155,7 +145,7 @@ impl Waiting {
         true
     }
 
-    pub(crate) fn release(&mut self, group: &WaitGroup) {
+    fn release(&mut self, group: &WaitGroup) {
         let Some((key, round)) = self.0.take() else {
             return;
         };

@@ -22,7 +22,7 @@ use super::sink::Sink;
 use super::source::{Order, Pulled, Staff};
 use crate::context::{Context, Node};
 use crate::error::GroupError;
-use crate::group::{Policy, Spawner};
+use crate::group::Spawner;
 
 /// After so many items that ended at once the others get their turn: some microseconds.
 const TURN: usize = 224;
@@ -108,7 +108,7 @@ where
             running: None,
             hand,
         };
-        drop(spawner.launch(spec, Policy::Dropped, lane));
+        drop(spawner.launch(spec, lane));
     }
 
     /// The item has to wait.

@@ -150,7 +150,7 @@ impl Node {
 
     /// Somebody waits for the node from now on. This may end it.
     #[inline]
-    fn see_to_timer(&self) {
+    pub(crate) fn see_to_timer(&self) {
         if let Some(deadline) = &self.deadline {
             deadline.arm();
         }

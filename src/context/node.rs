@@ -26,6 +26,7 @@
 //!
 //! How an end goes through the tree is in `end.rs`.
 
+use std::any::Any;
 use std::panic::Location;
 use std::sync::{Arc, Weak};
 
@@ -89,6 +90,9 @@ pub(crate) struct Node {
 pub(crate) trait Owner: Send + Sync {
     /// The node has ended, and everything below it. Called with no lock held, by the thread that ends it.
     fn context_ended(&self);
+
+    /// What the group makes of it; opaque here.
+    fn members(&self) -> &dyn Any;
 }
 
 pub(super) struct Link {
@@ -146,7 +150,7 @@ impl Node {
     }
 
     /// Returns the group whose context this is.
-    pub(super) fn owner(&self) -> Option<Arc<dyn Owner>> {
+    pub(crate) fn owner(&self) -> Option<Arc<dyn Owner>> {
         self.owner.as_ref()?.upgrade()
     }
 
@@ -160,12 +164,18 @@ impl Node {
 
     /// Returns the nearest group above, whose context this one derives from.
     pub(crate) fn owner_above(&self) -> Option<Arc<dyn Owner>> {
-        let mut next = self.parent.as_ref();
+        let mut others = Vec::new();
+        let mut next = Some(self);
         while let Some(node) = next {
-            if let Some(owner) = node.owner() {
+            others.extend(node.merged.as_ref().map(|link| &link.other));
+            next = node
+                .parent
+                .as_ref()
+                .or_else(|| others.pop())
+                .map(Arc::as_ref);
+            if let Some(owner) = next.and_then(Node::owner) {
                 return Some(owner);
             }
-            next = node.parent.as_ref();
         }
         None
     }

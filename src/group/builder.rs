@@ -1,66 +1,46 @@
-//! `GroupBuilder` and `TaskBuilder`: what can be said of a group and of a task before it starts.
+//! `GroupBuilder`: what can be said of a group before it starts.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
-use std::num::NonZeroUsize;
 use std::panic::Location;
-use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::Group;
-use super::core::{Core, SlotRequest, Spec};
-use super::mark::Policy;
-use super::spawner::Slot;
+use super::body::Body;
+use super::core::{Config, Core};
+use super::outcome::Failure;
+use super::spawn::name;
+use super::spawner::Spawner;
+use super::{Group, checked_limit};
 use crate::context::Context;
 use crate::error::GroupError;
-use crate::task::Task;
 
 /// Sets up a [`Group`]: the value of [`Group::builder`].
 ///
 /// # Examples
 ///
 /// ```
-/// use std::num::NonZeroUsize;
 /// use errgroup::{Context, Group};
 ///
 /// let ctx = Context::background();
-/// let limit = NonZeroUsize::new(64).expect("not zero");
-/// let group: Group = Group::builder().context(&ctx).name("api").limit(limit).build();
-/// # drop(group);
+/// let group: Group = Group::builder().context(&ctx).name("api").limit(64).build();
 /// ```
-#[must_use = "a builder does nothing until `build()`"]
-pub struct GroupBuilder<E: GroupError> {
+#[must_use = "a builder does nothing until `build()` or `run()`"]
+pub struct GroupBuilder<E> {
     parent: Context,
-    name: Option<Cow<'static, str>>,
-    limit: Option<NonZeroUsize>,
+    config: Config<E>,
+    limit: Option<usize>,
     runtime: Option<Handle>,
-    error: PhantomData<fn() -> E>,
 }
 
-/// Names a task before it is spawned: the value of [`Group::task`], [`Spawner::task`](crate::Spawner::task) and
-/// [`Slot::task`].
-///
-/// The name stands in the reason given to the siblings if the task fails, and in the list of stragglers. It costs one
-/// allocation.
-#[must_use = "a task builder does nothing until one of its spawn methods is called"]
-pub struct TaskBuilder<'a, E: GroupError> {
-    core: &'a Arc<Core<E>>,
-    name: Cow<'static, str>,
-    /// Room that the task was given before.
-    slot: Option<Slot<'a, E>>,
-}
-
-impl<E: GroupError> GroupBuilder<E> {
+impl<E> GroupBuilder<E> {
     pub(super) fn new() -> Self {
         Self {
             parent: Context::background(),
-            name: None,
+            config: Config::default(),
             limit: None,
             runtime: None,
-            error: PhantomData,
         }
     }
 
@@ -71,14 +51,19 @@ impl<E: GroupError> GroupBuilder<E> {
     }
 
     /// Names the group.
-    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = Some(name.into());
+    pub fn name(mut self, group: impl Into<Cow<'static, str>>) -> Self {
+        self.config.name = name(group);
         self
     }
 
     /// Lets at most `limit` tasks run at once. Without it there is no limit.
-    pub fn limit(mut self, limit: NonZeroUsize) -> Self {
-        self.limit = Some(limit);
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is 0: no task would ever run.
+    #[track_caller]
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = Some(checked_limit(limit));
         self
     }
 
@@ -88,115 +73,77 @@ impl<E: GroupError> GroupBuilder<E> {
         self
     }
 
+    /// Makes a failure or panic its task's alone: it ends neither the context nor a sibling, and
+    /// [`wait`](Group::wait) does not return it.
+    ///
+    /// For servers, where one bad connection is one bad connection. The task's handle tells of it, and
+    /// [`on_failure`](GroupBuilder::on_failure), and [`Group::suppressed`] counts it. The body of
+    /// [`run`](GroupBuilder::run) is no task of this kind: its failure ends the group.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), errgroup::BoxError> {
+    /// use errgroup::Group;
+    ///
+    /// let mut group: Group = Group::builder()
+    ///     .isolated()
+    ///     .on_failure(|failure| eprintln!("{failure}"))
+    ///     .build();
+    /// group.spawn(async { Err::<(), _>("connection reset".into()) });
+    /// let good = group.spawn(async { Ok("served") });
+    /// assert_eq!(good.await?, "served");
+    /// group.wait().await
+    /// # }
+    /// ```
+    pub fn isolated(mut self) -> Self {
+        self.config.is_isolated = true;
+        self
+    }
+
+    /// Calls `f` for every failure and panic of a task, once each, before [`wait`](Group::wait) can return.
+    ///
+    /// It runs where the task ended, on any group, isolated or not; for the first failure after the context has ended for
+    /// it. An error that only passes on the end, or another task's failure, is none. A panic in `f` is contained: the panic
+    /// hook has reported it.
+    pub fn on_failure(mut self, f: impl Fn(&Failure<E>) + Send + Sync + 'static) -> Self {
+        self.config.on_failure = Some(Box::new(f));
+        self
+    }
+}
+
+impl<E: GroupError> GroupBuilder<E> {
     /// Builds the group.
     #[track_caller]
     pub fn build(self) -> Group<E> {
-        let group = Group::at(Location::caller(), &self.parent, self.name, self.runtime);
+        let location = Location::caller();
+        let core = Core::new(&self.parent, location, self.config, self.runtime);
         if self.limit.is_some() {
-            group.set_limit(self.limit);
+            core.registry.set_limit(self.limit);
         }
-        group
+        Group { core, location }
+    }
+
+    /// Runs `body` with the group, as [`Group::run`].
+    ///
+    /// With a limit, the body itself needs no room.
+    #[track_caller]
+    pub fn run<T, F, Fut>(self, body: F) -> impl Future<Output = Result<T, E>> + use<T, F, Fut, E>
+    where
+        F: FnOnce(Spawner<E>) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        Body::new(self.build(), body, Location::caller())
     }
 }
 
-impl<'a, E: GroupError> TaskBuilder<'a, E> {
-    pub(super) fn new(
-        core: &'a Arc<Core<E>>,
-        name: Cow<'static, str>,
-        slot: Option<Slot<'a, E>>,
-    ) -> Self {
-        Self { core, name, slot }
-    }
-
-    /// As [`Group::spawn`].
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group was given one.
-    #[track_caller]
-    pub fn spawn<F, T>(self, future: F) -> Task<T>
-    where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        let core = self.core;
-        core.or_refuse(core.spawn(self.spec(SlotRequest::Queue), Policy::Dropped, future))
-    }
-
-    /// As [`Group::spawn_with`].
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group was given one.
-    #[track_caller]
-    pub fn spawn_with<F, Fut, T>(self, f: F) -> Task<T>
-    where
-        F: FnOnce(Context) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        let core = self.core;
-        core.or_refuse(core.spawn_with(self.spec(SlotRequest::Queue), f))
-    }
-
-    /// As [`Group::spawn_blocking`].
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group was given one.
-    #[track_caller]
-    pub fn spawn_blocking<F, T>(self, f: F) -> Task<T>
-    where
-        F: FnOnce(Context) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-    {
-        let core = self.core;
-        core.or_refuse(core.spawn_blocking(self.spec(SlotRequest::Queue), f))
-    }
-
-    /// As [`Group::try_spawn`].
-    ///
-    /// # Errors
-    ///
-    /// Gives the future back at the limit or after the end.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group was given one.
-    #[track_caller]
-    pub fn try_spawn<F, T>(self, future: F) -> Result<Task<T>, F>
-    where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        let core = self.core;
-        core.spawn(self.spec(SlotRequest::Now), Policy::Dropped, future)
-    }
-
-    #[track_caller]
-    fn spec(self, request: SlotRequest) -> Spec {
-        Spec {
-            name: Some(Box::new(self.name)),
-            location: Location::caller(),
-            slot: self.slot.map_or(request, Slot::into_request),
-        }
-    }
-}
-
-impl<E: GroupError> fmt::Debug for GroupBuilder<E> {
+impl<E> fmt::Debug for GroupBuilder<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GroupBuilder")
             .field("parent", &self.parent)
-            .field("name", &self.name)
+            .field("name", &self.config.name)
             .field("limit", &self.limit)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<E: GroupError> fmt::Debug for TaskBuilder<'_, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskBuilder")
-            .field("name", &self.name)
+            .field("is_isolated", &self.config.is_isolated)
             .finish_non_exhaustive()
     }
 }

@@ -1,78 +1,89 @@
 //! `Core`: what a group, its tasks and its spawners share.
 //!
-//! Owned by the `Group`, its `Spawner`s and each live task; and by a callback on the group's own context, a cycle that
-//! the end of the context breaks. Every group ends its context, at the latest when it is dropped.
+//! Owned by the `Group`, its `Spawner`s and each live task. The node of its context knows it weakly, and tells it when
+//! the context has ended. Every group ends its context, at the latest when it is dropped.
+//!
+//! Each part keeps its own invariants under its own lock: the context's node, the [`Registry`], the [`Outcome`]. No thread
+//! holds two of these locks.
+//!
+//! Whoever ends the context raises the registry's stage after that, and whoever relies on the stage (`close`, `stop`,
+//! the group's drop) raises it itself: another thread may have ended the context, and still be on its way here.
 
-use std::future::Future;
+use std::any::Any;
+use std::fmt;
 use std::panic::Location;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use futures::FutureExt;
 use tokio::runtime::Handle;
-use tokio::task::{JoinHandle, unconstrained};
-use tokio::time::Instant;
+use tokio::task::unconstrained;
 
-use super::life::{Life, Place};
-use super::mark::Policy;
-use super::outcome::{Election, EndedBy, Failure, Outcome, Settled};
-use super::registry::{Kind, Name, Registry, Stage};
-use super::run::{self, Run};
-use super::slots::{Hold, Slots};
-use crate::context::{Context, Node, Waiter};
-use crate::error::{ContextError, GroupError, Reason};
-use crate::panic::{Payload, catch};
-use crate::task::{Task, TaskError, TaskId};
+use super::outcome::{Election, EndedBy, Failure, FailureKind, Outcome, Settled, What};
+use super::registry::{Name, Registry, Stage, fate};
+use crate::context::{Context, Node, Owner};
+use crate::error::{BoxError, ContextError, GroupError, GroupId, Reason};
+use crate::panic::{Payload, catch, contain, discard, message};
+use crate::task::{Home, Late, NoValue, Owned, TaskId, text_of};
 
 pub(crate) struct Core<E> {
     pub(crate) context: Context,
-    pub(crate) name: Option<Name>,
-    pub(crate) registry: Registry<Arc<Self>>,
-    pub(crate) slots: Slots,
+    pub(crate) id: GroupId,
+    pub(crate) registry: Registry,
     pub(crate) outcome: Outcome<E>,
-    /// Where the tasks run: given to the builder, else the runtime of the first spawn.
-    runtime: OnceLock<Handle>,
+    config: Option<Box<Config<E>>>,
+    /// The text of `E::from` the context's end; `None` in it if that does not show the end's own. Made when an error
+    /// first has to be compared with it.
+    end_text: OnceLock<Option<Box<str>>>,
 }
 
-/// What a spawn says of the task, besides its code.
-pub(crate) struct Spec {
+/// What is said of a group before it starts.
+pub(crate) struct Config<E> {
     pub(crate) name: Option<Name>,
-    pub(crate) location: &'static Location<'static>,
-    pub(crate) slot: SlotRequest,
+    pub(crate) is_isolated: bool,
+    pub(crate) on_failure: Option<Box<OnFailure<E>>>,
 }
 
-/// How a task comes to its slot, if the group has a limit.
-pub(crate) enum SlotRequest {
-    /// It queues for one.
-    Queue,
-    /// It takes one that is free now, or is refused.
-    Now,
-    /// It was given one before.
-    Held(Hold),
+pub(crate) type OnFailure<E> = dyn Fn(&Failure<E>) + Send + Sync;
+
+impl<E> Default for Config<E> {
+    fn default() -> Self {
+        Self {
+            name: None,
+            is_isolated: false,
+            on_failure: None,
+        }
+    }
 }
 
-impl<E: GroupError> Core<E> {
+impl<E> Config<E> {
+    fn is_default(&self) -> bool {
+        self.name.is_none() && !self.is_isolated && self.on_failure.is_none()
+    }
+}
+
+impl<E> Core<E> {
     pub(crate) fn new(
         parent: &Context,
         location: &'static Location<'static>,
-        name: Option<Name>,
+        config: Config<E>,
         runtime: Option<Handle>,
-    ) -> Arc<Self> {
-        let node = Node::derive(parent.node(), 0, location);
-        let registry = match &runtime {
-            Some(runtime) => Registry::new(Some(runtime)),
-            None => Registry::new(Handle::try_current().ok().as_ref()),
-        };
-        let core = Arc::new(Self {
-            context: parent.with_node(node.clone()),
-            name,
-            registry,
-            slots: Slots::new(),
-            outcome: Outcome::new(),
-            runtime: runtime.map_or_else(OnceLock::new, OnceLock::from),
+    ) -> Arc<Self>
+    where
+        E: Send + 'static,
+    {
+        let core = Arc::new_cyclic(|core: &Weak<Self>| {
+            let node = Node::derive_owned(parent.node(), core.clone(), location);
+            Self {
+                context: parent.with_node(node),
+                id: GroupId(TaskId::next().0),
+                registry: Registry::new(runtime),
+                outcome: Outcome::new(),
+                config: (!config.is_default()).then(|| Box::new(config)),
+                end_text: OnceLock::new(),
+            }
         });
-        let hook = core.clone();
-        let hook = Waiter::Hook(Box::new(move |_| hook.registry.raise(Stage::Ended)));
-        if node.register(hook).is_err() {
+        // An end that came before the group could be told.
+        if core.node().has_ended() {
             core.registry.raise(Stage::Ended);
         }
         core
@@ -81,194 +92,68 @@ impl<E: GroupError> Core<E> {
     pub(crate) fn node(&self) -> &Arc<Node> {
         self.context
             .node()
-            .expect("a group's context is derived, so it has a node")
+            .expect("errgroup: a group's context is derived, so it has a node")
     }
 
-    #[track_caller]
-    fn runtime(&self) -> &Handle {
-        if let Some(runtime) = self.runtime.get() {
-            return runtime;
-        }
-        match Handle::try_current() {
-            Ok(runtime) => self.runtime.get_or_init(|| runtime),
-            Err(_) => panic!(
-                "errgroup: a group spawns its tasks on a tokio runtime, and this thread is in none: spawn inside \
-                 `block_on` or a task, or give the group a runtime with `Group::builder().runtime(handle)`"
-            ),
+    /// What is known of a task that never came to be one.
+    pub(crate) fn anonymous(&self, location: &'static Location<'static>) -> Owned {
+        Owned {
+            name: None,
+            id: TaskId::next(),
+            location,
+            group: self.id,
         }
     }
 
-    /// Spawns a future, or hands it back if the group takes no task any more, or has no slot for one that will not wait.
-    #[track_caller]
-    pub(crate) fn spawn<F, T>(
-        self: &Arc<Self>,
-        spec: Spec,
-        policy: Policy,
-        future: F,
-    ) -> Result<Task<T>, F>
-    where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.launch(
-            spec,
-            Kind::Async,
-            policy,
-            future,
-            |future, life, runtime| runtime.spawn(Run::new(life, future)),
-        )
+    pub(crate) fn name(&self) -> Option<&Name> {
+        self.config.as_ref()?.name.as_ref()
     }
 
-    /// Spawns a future that stops itself, made from the context when the task starts.
-    #[track_caller]
-    pub(crate) fn spawn_with<F, Fut, T>(self: &Arc<Self>, spec: Spec, f: F) -> Result<Task<T>, F>
-    where
-        F: FnOnce(Context) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        let ctx = self.context.clone();
-        self.launch(
-            spec,
-            Kind::Async,
-            Policy::StopsItself,
-            f,
-            |f, life, runtime| runtime.spawn(Run::new(life, async move { f(ctx).await })),
-        )
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.config
+            .as_ref()
+            .is_some_and(|config| config.is_isolated)
     }
 
-    #[track_caller]
-    pub(crate) fn spawn_blocking<F, T>(self: &Arc<Self>, spec: Spec, f: F) -> Result<Task<T>, F>
-    where
-        F: FnOnce(Context) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.launch(
-            spec,
-            Kind::Blocking,
-            Policy::StopsItself,
-            f,
-            |f, life, runtime| run::spawn_blocking(f, life, runtime),
-        )
+    fn on_failure(&self) -> Option<&OnFailure<E>> {
+        self.config.as_ref()?.on_failure.as_deref()
     }
 
-    /// The one way into the group: the task is in the registry before the runtime has it.
-    #[track_caller]
-    fn launch<I, T>(
-        self: &Arc<Self>,
-        spec: Spec,
-        kind: Kind,
-        policy: Policy,
-        item: I,
-        start: impl FnOnce(I, Life<E>, &Handle) -> JoinHandle<Result<T, TaskError>>,
-    ) -> Result<Task<T>, I> {
-        let runtime = self.runtime();
-        match self.admit(spec, kind, policy) {
-            Some(place) => {
-                let life = Life::new(place);
-                Ok(Task::spawned(life.id(), start(item, life, runtime)))
-            }
-            None => Err(item),
+    /// Somebody waits for the context's end from now on, on this thread's runtime.
+    #[inline]
+    pub(crate) fn see_to_timer(&self) {
+        self.node().see_to_timer();
+    }
+
+    /// Ends the context on the group's own account; returns whether that is what ended it.
+    pub(crate) fn end(&self, by: EndedBy, error: impl FnOnce() -> ContextError) -> bool {
+        let is_ours = self.node().end(error);
+        if is_ours {
+            self.outcome.record_end(by);
         }
+        self.stop_admission();
+        is_ours
     }
 
-    pub(crate) fn admit(
-        self: &Arc<Self>,
-        spec: Spec,
-        kind: Kind,
-        policy: Policy,
-    ) -> Option<Place<E>> {
-        // The context first: callbacks on ancestors run before the one that raises the stage.
-        let is_open = !self.context.is_done();
-        let registered = is_open.then(|| self.registry.insert(self, kind, spec.location));
-        let Some(registered) = registered.flatten() else {
-            if let SlotRequest::Held(hold) = spec.slot {
-                self.slots.release(hold);
-            }
-            return None;
-        };
-        let is_limited = registered.is_limited;
-        let mut place = Place::new(registered, policy);
-        if let Some(name) = spec.name {
-            place.set_name(name);
-        }
-        if kind == Kind::Blocking {
-            place.set_since(Instant::now());
-        }
-        if is_limited {
-            match self.hold(spec.slot) {
-                Some(hold) => place.set_hold(hold),
-                None => {
-                    Life::new(place).release();
-                    return None;
-                }
-            }
-        }
-        Some(place)
-    }
-
-    #[cold]
-    fn hold(&self, request: SlotRequest) -> Option<Hold> {
-        match request {
-            SlotRequest::Held(hold @ (Hold::Slot | Hold::Queued(_))) => Some(hold),
-            SlotRequest::Held(Hold::Free) | SlotRequest::Queue => Some(self.slots.hold()),
-            SlotRequest::Now => self.slots.try_hold(),
-        }
-    }
-
-    /// A handle for a spawn that was refused, too: what it was given is dropped, cut short by the end of the context.
-    pub(crate) fn or_refuse<I, T>(&self, spawned: Result<Task<T>, I>) -> Task<T> {
-        let item = match spawned {
-            Ok(task) => return task,
-            Err(item) => item,
-        };
-        match catch(|| drop(item)) {
-            Ok(()) => self.outcome.record_cut(),
-            // The context has ended: there is nothing to end for it.
-            Err(payload) => drop(self.outcome.record(Failure::Panic(payload))),
-        }
-        Task::stillborn(TaskId::next(), TaskError::Cancelled(self.end_error()))
-    }
-
-    /// Records an error, then ends the context for it.
-    pub(crate) fn failed(
-        &self,
-        error: E,
-        name: Option<&str>,
-        id: TaskId,
-        location: &'static Location<'static>,
-    ) {
-        let text = text_of(&error);
-        // The outcome first: see `Outcome`, invariant 1.
-        if self.outcome.record(Failure::Error(error)) == Election::First {
-            self.end(|| ContextError::of_task(Reason::TaskFailed, location, name, id, text));
-        }
-    }
-
-    /// Records a panic, then ends the context for it.
-    pub(crate) fn panicked(
-        &self,
-        payload: Payload,
-        name: Option<&str>,
-        id: TaskId,
-        location: &'static Location<'static>,
-    ) {
-        let text = crate::panic::message(&payload).to_owned();
-        if self.outcome.record(Failure::Panic(payload)) == Election::First {
-            self.end(|| ContextError::of_task(Reason::TaskPanicked, location, name, id, text));
-        }
-    }
-
-    /// Ends the context on the group's own account.
-    pub(crate) fn end(&self, error: impl FnOnce() -> ContextError) {
-        if self.node().end(error) {
-            self.outcome.record_end(EndedBy::Stop);
+    /// Takes no task from now on. The context has ended, perhaps by a thread that is still on its way to do this.
+    fn stop_admission(&self) {
+        if self.registry.stage() == Stage::Open {
+            self.registry.raise(Stage::Ended);
         }
     }
 
     /// Drops every task that can be dropped. The context has ended.
     pub(crate) fn abort(&self) {
         self.registry.raise(Stage::Aborting);
+    }
+
+    /// Takes no task from now on; `false` if one has come meanwhile and has to be waited for.
+    pub(crate) fn close(&self) -> bool {
+        if self.node().finish() {
+            self.outcome.record_end(EndedBy::Finish);
+        }
+        self.stop_admission();
+        self.registry.is_empty()
     }
 
     /// Why the context has ended, for a task that it cut short.
@@ -279,50 +164,18 @@ impl<E: GroupError> Core<E> {
         })
     }
 
-    /// Takes no task from now on; `false` if one has come meanwhile and has to be waited for.
-    pub(crate) fn close(&self, location: &'static Location<'static>) -> bool {
-        let finished = || ContextError::at(Reason::GroupFinished, location, None);
-        if self.node().end(finished) {
-            self.outcome.record_end(EndedBy::Finish);
-        }
-        // Another thread may have ended the context and be on its way to the callback that does this.
-        self.registry.raise(Stage::Ended);
-        self.registry.is_idle()
-    }
-
-    /// What `wait` returns, once all tasks have ended. Resumes a panic.
-    pub(crate) fn settle(&self) -> Result<(), E> {
-        match self.outcome.settle() {
-            Settled::Failed(failure) => failure.into_result(),
-            Settled::Cut => Err(E::from(self.end_error())),
-            Settled::Dropped if self.has_lost_runtime() => Err(E::from(lost_runtime())),
-            Settled::Dropped | Settled::Complete | Settled::Again => Ok(()),
+    /// What became of a task that its runtime dropped: aborted through its handle, or gone with the runtime.
+    pub(crate) fn fate_of_dropped(&self) -> u8 {
+        match self.registry.fates() & fate::LOST != 0 || self.has_lost_runtime() {
+            true => fate::LOST,
+            false => fate::ITS_OWN,
         }
     }
 
-    /// As `settle`, where the tasks tell whether all was done.
-    pub(crate) fn settle_work(&self, is_complete: impl FnOnce() -> bool) -> Result<(), E> {
-        match self.outcome.settle() {
-            Settled::Failed(failure) => failure.into_result(),
-            Settled::Again => Ok(()),
-            _ if is_complete() => Ok(()),
-            Settled::Dropped if self.has_lost_runtime() => Err(E::from(lost_runtime())),
-            _ => Err(E::from(self.end_error())),
-        }
-    }
-
-    /// What `shutdown` returns: being cut short is no error. Resumes a panic.
-    pub(crate) fn settle_stopped(&self) -> Result<(), E> {
-        match self.outcome.settle() {
-            Settled::Failed(failure) => failure.into_result(),
-            Settled::Cut | Settled::Dropped | Settled::Complete | Settled::Again => Ok(()),
-        }
-    }
-
-    /// Whether the runtime was shut down under the group.
+    /// Whether the group's runtime is being shut down.
     fn has_lost_runtime(&self) -> bool {
-        // There is no asking a `Handle`. A runtime that is gone drops what it is given in the very call.
-        self.runtime.get().is_some_and(|runtime| {
+        // There is no asking a `Handle`. A runtime that is going drops what it is given in the very call.
+        self.registry.runtime().is_some_and(|runtime| {
             let probe = runtime.spawn(async {});
             let joined = probe
                 .is_finished()
@@ -332,27 +185,252 @@ impl<E: GroupError> Core<E> {
     }
 }
 
+impl<E: GroupError> Core<E> {
+    /// Records a task's error, unless it only passes on another's, and ends the context for it. Returns what the task's
+    /// handle says, and the task's fate.
+    pub(crate) fn failed(&self, error: E, who: Owned) -> (NoValue, u8) {
+        match self.passed_on(&error) {
+            Some(why) => {
+                discard(error);
+                (NoValue::Because(why), fate::CUT)
+            }
+            None => {
+                let election = self.elect(FailureKind::Error);
+                (self.failed_itself(error, who, election), fate::ITS_OWN)
+            }
+        }
+    }
+
+    /// As `failed`, for the body of `Group::run`: in an isolated group, too, its failure is the group's. Gives back an error
+    /// that is no failure of its own although the context was live, and ends that.
+    pub(crate) fn body_failed(&self, error: E, who: Owned) -> Option<E> {
+        match self.passed_on(&error) {
+            Some(_) if self.node().has_ended() => {
+                discard(error);
+                self.registry.record(fate::CUT);
+                None
+            }
+            Some(why) => {
+                self.end(EndedBy::Failure, || why);
+                Some(error)
+            }
+            None => {
+                let election = self.outcome.elect(FailureKind::Error);
+                self.failed_itself(error, who, election);
+                None
+            }
+        }
+    }
+
+    fn failed_itself(&self, error: E, who: Owned, election: Election) -> NoValue {
+        let is_first = election == Election::First;
+        let why = is_first.then(|| self.end_by(Reason::TaskFailed, &who, text_of(&error)));
+        let failure = self.report(Failure {
+            name: who.name.clone(),
+            id: who.id,
+            location: who.location,
+            what: What::Error(error),
+        });
+        match (why, failure.what) {
+            (Some(why), what) => {
+                self.outcome.store(Failure { what, ..failure });
+                NoValue::Because(why)
+            }
+            (None, What::Error(error)) => {
+                let late = Late::new(who, Box::new(error));
+                self.outcome.keep_late(late.clone());
+                NoValue::Late(late)
+            }
+            (None, What::Panic(_)) => unreachable!("errgroup: it is an error"),
+        }
+    }
+
+    /// As `failed`, for a panic of the task or of its destructors.
+    pub(crate) fn panicked(&self, payload: Payload, who: Owned) -> ContextError {
+        let election = self.elect(FailureKind::Panic);
+        self.panicked_itself(payload, who, election)
+    }
+
+    pub(crate) fn body_panicked(&self, payload: Payload, who: Owned) {
+        let election = self.outcome.elect(FailureKind::Panic);
+        self.panicked_itself(payload, who, election);
+    }
+
+    fn panicked_itself(&self, payload: Payload, who: Owned, election: Election) -> ContextError {
+        let text = message(&payload).to_owned();
+        let is_first = election == Election::First;
+        let why = match is_first {
+            true => self.end_by(Reason::TaskPanicked, &who, text),
+            false => ContextError::of_task(Reason::TaskPanicked, who.borrow(), text),
+        };
+        let failure = self.report(Failure {
+            name: who.name,
+            id: who.id,
+            location: who.location,
+            what: What::Panic(payload),
+        });
+        match is_first {
+            true => self.outcome.store(failure),
+            false => discard(failure),
+        }
+        why
+    }
+
+    fn elect(&self, kind: FailureKind) -> Election {
+        match self.is_isolated() {
+            true => self.outcome.suppress(),
+            false => self.outcome.elect(kind),
+        }
+    }
+
+    /// Ends the context for a task's failure. Returns what the task's handle says: that end, if it was the first.
+    fn end_by(&self, reason: Reason, who: &Owned, text: String) -> ContextError {
+        if self.node().has_ended() {
+            return ContextError::of_task(reason, who.borrow(), text);
+        }
+        let end = ContextError::end_by_task(reason, who.borrow(), text);
+        self.end(EndedBy::Failure, || end.clone());
+        end
+    }
+
+    fn report(&self, failure: Failure<E>) -> Failure<E> {
+        if let Some(on_failure) = self.on_failure() {
+            contain(|| on_failure(&failure));
+        }
+        failure
+    }
+
+    /// What a refused spawn's handle says. What it was given has been dropped: `dropped` is how that went.
+    #[cold]
+    pub(crate) fn refused(&self, who: Owned, dropped: Result<(), Payload>) -> ContextError {
+        self.registry.record(fate::CUT | fate::REFUSED);
+        match dropped {
+            Ok(()) => self.end_error(),
+            Err(payload) => self.panicked(payload, who),
+        }
+    }
+
+    /// Returns what `error` passes on, if it is no failure of its own: the end of the context (`ctx.check()?`), or the
+    /// failure of a task of this group (`task.await?`).
+    ///
+    /// Where the type shows it, it is the very same end or failure. Where it does not, the texts have to agree, and that of
+    /// the end has to be visible in its conversion: a type that hides it says the same of other things.
+    fn passed_on(&self, error: &E) -> Option<ContextError> {
+        if let Some(inner) = context_error_in(error) {
+            let end = self.context.err();
+            let is_end = end.is_some_and(|end| end.is(inner));
+            return (is_end || inner.is_failure_in(self.id)).then(|| inner.clone());
+        }
+        let end = self.context.err()?;
+        let text = self.end_text.get();
+        let text = match text {
+            Some(text) => text,
+            None => {
+                // Not within the cell: it is foreign code, and may come here again.
+                let text = text_of_end::<E>(&end);
+                self.end_text.get_or_init(|| text)
+            }
+        };
+        is_text_of(text.as_deref()?, error).then_some(end)
+    }
+
+    /// What `wait` returns, once all tasks have ended. Resumes a panic.
+    pub(crate) fn settle(&self) -> Result<(), E> {
+        let fates = self.registry.fates();
+        // Of what is refused from now on the next `wait` tells.
+        let was_refused = self.registry.take_refused();
+        match self.outcome.settle() {
+            Settled::Failed(failure) => failure.into_result(),
+            Settled::Unfailed(None) if fates & fate::CUT != 0 => Err(E::from(self.end_error())),
+            Settled::Unfailed(None | Some(EndedBy::Finish)) if fates & fate::LOST != 0 => {
+                Err(E::from(lost_runtime()))
+            }
+            Settled::Again(None | Some(EndedBy::Failure | EndedBy::Finish)) if was_refused => {
+                Err(E::from(self.end_error()))
+            }
+            Settled::Unfailed(_) | Settled::Again(_) => Ok(()),
+        }
+    }
+
+    /// As `settle`, where the tasks tell whether all was done.
+    pub(crate) fn settle_work(&self, is_complete: impl FnOnce() -> bool) -> Result<(), E> {
+        match self.outcome.settle() {
+            Settled::Failed(failure) => failure.into_result(),
+            Settled::Again(_) => Ok(()),
+            Settled::Unfailed(_) if is_complete() => Ok(()),
+            Settled::Unfailed(_) if self.registry.fates() & fate::LOST != 0 => {
+                Err(E::from(lost_runtime()))
+            }
+            Settled::Unfailed(_) => Err(E::from(self.end_error())),
+        }
+    }
+}
+
+impl<E: Send + 'static> Owner for Core<E> {
+    fn context_ended(&self) {
+        self.registry.raise(Stage::Ended);
+    }
+
+    fn members(&self) -> &dyn Any {
+        &self.registry
+    }
+}
+
+impl<E: Send + 'static> Home for Core<E> {
+    fn detach(&self, key: u32, id: TaskId) {
+        self.registry.detach(key, id);
+    }
+
+    fn remove_delivered(&self, key: u32, id: TaskId) {
+        self.registry.remove_delivered(key, id);
+    }
+}
+
 fn lost_runtime() -> ContextError {
     ContextError::detailed(
-        Reason::Cancelled,
-        "the group's runtime was shut down before its tasks had ended",
+        Reason::RuntimeGone,
+        "before the tasks of the group had ended",
     )
 }
 
-/// The text of a foreign error, whose `Display` may panic.
-fn text_of<E: std::fmt::Display>(error: &E) -> String {
-    catch(|| error.to_string()).unwrap_or_else(|payload| {
-        crate::panic::discard(payload);
-        "an error whose text panics".to_owned()
-    })
+/// The `ContextError` that an error is, or holds, where that can be told by the type.
+fn context_error_in<E: 'static>(error: &E) -> Option<&ContextError> {
+    let error: &dyn Any = error;
+    if let Some(error) = error.downcast_ref::<ContextError>() {
+        return Some(error);
+    }
+    if let Some(error) = error.downcast_ref::<std::io::Error>() {
+        return error.get_ref()?.downcast_ref();
+    }
+    let error = error.downcast_ref::<BoxError>()?;
+    if let Some(error) = error.downcast_ref::<ContextError>() {
+        return Some(error);
+    }
+    error
+        .downcast_ref::<std::io::Error>()?
+        .get_ref()?
+        .downcast_ref()
 }
 
-/// Whether `error` is nothing but the context's end, passed on: `ctx.check()?`.
-///
-/// An error type is opaque, but it has a `From<ContextError>` and a text, and those have to agree.
-pub(crate) fn passes_on<E: GroupError>(error: &E, end: &ContextError) -> bool {
-    catch(|| E::from(end.clone()).to_string() == error.to_string()).unwrap_or_else(|payload| {
-        crate::panic::discard(payload);
-        false
-    })
+/// The text of an error made from the end; `None` if it does not show that of the end.
+fn text_of_end<E: GroupError>(end: &ContextError) -> Option<Box<str>> {
+    let text = catch(|| E::from(end.clone()).to_string())
+        .map_err(discard)
+        .ok()?;
+    text.contains(&end.to_string())
+        .then(|| text.into_boxed_str())
+}
+
+/// Compares an error's text as it is written, and stops at the first difference.
+fn is_text_of<E: fmt::Display>(text: &str, error: &E) -> bool {
+    struct Rest<'a>(&'a str);
+    impl fmt::Write for Rest<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(text);
+    let written = catch(|| fmt::write(&mut rest, format_args!("{error}")));
+    matches!(written, Ok(Ok(()))) && rest.0.is_empty()
 }

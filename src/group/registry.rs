@@ -1,44 +1,52 @@
-//! `Registry`: the live tasks of a group. It serves the cancellation of siblings, drop, grace and the listing of who is
-//! still there, and its wait groups are what `wait` waits on.
+//! `Registry`: the tasks of a group that have not ended. It serves the cancellation of siblings, the limit, the wait for
+//! the last of them, drop and grace, and the list of who is still there.
 //!
-//! Owned by the group's `Core`.
+//! Owned by the group's `Core`. One lock, since a task comes here three times in its life: when it is spawned, when it
+//! first has to wait, and when it ends.
 //!
-//! Tasks stand on [`Page`]s. The pages lie in shards: a thread adds its tasks to one shard, so that workers do not meet
-//! on one lock, and a task leaves without a shard's lock. Blocking tasks have a shard of their own, since nobody can
-//! abort them.
+//! A task that ends is over for its group, whose `wait` may go on. But the value that it returned is put into the runtime's
+//! memory a moment later, and if the handle goes in that moment nobody fetches it. So a task with a value that has a
+//! destructor keeps its entry until that value has gone to the handle, or is dropped. In steps:
+//!
+//! 1. The task has ended, and its handle is gone: it counts as live until the [`Receipt`](super::guard::Receipt) that
+//!    lies beside the value is dropped.
+//! 2. The task has ended, and its handle is there: it is `DELIVERED` and counts no more. A handle that fetches the value
+//!    drops the receipt. A handle that is dropped makes the entry count again (`HELD`) before it lets go of the value.
 //!
 //! Invariants:
 //!
-//! 1. A page with a live task counts once in each wait group. The shard's lock keeps a page from being entered twice at
-//!    once. A task that spawns is live until after what it spawned is, so the count does not touch zero between.
-//! 2. A shard's `stage` only rises. From `Ended` on it takes no task and has no open page: that breaks the cycle of the
-//!    group, its open pages, and the group again.
-//! 3. A page is in its shard's `pages` until its last owner drops it.
+//! 1. `live` is the number of entries that count: all tasks, except those that were delivered and are not held, and except
+//!    those that only wait for a slot. Whoever lets it fall to zero takes the waiter out in the same critical section,
+//!    and wakes it afterwards.
+//! 2. `stage` only rises. From `Ended` on no task is added.
+//! 3. A task that leaves its waker learns the stage of that moment. Whoever raises the stage takes the wakers out after
+//!    that. Hence a task sees the stage, or is woken for it.
+//! 4. A key means the same task until that task's entry is removed, by the task or by its receipt. Others compare the id.
+//! 5. From `Ended` on a registry without live tasks keeps no runtime.
 //!
-//! Lock order: a shard's lock before that of a page's notes. Pages, and with them the group, are dropped with no lock
-//! held: their drop asks for the shard's.
+//! Lock order: innermost. Wakers, names, runtimes and guests are cloned where that is foreign, dropped and woken with no
+//! lock held.
+//!
+//! Why not shards, one for each thread? Tasks are spawned by few threads and end on many: they would meet on the shard of
+//! the spawning thread. Why not a page of tasks for each place in the source, with a bit for each? It saved a lock for tasks that never
+//! wait, and cost a group with three tasks four allocations, and 2 KiB for a task that outlived its page.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::panic::Location;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Weak};
-use std::task::Waker;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
 
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::page::{Entry, LINES, Opening, Page};
+use super::guest::Guest;
+use super::limiter::{Limiter, Permit};
 use crate::ordered_slab::OrderedSlab;
-use crate::panic::contain;
-use crate::sync::{AtomicU8, AtomicU32, Mutex, MutexGuard, Ordering};
-use crate::wait_group::WaitGroup;
-
-/// More shards than this cost a small group more than they save a large one.
-const MAX_SHARDS: usize = 8;
-
-/// Pages that a shard fills at once, each for one place in the source.
-const OPEN_PAGES: usize = 4;
+use crate::panic::{contain, discard};
+use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
+use crate::task::TaskId;
 
 /// How far the group is on its way down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,168 +59,421 @@ pub(crate) enum Stage {
     Aborting = 2,
 }
 
+/// Who stops a task when the context has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Async,
+    /// The group: its future is dropped at the await it stands at.
+    Dropped,
+    /// The task itself, until it is aborted.
+    Cooperative,
+    /// The task itself, on a thread that nobody can stop.
     Blocking,
+    /// No task: `slot()` waits for room.
+    Slot,
 }
 
 /// A task's name; only a named task pays for it.
-pub(crate) type Name = Box<Cow<'static, str>>;
+pub(crate) type Name = Arc<Cow<'static, str>>;
 
-/// `O` is what a task needs of its group.
-pub(crate) struct Registry<O> {
-    shards: Shards<O>,
-    /// Counts the pages that have a live task.
-    everyone: WaitGroup,
-    /// The same without the blocking shard.
-    abortable: WaitGroup,
-    /// The highest stage of any shard; a hint that saves the lock.
+/// How a task comes to its permit, if the group has a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotRequest {
+    /// It needs none.
+    None,
+    /// It queues for one.
+    Queue,
+    /// It takes one that is free now, or is refused.
+    Now,
+    /// A `Slot` has one for it.
+    Held,
+}
+
+/// A task that is to be added.
+pub(crate) struct Spec {
+    pub(crate) name: Option<Name>,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) slot: SlotRequest,
+}
+
+/// A task that was added.
+pub(crate) struct Added {
+    pub(crate) key: u32,
+    pub(crate) id: TaskId,
+    pub(crate) is_queued: bool,
+    /// `None` before the group's first task.
+    pub(crate) runtime: Option<Handle>,
+}
+
+/// Why the end of a task was none of its own making; in `State::fates`.
+pub(crate) mod fate {
+    /// It completed, or its failure is in the outcome.
+    pub(crate) const ITS_OWN: u8 = 0;
+    /// It was cut short, or not started, because the context had ended.
+    pub(crate) const CUT: u8 = 1;
+    /// Its runtime went away.
+    pub(crate) const LOST: u8 = 2;
+    /// It was spawned when the context had ended. No task came of it.
+    pub(crate) const REFUSED: u8 = 4;
+}
+
+pub(crate) struct Registry {
+    state: Mutex<State>,
+    /// `State::stage`, for those who only want to know.
     stage: AtomicU8,
 }
 
-/// The shards of async tasks, and the one of blocking tasks at the end.
-pub(super) struct Shards<O>(Arc<[Shard<O>]>);
-
-/// On cache lines of its own: two, since they are fetched in pairs.
-#[repr(align(128))]
-struct Shard<O>(Mutex<State<O>>);
-
-struct State<O> {
+struct State {
     stage: Stage,
-    /// The group has, or once had, a limit: tasks ask for a slot.
-    is_limited: bool,
-    /// How many tasks the next page takes: few at first, so that small groups leave small gaps in the ids.
-    lines: u8,
-    /// At most one for each place in the source, the latest last.
-    open: Vec<Open<O>>,
-    pages: OrderedSlab<Weak<Page<O>>>,
+    fates: u8,
+    live: u32,
+    /// Those of the live that a runtime can be told to drop.
+    abortable: u32,
+    entries: OrderedSlab<Entry>,
+    /// Where the tasks run: given to the builder, else the runtime of the first spawn.
+    runtime: Option<Handle>,
+    /// Who waits for the last task. One at most: waiting borrows the group.
+    waiter: Option<Waker>,
+    /// What `Entry::since` counts from.
+    epoch: Option<Instant>,
+    rest: Option<Box<Rest>>,
 }
 
-struct Open<O> {
-    page: Arc<Page<O>>,
-    /// The next line, and the one after the last.
-    next: u8,
-    lines: u8,
+/// What most groups have not.
+#[derive(Default)]
+struct Rest {
+    limiter: Option<Limiter>,
+    names: BTreeMap<u32, Name>,
+    /// Groups that were dropped inside this one, and have live tasks. Each counts as a live task here.
+    guests: Vec<Arc<Guest>>,
 }
 
-/// A task's place.
-pub(crate) struct Registered<O> {
-    pub(crate) page: Arc<Page<O>>,
-    pub(crate) line: u8,
-    pub(crate) is_limited: bool,
+struct Entry {
+    location: &'static Location<'static>,
+    id: TaskId,
+    /// Left by the task when it first has to wait.
+    waker: Option<Waker>,
+    /// Nanoseconds since `State::epoch`, or `UNKNOWN`. A task that ends in its first poll costs no clock read; so it is
+    /// when a task first waits, or else when it is first listed.
+    since: u64,
+    kind: Kind,
+    permit: Permit,
+    flags: u8,
 }
 
-impl<O> Registry<O> {
-    /// The runtime decides how many shards are worth their while.
-    pub(crate) fn new(runtime: Option<&Handle>) -> Self {
-        let workers = match runtime {
-            Some(runtime) if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread => {
-                runtime.metrics().num_workers()
-            }
-            _ => 1,
-        };
+const UNKNOWN: u64 = u64::MAX;
+
+/// In `Entry::flags`: the handle is gone, the task is not.
+const DETACHED: u8 = 1;
+
+/// In `Entry::flags`: the task is gone, the handle is not, or not quite.
+const DELIVERED: u8 = 2;
+
+/// In `Entry::flags`, with `DELIVERED`: the handle is gone, and the value may not be.
+const HELD: u8 = 4;
+
+/// A live task, as it is listed.
+pub(crate) struct Listed {
+    pub(crate) id: TaskId,
+    pub(crate) name: Option<Name>,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) kind: Kind,
+    pub(crate) age: Duration,
+}
+
+/// Whom to wake, and what to drop, when the lock has been released.
+#[derive(Default)]
+struct Aftermath {
+    next: Option<Waker>,
+    waiter: Option<Waker>,
+    /// The task's own, which nobody needs any more.
+    waker: Option<Waker>,
+    _name: Option<Name>,
+    _runtime: Option<Handle>,
+}
+
+/// How a wait for a permit stands.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Granted,
+    NotYet,
+    /// The context has ended.
+    Ended,
+}
+
+impl Registry {
+    pub(crate) fn new(runtime: Option<Handle>) -> Self {
         Self {
-            shards: Shards::new(workers.next_power_of_two().min(MAX_SHARDS)),
-            everyone: WaitGroup::new(),
-            abortable: WaitGroup::new(),
+            state: Mutex::new(State {
+                stage: Stage::Open,
+                fates: 0,
+                live: 0,
+                abortable: 0,
+                entries: OrderedSlab::default(),
+                runtime,
+                waiter: None,
+                epoch: None,
+                rest: None,
+            }),
             stage: AtomicU8::new(Stage::Open as u8),
         }
     }
 
-    /// Adds a task; `None` if the group has ended.
-    #[inline]
-    pub(crate) fn insert(
-        &self,
-        owner: &O,
-        kind: Kind,
-        location: &'static Location<'static>,
-    ) -> Option<Registered<O>>
-    where
-        O: Clone,
-    {
-        let shard = match kind {
-            Kind::Async => self.shards.pick(),
-            Kind::Blocking => self.shards.blocking(),
+    /// Adds a task; `None` if the group has ended, or has no room for one that will not wait. A permit that a `Slot` held
+    /// for it is given back then.
+    pub(crate) fn add(&self, kind: Kind, spec: Spec) -> Option<Added> {
+        let id = TaskId::next();
+        let mut state = self.state.lock();
+        let is_open = state.stage == Stage::Open;
+        let permit = match is_open {
+            true => state.acquire(spec.slot),
+            false => None,
         };
-        let mut state = self.shards.lock(shard);
-        if state.stage != Stage::Open {
+        let Some(permit) = permit else {
+            // Before the name, which is foreign.
+            self.give_back(state, spec.slot == SlotRequest::Held);
             return None;
-        }
-        let is_limited = state.is_limited;
-        let (page, line) = match state.take_line(location) {
-            Some((page, line)) => {
-                self.enter(&page, line);
-                (page, line)
-            }
-            None => {
-                let opening = Opening {
-                    owner: owner.clone(),
-                    kind,
-                    location,
-                    shards: self.shards.clone(),
-                    shard,
-                    lines: state.lines,
-                };
-                (self.open(state, opening), 0)
-            }
         };
-        Some(Registered {
-            page,
-            line,
-            is_limited,
+        let key = state.insert(Entry::new(kind, spec.location, id, permit));
+        if let Some(name) = spec.name {
+            state.rest().names.insert(key, name);
+        }
+        Some(Added {
+            key,
+            id,
+            is_queued: permit == Permit::Waiting,
+            runtime: state.runtime.clone(),
         })
     }
 
-    /// Enters a task (invariant 1). The other end of the race is `Life::release`.
-    #[inline]
-    fn enter(&self, page: &Page<O>, line: u8) {
-        // An empty page is counted first. One that empties between the two looks is counted afterwards: its last task has
-        // given up its count or is about to, and no task that could be waited for had spawned this one.
-        let was_counted = page.is_live();
-        if !was_counted {
-            self.begin(page.kind);
-        }
-        if !page.enter(line) && was_counted {
-            self.begin(page.kind);
-        }
-    }
-
-    /// Starts a page, whose first line is taken.
-    #[cold]
-    fn open(&self, mut state: MutexGuard<'_, State<O>>, opening: Opening<O>) -> Arc<Page<O>> {
-        let (lines, location) = (opening.lines, opening.location);
-        self.begin(opening.kind);
-        let page = Page::new(opening);
-        list(&mut state.pages, &page);
-        state.lines = LINES;
-        let given_up = state.give_up(location);
-        state.open.push(Open {
-            page: page.clone(),
-            next: 1,
-            lines,
-        });
+    /// Makes `runtime` the group's, unless it has one; returns the group's.
+    pub(crate) fn set_runtime(&self, runtime: Handle) -> Handle {
+        let mut state = self.state.lock();
+        let chosen = state.runtime.get_or_insert_with(|| runtime.clone()).clone();
         drop(state);
-        drop(given_up);
-        page
+        drop(runtime);
+        chosen
     }
 
-    /// Raises the stage and wakes the tasks that wait.
-    pub(crate) fn raise(&self, stage: Stage) {
-        // Release: pairs with `stage`. A task that misses it here meets it on its page.
-        self.stage.fetch_max(stage as u8, Ordering::Release);
-        let mut wakers: Vec<Waker> = Vec::new();
-        for shard in self.shards.all() {
-            for page in shard.close_pages(|state| state.stage = state.stage.max(stage)) {
-                page.raise(stage, &mut wakers);
-                for waker in wakers.drain(..) {
-                    contain(|| waker.wake());
-                }
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.state.lock().runtime.clone()
+    }
+
+    /// Removes a task that has ended, and gives its permit to the next.
+    pub(crate) fn remove(&self, key: u32, fate: u8) {
+        let mut state = self.state.lock();
+        state.fates |= fate;
+        let Some(mut entry) = state.entries.remove(key) else {
+            return;
+        };
+        let mut aftermath = state.clear(key, &mut entry);
+        state.uncount(entry.kind, &mut aftermath);
+        drop(state);
+        aftermath.see_to();
+    }
+
+    /// The task has ended, and returns a value that its handle may fetch, or may not. Returns its id.
+    pub(crate) fn deliver(&self, key: u32) -> TaskId {
+        let mut state = self.state.lock();
+        let entry = state.entries.get_mut(key);
+        let entry = entry.expect("errgroup: a task is listed until its end");
+        let (id, kind, permit) = (entry.id, entry.kind, entry.permit);
+        let is_detached = entry.flags & DETACHED != 0;
+        entry.permit = Permit::None;
+        let waker = entry.waker.take();
+        if !is_detached {
+            entry.flags |= DELIVERED;
+        }
+        let mut aftermath = Aftermath {
+            next: state.release(permit),
+            waker,
+            ..Aftermath::default()
+        };
+        if !is_detached {
+            state.uncount(kind, &mut aftermath);
+        }
+        drop(state);
+        aftermath.see_to();
+        id
+    }
+
+    /// The handle is about to be dropped, and the value with it, unless that is still on its way.
+    pub(crate) fn detach(&self, key: u32, id: TaskId) {
+        let mut state = self.state.lock();
+        let Some(entry) = state.entry(key, id) else {
+            return;
+        };
+        if entry.flags & DELIVERED == 0 {
+            entry.flags |= DETACHED;
+            return;
+        }
+        entry.flags |= HELD;
+        let kind = entry.kind;
+        state.count(kind);
+    }
+
+    /// The value has gone to the handle, or is dropped.
+    pub(crate) fn remove_delivered(&self, key: u32, id: TaskId) {
+        let mut state = self.state.lock();
+        if state.entry(key, id).is_none() {
+            return;
+        }
+        let Some(mut entry) = state.entries.remove(key) else {
+            return;
+        };
+        let mut aftermath = state.clear(key, &mut entry);
+        if entry.counts() {
+            state.uncount(entry.kind, &mut aftermath);
+        }
+        drop(state);
+        aftermath.see_to();
+    }
+
+    /// Leaves the waker of a task that has to wait, to be woken when the stage rises; returns the stage (invariant 3).
+    pub(crate) fn leave_waker(&self, key: u32, waker: &Waker) -> Stage {
+        let waker = Some(waker.clone());
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let stage = state.stage;
+        let since = state.since(now);
+        let replaced = match state.entries.get_mut(key) {
+            Some(entry) => {
+                entry.since = entry.since.min(since);
+                std::mem::replace(&mut entry.waker, waker)
+            }
+            None => waker,
+        };
+        drop(state);
+        drop(replaced);
+        stage
+    }
+
+    /// As `leave_waker`, of one whose waker may change.
+    pub(crate) fn refresh_waker(&self, key: u32, waker: &Waker) -> Stage {
+        {
+            let mut state = self.state.lock();
+            let stage = state.stage;
+            let entry = state.entries.get_mut(key);
+            let left = entry.and_then(|entry| entry.waker.as_ref());
+            if left.is_some_and(|left| left.will_wake(waker)) {
+                return stage;
             }
         }
+        self.leave_waker(key, waker)
     }
 
+    /// Asks whether one who waits for a permit has it, and if not leaves the waker, if one is given.
+    pub(crate) fn poll_room(&self, key: u32, waker: Option<&Waker>) -> Room {
+        let mut waker = waker.cloned();
+        let mut state = self.state.lock();
+        let stage = state.stage;
+        let room = match state.entries.get_mut(key) {
+            Some(entry) if entry.permit == Permit::Waiting => {
+                if waker.is_some() {
+                    std::mem::swap(&mut entry.waker, &mut waker);
+                }
+                match stage {
+                    Stage::Open => Room::NotYet,
+                    Stage::Ended | Stage::Aborting => Room::Ended,
+                }
+            }
+            _ => Room::Granted,
+        };
+        drop(state);
+        drop(waker);
+        room
+    }
+
+    /// Takes a permit for a task that is still to come, or a place in the queue: then the key of it. `None` if the group
+    /// has ended.
+    pub(crate) fn request_slot(
+        &self,
+        location: &'static Location<'static>,
+    ) -> Option<SlotRequested> {
+        let mut state = self.state.lock();
+        if state.stage != Stage::Open {
+            return None;
+        }
+        Some(match state.acquire(SlotRequest::Queue) {
+            None | Some(Permit::None) => SlotRequested::Unlimited,
+            Some(Permit::Held) => SlotRequested::Granted,
+            Some(Permit::Waiting) => {
+                let id = TaskId::next();
+                let entry = Entry::new(Kind::Slot, location, id, Permit::Waiting);
+                SlotRequested::Queued(state.insert(entry))
+            }
+        })
+    }
+
+    /// Ends a wait in the queue; returns whether it came to a permit, which is the caller's then.
+    pub(crate) fn leave_queue(&self, key: u32) -> bool {
+        let mut state = self.state.lock();
+        let Some(mut entry) = state.entries.remove(key) else {
+            return false;
+        };
+        let is_granted = entry.permit == Permit::Held;
+        if is_granted {
+            entry.permit = Permit::None;
+        }
+        let aftermath = state.clear(key, &mut entry);
+        drop(state);
+        aftermath.see_to();
+        is_granted
+    }
+
+    /// Gives back the permit of a slot that nothing was spawned through.
+    pub(crate) fn release_slot(&self) {
+        self.give_back(self.state.lock(), true);
+    }
+
+    fn give_back(&self, mut state: MutexGuard<'_, State>, is_held: bool) {
+        let next = match is_held {
+            true => state.release(Permit::Held),
+            false => None,
+        };
+        drop(state);
+        wake(next);
+    }
+
+    /// Lets at most `limit` tasks run from now on. Those that run already count.
+    pub(crate) fn set_limit(&self, limit: Option<usize>) {
+        let mut state = self.state.lock();
+        if limit.is_none() && state.limiter().is_none() {
+            return;
+        }
+        state.limiter_or_new().set_limit(limit);
+        // One at a time: each is woken with no lock held.
+        while let Some(next) = state.grant() {
+            drop(state);
+            wake(next);
+            state = self.state.lock();
+        }
+    }
+
+    /// Raises the stage, then wakes the tasks that it concerns.
+    pub(crate) fn raise(&self, stage: Stage) {
+        // Release: pairs with `stage`. A task that misses it here meets it under the lock.
+        self.stage.fetch_max(stage as u8, Ordering::Release);
+        let mut state = self.state.lock();
+        state.stage = state.stage.max(stage);
+        let runtime = state.unused_runtime();
+        let mut wakers = Vec::new();
+        // A chunk at a time, so that nobody waits for long. Nothing is added meanwhile (invariant 2).
+        for chunk in 0.. {
+            if !state.take_wakers(chunk, stage, &mut wakers) {
+                break;
+            }
+            drop(state);
+            wakers.drain(..).for_each(|waker| wake(Some(waker)));
+            state = self.state.lock();
+        }
+        drop(state);
+        drop(runtime);
+    }
+
+    #[inline]
     pub(crate) fn stage(&self) -> Stage {
+        // Acquire: pairs with `raise`.
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Open,
             1 => Stage::Ended,
@@ -220,189 +481,397 @@ impl<O> Registry<O> {
         }
     }
 
-    /// From now on tasks need slots; those that run already hold one, and are counted.
-    pub(crate) fn limit(&self) -> usize {
-        let mut running = 0;
-        for shard in self.shards.all() {
-            // Nobody else enters the pages that are counted.
-            let pages = shard.close_pages(|state| state.is_limited = true);
-            running += pages.iter().map(|page| page.count()).sum::<usize>();
-        }
-        running
+    pub(crate) fn record(&self, fate: u8) {
+        self.state.lock().fates |= fate;
     }
 
-    /// Whether no task is live, once none can come any more: one that is on its way out counts as live.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.everyone.is_empty()
+    pub(crate) fn fates(&self) -> u8 {
+        self.state.lock().fates
     }
 
+    /// Tells whether something was refused since the last time.
+    pub(crate) fn take_refused(&self) -> bool {
+        let mut state = self.state.lock();
+        let was_refused = state.fates & fate::REFUSED != 0;
+        state.fates &= !fate::REFUSED;
+        was_refused
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().live == 0
+    }
+
+    /// The tasks that have not ended, those of guests included.
     pub(crate) fn len(&self) -> usize {
-        self.pages().iter().map(|page| page.len()).sum()
+        let state = self.state.lock();
+        let guests = state.guests();
+        let own = state.live as usize - guests.len();
+        drop(state);
+        own + guests
+            .iter()
+            .map(|guest| guest.registry().len())
+            .sum::<usize>()
     }
 
-    /// Calls `f` with every live task, under the lock of its page: `f` is not to call foreign code.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(Entry<'_>)) {
+    /// Ready when the last task has ended.
+    pub(crate) fn poll_empty(&self, cx: &TaskContext<'_>) -> Poll<()> {
+        self.poll_until(cx, |registry| registry.is_empty())
+    }
+
+    /// Ready when no task is left that can be aborted. While tasks are being aborted, each that ends wakes the waiter.
+    pub(crate) fn poll_aborted(&self, cx: &TaskContext<'_>) -> Poll<()> {
+        self.poll_until(cx, Self::is_aborted)
+    }
+
+    fn poll_until(&self, cx: &TaskContext<'_>, is_over: impl Fn(&Self) -> bool) -> Poll<()> {
+        if is_over(self) {
+            return Poll::Ready(());
+        }
+        let waker = cx.waker();
+        let mut state = self.state.lock();
+        if !state
+            .waiter
+            .as_ref()
+            .is_some_and(|left| left.will_wake(waker))
+        {
+            drop(state);
+            let waker = Some(waker.clone());
+            state = self.state.lock();
+            let replaced = std::mem::replace(&mut state.waiter, waker);
+            drop(state);
+            drop(replaced);
+        } else {
+            drop(state);
+        }
+        // It may have come to that before the waker was there.
+        match is_over(self) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Gives up the wait of `poll_empty` and `poll_aborted`.
+    pub(crate) fn forget_waiter(&self) {
+        let waiter = self.state.lock().waiter.take();
+        drop(waiter);
+    }
+
+    fn is_aborted(&self) -> bool {
+        let state = self.state.lock();
+        if state.abortable > 0 {
+            return false;
+        }
+        let guests = state.guests();
+        drop(state);
+        guests.iter().all(|guest| guest.registry().is_aborted())
+    }
+
+    /// Has the waiter look again.
+    pub(crate) fn nudge(&self) {
+        let waiter = self.state.lock().waiter.take();
+        wake(waiter);
+    }
+
+    pub(super) fn add_guest(&self, guest: Arc<Guest>) {
+        let mut state = self.state.lock();
+        state.live += 1;
+        state.rest().guests.push(guest);
+    }
+
+    /// A guest's last task has ended. A second call does nothing.
+    pub(super) fn remove_guest(&self, guest: &Arc<Guest>) {
+        let mut state = self.state.lock();
+        let guests = &mut state.rest().guests;
+        let Some(place) = guests.iter().position(|other| Arc::ptr_eq(other, guest)) else {
+            return;
+        };
+        let guest = guests.swap_remove(place);
+        state.live -= 1;
+        let waiter = state.waiter_to_wake();
+        let runtime = state.unused_runtime();
+        drop(state);
+        drop((guest, runtime));
+        wake(waiter);
+    }
+
+    /// The name, the id and the place of a task, for a failure.
+    pub(crate) fn describe(
+        &self,
+        key: u32,
+    ) -> Option<(Option<Name>, TaskId, &'static Location<'static>)> {
+        let mut state = self.state.lock();
+        let name = state.name(key);
+        let entry = state.entries.get_mut(key)?;
+        Some((name, entry.id, entry.location))
+    }
+
+    /// Lists the live tasks, those of guests included, a chunk at a time: tasks come and go meanwhile.
+    pub(crate) fn list(&self) -> Vec<Listed> {
         let now = Instant::now();
-        for page in self.pages() {
-            page.for_each(now, &mut f);
+        let mut listed = Vec::new();
+        let mut state = self.state.lock();
+        let since = state.since(now);
+        let guests = state.guests();
+        for chunk in 0.. {
+            if !state.list(chunk, since, &mut listed) {
+                break;
+            }
+            drop(state);
+            state = self.state.lock();
         }
-    }
-
-    fn pages(&self) -> Vec<Arc<Page<O>>> {
-        let shards = self.shards.all().iter();
-        shards.flat_map(|shard| shard.0.lock().pages()).collect()
-    }
-
-    pub(crate) fn everyone(&self) -> &WaitGroup {
-        &self.everyone
-    }
-
-    pub(crate) fn abortable(&self) -> &WaitGroup {
-        &self.abortable
-    }
-
-    fn begin(&self, kind: Kind) {
-        self.everyone.add();
-        if kind == Kind::Async {
-            self.abortable.add();
-        }
-    }
-
-    /// Gives up the count of a page whose last live task has left. Whoever waits for the group goes on.
-    pub(super) fn end(&self, kind: Kind) {
-        if kind == Kind::Async {
-            self.abortable.done();
-        }
-        self.everyone.done();
-    }
-}
-
-impl<O> Shards<O> {
-    fn new(workers: usize) -> Self {
-        Self((0..=workers).map(|_| Shard::new()).collect())
-    }
-
-    fn all(&self) -> &[Shard<O>] {
-        &self.0
-    }
-
-    fn blocking(&self) -> u8 {
-        (self.0.len() - 1) as u8
-    }
-
-    /// The shard of this thread.
-    #[inline]
-    fn pick(&self) -> u8 {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        thread_local!(static THREAD: Cell<usize> = const { Cell::new(usize::MAX) });
-        let workers = self.0.len() - 1;
-        if workers == 1 {
-            return 0;
-        }
-        let mut thread = THREAD.get();
-        if thread == usize::MAX {
-            // Relaxed: the numbers only have to differ.
-            thread = THREADS.fetch_add(1, Ordering::Relaxed);
-            THREAD.set(thread);
-        }
-        // A power of two.
-        (thread & (workers - 1)) as u8
-    }
-
-    #[inline]
-    fn lock(&self, shard: u8) -> MutexGuard<'_, State<O>> {
-        self.0[usize::from(shard)].0.lock()
-    }
-
-    /// Takes a page that is being dropped out of its shard.
-    pub(super) fn forget(&self, shard: u8, key: &AtomicU32) {
-        let mut state = self.lock(shard);
-        let page = state.pages.remove(key.load(Ordering::Relaxed));
         drop(state);
-        drop(page);
+        listed.extend(guests.iter().flat_map(|guest| guest.registry().list()));
+        listed
     }
 }
 
-impl<O> Clone for Shards<O> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
+/// What came of the request for a slot.
+#[must_use]
+pub(crate) enum SlotRequested {
+    Unlimited,
+    Granted,
+    /// By its key.
+    Queued(u32),
+}
+
+impl Entry {
+    fn new(kind: Kind, location: &'static Location<'static>, id: TaskId, permit: Permit) -> Self {
+        Self {
+            location,
+            id,
+            waker: None,
+            since: UNKNOWN,
+            kind,
+            permit,
+            flags: 0,
+        }
+    }
+
+    /// Whether it is a task, and has not ended.
+    fn is_task(&self) -> bool {
+        self.kind != Kind::Slot && self.flags & DELIVERED == 0
+    }
+
+    /// Whether it is one of `State::live` (invariant 1).
+    fn counts(&self) -> bool {
+        self.kind != Kind::Slot && self.flags & (DELIVERED | HELD) != DELIVERED
+    }
+
+    /// Whether it is the task of this id, and waits for a permit.
+    fn is_waiting(&self, id: TaskId) -> bool {
+        self.permit == Permit::Waiting && self.id == id
+    }
+
+    /// A cooperative task hears of the end by its context, and of nothing but an abort from here.
+    fn is_concerned_by(&self, stage: Stage) -> bool {
+        stage == Stage::Aborting || self.kind != Kind::Cooperative || self.permit == Permit::Waiting
     }
 }
 
-impl<O> Shard<O> {
-    fn new() -> Self {
-        Self(Mutex::new(State {
-            stage: Stage::Open,
-            is_limited: false,
-            lines: 4,
-            open: Vec::new(),
-            pages: OrderedSlab::default(),
-        }))
-    }
-
-    /// Changes the state, and takes no more tasks on the pages of before. Returns those that somebody owns.
-    fn close_pages(&self, change: impl FnOnce(&mut State<O>)) -> Vec<Arc<Page<O>>> {
-        let mut state = self.0.lock();
-        change(&mut state);
-        let open = std::mem::take(&mut state.open);
-        let pages = state.pages();
-        drop(state);
-        drop(open);
-        pages
+impl Aftermath {
+    #[inline]
+    fn see_to(self) {
+        wake(self.next);
+        if let Some(waker) = self.waker {
+            discard(waker);
+        }
+        wake(self.waiter);
     }
 }
 
-impl<O> Open<O> {
-    /// Makes a full page new if all its tasks have gone, so that a group that spawns now and then allocates none.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        contain(|| waker.wake());
+    }
+}
+
+impl State {
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
+    }
+
+    fn limiter(&self) -> Option<&Limiter> {
+        self.rest.as_ref()?.limiter.as_ref()
+    }
+
+    fn limiter_mut(&mut self) -> Option<&mut Limiter> {
+        self.rest.as_mut()?.limiter.as_mut()
+    }
+
+    /// With the first limit each task that runs is given a permit.
+    fn limiter_or_new(&mut self) -> &mut Limiter {
+        if self.limiter().is_none() {
+            let mut running = 0;
+            self.entries.for_each_mut(|entry| {
+                if entry.is_task() {
+                    entry.permit = Permit::Held;
+                    running += 1;
+                }
+            });
+            self.rest().limiter = Some(Limiter::new(running));
+        }
+        self.limiter_mut().expect("it was just made")
+    }
+
+    /// `None` if there is no room for one that will not wait.
+    #[inline]
+    fn acquire(&mut self, request: SlotRequest) -> Option<Permit> {
+        let Some(limiter) = self.limiter_mut() else {
+            return Some(Permit::None);
+        };
+        match request {
+            SlotRequest::None => Some(Permit::None),
+            SlotRequest::Held => Some(Permit::Held),
+            _ if limiter.try_acquire() => Some(Permit::Held),
+            SlotRequest::Queue => Some(Permit::Waiting),
+            SlotRequest::Now => None,
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, entry: Entry) -> u32 {
+        let (id, kind, permit) = (entry.id, entry.kind, entry.permit);
+        let key = self.entries.insert(entry);
+        if permit == Permit::Waiting {
+            if let Some(limiter) = self.limiter_mut() {
+                limiter.enqueue(key, id);
+            }
+        }
+        if kind != Kind::Slot {
+            self.count(kind);
+        }
+        key
+    }
+
+    fn count(&mut self, kind: Kind) {
+        self.live += 1;
+        self.abortable += u32::from(kind != Kind::Blocking);
+    }
+
+    fn uncount(&mut self, kind: Kind, aftermath: &mut Aftermath) {
+        self.live -= 1;
+        self.abortable -= u32::from(kind != Kind::Blocking);
+        aftermath.waiter = self.waiter_to_wake();
+        aftermath._runtime = self.unused_runtime();
+    }
+
+    /// Taken out with the last task; while tasks are being aborted, with each.
+    #[inline]
+    fn waiter_to_wake(&mut self) -> Option<Waker> {
+        match self.live == 0 || self.stage == Stage::Aborting {
+            true => self.waiter.take(),
+            false => None,
+        }
+    }
+
+    #[inline]
+    fn unused_runtime(&mut self) -> Option<Handle> {
+        match self.live == 0 && self.stage != Stage::Open {
+            true => self.runtime.take(),
+            false => None,
+        }
+    }
+
+    /// Takes from an entry that was removed what it has in common with others.
+    #[inline]
+    fn clear(&mut self, key: u32, entry: &mut Entry) -> Aftermath {
+        Aftermath {
+            next: self.release(entry.permit),
+            waker: entry.waker.take(),
+            _name: match &mut self.rest {
+                Some(rest) => rest.names.remove(&key),
+                None => None,
+            },
+            ..Aftermath::default()
+        }
+    }
+
+    /// Gives back a permit, or a place in the queue; returns the waker of the next who may run.
+    #[inline]
+    fn release(&mut self, permit: Permit) -> Option<Waker> {
+        match permit {
+            Permit::None => None,
+            Permit::Held => {
+                self.limiter_mut()?.release();
+                self.grant().flatten()
+            }
+            Permit::Waiting => {
+                self.withdraw();
+                None
+            }
+        }
+    }
+
     #[cold]
-    fn renew(&mut self, pages: &mut OrderedSlab<Weak<Page<O>>>) -> bool {
-        // Only a page that is not listed has no owner but this one.
-        let key = self.page.key.load(Ordering::Relaxed);
-        drop(pages.remove(key));
-        let page = Arc::get_mut(&mut self.page);
-        let is_renewed = page.is_some();
-        if let Some(page) = page {
-            page.renew(self.lines);
-            self.next = 0;
+    fn withdraw(&mut self) {
+        let State { entries, rest, .. } = self;
+        if let Some(limiter) = rest.as_mut().and_then(|rest| rest.limiter.as_mut()) {
+            limiter.withdraw(|key, id| entries.get(key).is_some_and(|entry| entry.is_waiting(id)));
         }
-        list(pages, &self.page);
-        is_renewed
     }
-}
 
-/// Adds a page to its shard's.
-fn list<O>(pages: &mut OrderedSlab<Weak<Page<O>>>, page: &Arc<Page<O>>) {
-    let key = pages.insert(Arc::downgrade(page));
-    // Relaxed, here and where it is loaded: both hold the lock.
-    page.key.store(key, Ordering::Relaxed);
-}
-
-impl<O> State<O> {
-    /// Takes the next line of the open page for a place in the source, if there is one.
-    #[inline]
-    fn take_line(&mut self, location: &'static Location<'static>) -> Option<(Arc<Page<O>>, u8)> {
-        let is_there = |open: &Open<O>| open.page.is_at(location);
-        let index = self.open.iter().rposition(is_there)?;
-        let open = &mut self.open[index];
-        if open.next == open.lines && !open.renew(&mut self.pages) {
-            return None;
+    /// Gives a permit to the next in the queue, if there is room and somebody waits.
+    fn grant(&mut self) -> Option<Option<Waker>> {
+        loop {
+            let (key, id) = self.limiter_mut()?.next()?;
+            let entry = self.entries.get_mut(key);
+            let Some(entry) = entry.filter(|entry| entry.is_waiting(id)) else {
+                // It has withdrawn.
+                continue;
+            };
+            entry.permit = Permit::Held;
+            let waker = entry.waker.take();
+            self.limiter_mut()?.acquire_for_waiting();
+            return Some(waker);
         }
-        let line = open.next;
-        open.next += 1;
-        Some((open.page.clone(), line))
     }
 
-    /// Makes room for an open page: in the place of the full one for the same place in the source, or of the oldest.
-    fn give_up(&mut self, location: &'static Location<'static>) -> Option<Open<O>> {
-        let full = self.open.iter().position(|open| open.page.is_at(location));
-        let oldest = (self.open.len() == OPEN_PAGES).then_some(0);
-        Some(self.open.remove(full.or(oldest)?))
+    /// Takes the wakers that a stage concerns out of a chunk; `false` beyond the last chunk.
+    fn take_wakers(&mut self, chunk: usize, stage: Stage, wakers: &mut Vec<Waker>) -> bool {
+        let Some(entries) = self.entries.chunk_mut(chunk) else {
+            return false;
+        };
+        let concerned = entries.filter(|(_, entry)| entry.is_concerned_by(stage));
+        wakers.extend(concerned.filter_map(|(_, entry)| entry.waker.take()));
+        true
     }
 
-    /// The pages that somebody owns, to be looked at without the lock.
-    fn pages(&mut self) -> Vec<Arc<Page<O>>> {
-        let mut pages = Vec::new();
-        self.pages.for_each_mut(|page| pages.extend(page.upgrade()));
-        pages
+    /// Lists the tasks of a chunk; `false` beyond the last.
+    fn list(&mut self, chunk: usize, now: u64, listed: &mut Vec<Listed>) -> bool {
+        let names = self.rest.as_ref().map(|rest| &rest.names);
+        let Some(entries) = self.entries.chunk_mut(chunk) else {
+            return false;
+        };
+        for (key, entry) in entries.filter(|(_, entry)| entry.is_task()) {
+            entry.since = entry.since.min(now);
+            listed.push(Listed {
+                id: entry.id,
+                name: names.and_then(|names| names.get(&key).cloned()),
+                location: entry.location,
+                kind: entry.kind,
+                age: Duration::from_nanos(now - entry.since),
+            });
+        }
+        true
+    }
+
+    fn entry(&mut self, key: u32, id: TaskId) -> Option<&mut Entry> {
+        self.entries.get_mut(key).filter(|entry| entry.id == id)
+    }
+
+    fn name(&self, key: u32) -> Option<Name> {
+        self.rest.as_ref()?.names.get(&key).cloned()
+    }
+
+    fn guests(&self) -> Vec<Arc<Guest>> {
+        self.rest
+            .as_ref()
+            .map_or_else(Vec::new, |rest| rest.guests.clone())
+    }
+
+    /// `now`, as entries have it.
+    fn since(&mut self, now: Instant) -> u64 {
+        let epoch = *self.epoch.get_or_insert(now);
+        now.saturating_duration_since(epoch).as_nanos() as u64
     }
 }

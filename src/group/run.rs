@@ -7,19 +7,16 @@
 //! has to wait. The end is set before the registry's stage is raised and the wakers are taken. So either the task
 //! learns of the end when it leaves its waker, in `may_wait`, or its waker is taken and woken.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use pin_project_lite::pin_project;
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
-use super::life::{Life, Order};
-use crate::context::Context;
+use super::guard::TaskGuard;
 use crate::error::GroupError;
 use crate::panic::{Payload, catch, poll_catching};
-use crate::task::TaskError;
+use crate::task::Output;
 
 pin_project! {
     // An enum, since `Over` costs no memory beside the two fields, as an `Option` of the future would.
@@ -31,8 +28,8 @@ pin_project! {
         Live {
             #[pin]
             future: F,
-            // `None` while the future is being dropped, which is before the life lets `wait` go on.
-            life: Option<Life<E>>,
+            // `None` while the future is being dropped, which is before the guard lets `wait` go on.
+            guard: Option<TaskGuard<E>>,
         },
         Over,
     }
@@ -42,42 +39,43 @@ pin_project! {
         E: GroupError,
     {
         fn drop(mut this: Pin<&mut Self>) {
-            if let RunProjection::Live { life: Some(_), .. } = this.as_mut().project() {
-                this.cut();
+            if let RunProjection::Live { guard: Some(_), .. } = this.as_mut().project() {
+                this.drop_unfinished();
             }
         }
     }
 }
 
 impl<F, E: GroupError> Run<F, E> {
-    pub(crate) fn new(life: Life<E>, future: F) -> Self {
+    #[inline]
+    pub(crate) fn new(guard: TaskGuard<E>, future: F) -> Self {
         Self::Live {
             future,
-            life: Some(life),
+            guard: Some(guard),
         }
     }
 
-    fn parts(self: Pin<&mut Self>) -> (Pin<&mut F>, &mut Option<Life<E>>) {
+    #[inline]
+    fn parts(self: Pin<&mut Self>) -> (Pin<&mut F>, &mut Option<TaskGuard<E>>) {
         match self.project() {
-            RunProjection::Live { future, life } => (future, life),
+            RunProjection::Live { future, guard } => (future, guard),
             RunProjection::Over => panic!("errgroup: a task is not polled after its end"),
         }
     }
 
-    /// Drops the future and hands out the life, and how the drop went.
+    /// Drops the future and hands out the guard, and how the drop went.
     #[inline]
-    fn end(mut self: Pin<&mut Self>) -> (Life<E>, Result<(), Payload>) {
-        let life = self.as_mut().parts().1.take();
+    fn end(mut self: Pin<&mut Self>) -> (TaskGuard<E>, Result<(), Payload>) {
+        let guard = self.as_mut().parts().1.take();
         let dropped = catch(|| self.set(Self::Over));
-        (life.expect("errgroup: a task ends once"), dropped)
+        (guard.expect("errgroup: a task ends once"), dropped)
     }
 
     /// Dropped by tokio, before its end: aborted through its handle, or gone with its runtime.
     #[cold]
-    fn cut(self: Pin<&mut Self>) {
-        if let (mut life, Err(payload)) = self.end() {
-            life.panicked_in_drop(payload);
-        }
+    fn drop_unfinished(self: Pin<&mut Self>) {
+        let (guard, dropped) = self.end();
+        guard.dropped_by_runtime(dropped);
     }
 }
 
@@ -86,109 +84,29 @@ where
     F: Future<Output = Result<T, E>>,
     E: GroupError,
 {
-    type Output = Result<T, TaskError>;
+    type Output = Output<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         loop {
-            let (future, life) = self.as_mut().parts();
-            let life = life.as_mut().expect("errgroup: a task ends once");
-            let order = match life.is_queued() {
-                true => ready!(life.poll_start(cx)),
-                false => life.order(),
+            let (future, guard) = self.as_mut().parts();
+            let guard = guard.as_mut().expect("errgroup: a task ends once");
+            let order = match guard.is_queued() {
+                true => ready!(guard.poll_start(cx)),
+                false => guard.order(),
             };
-            if life.is_stopped_by(order) {
-                let (mut life, dropped) = self.end();
-                return Poll::Ready(Err(life.stop(order, dropped)));
+            if guard.is_stopped_by(order) {
+                let (guard, dropped) = self.end();
+                return Poll::Ready(Output::no_value(guard.stop(order, dropped)));
             }
             if let Poll::Ready(result) = poll_catching(future, cx) {
-                let (mut life, dropped) = self.end();
-                return Poll::Ready(life.settle(result, dropped));
+                let (guard, dropped) = self.end();
+                return Poll::Ready(guard.complete(result, dropped));
             }
-            life.start();
-            if life.may_wait(cx) {
+            guard.set_started();
+            if guard.may_wait(cx) {
                 return Poll::Pending;
             }
         }
-    }
-}
-
-/// A closure and its place in the group.
-struct Job<F, E: GroupError> {
-    /// `None` once it has been taken to be run.
-    f: Option<F>,
-    life: Life<E>,
-}
-
-impl<F, E: GroupError> Drop for Job<F, E> {
-    fn drop(&mut self) {
-        // Dropped by tokio, before it ran. The closure goes before `life` lets `wait` go on.
-        let f = self.f.take();
-        if let Err(payload) = catch(|| drop(f)) {
-            self.life.panicked_in_drop(payload);
-        }
-    }
-}
-
-/// Starts a blocking task, or a task that waits for its slot first: a queued one must not occupy a thread.
-pub(super) fn spawn_blocking<F, T, E>(
-    f: F,
-    life: Life<E>,
-    runtime: &Handle,
-) -> JoinHandle<Result<T, TaskError>>
-where
-    F: FnOnce(Context) -> Result<T, E> + Send + 'static,
-    T: Send + 'static,
-    E: GroupError,
-{
-    let is_queued = life.is_queued();
-    let job = Job { f: Some(f), life };
-    if !is_queued {
-        return runtime.spawn_blocking(|| job.run());
-    }
-    let handle = runtime.clone();
-    runtime.spawn(async move {
-        let mut job = job;
-        if poll_fn(|cx| job.life.poll_start(cx)).await != Order::Go {
-            return job.skip();
-        }
-        let mut running = AbortOnDrop(handle.spawn_blocking(|| job.run()));
-        match (&mut running.0).await {
-            Ok(result) => result,
-            // The life has recorded it.
-            Err(error) if error.is_panic() => Err(TaskError::Panicked),
-            Err(_) => Err(TaskError::Aborted),
-        }
-    })
-}
-
-impl<F, E: GroupError> Job<F, E> {
-    fn run<T>(mut self) -> Result<T, TaskError>
-    where
-        F: FnOnce(Context) -> Result<T, E>,
-    {
-        if self.life.order() != Order::Go {
-            return self.skip();
-        }
-        let ctx = self.life.context().clone();
-        let f = self.f.take().expect("errgroup: a job runs once");
-        // The call consumes the closure: what it captured is dropped with it, panic or not.
-        let result = catch(|| f(ctx));
-        self.life.settle(result, Ok(()))
-    }
-
-    fn skip<T>(mut self) -> Result<T, TaskError> {
-        let f = self.f.take();
-        let dropped = catch(|| drop(f));
-        Err(self.life.stop(Order::Stop, dropped))
-    }
-}
-
-/// Keeps a blocking task from starting when the task that waits for it is aborted.
-struct AbortOnDrop<T>(JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -1,27 +1,28 @@
-//! `Spawner`: spawning into a group from inside its tasks. `Slot`: room for one task, waited for.
+//! `Spawner`: spawning into a group from inside its tasks. `Slot`: room for one task, waited for. `TaskBuilder`: what can be
+//! said of a task before it starts.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::Location;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::builder::TaskBuilder;
-use super::core::{Core, SlotRequest, Spec};
-use super::mark::Policy;
-use super::slots::Hold;
+use super::core::Core;
+use super::registry::{Name, Registry, Room, SlotRequest, SlotRequested, Spec};
+use super::spawn::{Request, name};
 use crate::context::Context;
-use crate::error::GroupError;
+use crate::error::{ContextError, GroupError};
 use crate::task::Task;
 
-/// Spawns into a [`Group`](crate::Group) without owning it: the value of [`Group::spawner`](crate::Group::spawner).
+/// Spawns into a [`Group`](crate::Group) without owning it: the value of [`Group::spawner`](crate::Group::spawner), and what
+/// [`Group::run`](crate::Group::run) gives its body.
 ///
 /// Cheap to clone and `'static`, so that tasks can take it along. A task that it spawns inside another is counted before
 /// that one ends: [`Group::wait`](crate::Group::wait) covers it. It carries no right to cancel.
 ///
-/// Once the group has ended, spawning is refused and gives the code back.
+/// It spawns in the same ways as the group itself. Once the group has ended, what it is given is dropped unpolled, and the
+/// handle says why; [`try_spawn`](Spawner::try_spawn) gives it back.
 ///
 /// # Examples
 ///
@@ -32,8 +33,7 @@ use crate::task::Task;
 /// async fn walk(depth: u32, spawner: Spawner) -> Result<(), errgroup::BoxError> {
 ///     if depth > 0 {
 ///         let inner = spawner.clone();
-///         // Refused only if a sibling has failed meanwhile.
-///         let _ = spawner.spawn_with(move |_ctx| walk_boxed(depth - 1, inner));
+///         spawner.spawn_with(move |_ctx| walk_boxed(depth - 1, inner));
 ///     }
 ///     Ok(())
 /// }
@@ -42,11 +42,11 @@ use crate::task::Task;
 /// # }
 ///
 /// let group: Group = Group::new();
-/// drop(group.spawn(walk(3, group.spawner())));
+/// group.spawn(walk(3, group.spawner()));
 /// group.await
 /// # }
 /// ```
-pub struct Spawner<E: GroupError = crate::BoxError> {
+pub struct Spawner<E = crate::BoxError> {
     pub(super) core: Arc<Core<E>>,
 }
 
@@ -54,12 +54,129 @@ pub struct Spawner<E: GroupError = crate::BoxError> {
 ///
 /// Dropping it gives the room back.
 #[must_use = "dropping the slot gives the room back"]
-pub struct Slot<'a, E: GroupError> {
+pub struct Slot<'a, E> {
     core: &'a Arc<Core<E>>,
-    hold: Hold,
+    /// `false` if the group had no limit.
+    holds_permit: bool,
 }
 
-impl<E: GroupError> Spawner<E> {
+/// Names a task before it is spawned: the value of [`Group::task`](crate::Group::task), [`Spawner::task`] and
+/// [`Slot::task`].
+///
+/// The name stands in the reason given to the siblings if the task fails, and in the list of stragglers. It costs one
+/// allocation and a lookup.
+#[must_use = "a task builder does nothing until one of its spawn methods is called"]
+pub struct TaskBuilder<'a, E> {
+    core: &'a Arc<Core<E>>,
+    name: Option<Name>,
+    /// Room that the task was given before.
+    slot: Option<Slot<'a, E>>,
+}
+
+/// The ways to spawn, with one contract for whoever offers them. `request` makes a [`Request`] of the receiver.
+macro_rules! ways_to_spawn {
+    (& $this:ident, $request:expr) => {
+        ways_to_spawn! { @ [&$this] $request }
+    };
+    ($this:ident, $request:expr) => {
+        ways_to_spawn! { @ [$this] $request }
+    };
+    (@ [$($receiver:tt)+] $request:expr) => {
+        /// Spawns a future that the group stops: when the context ends it is dropped at the await it stands at.
+        ///
+        /// The context is checked before each poll, so a future that is always ready cannot starve its cancellation.
+        /// With a limit, the task is queued until there is room; the call never blocks. In a group that has ended, the
+        /// future is dropped unpolled, and the handle says why the group has ended.
+        ///
+        /// A task that has a group of its own, and is dropped with it, hands its tasks over to this group, which waits
+        /// for them, too.
+        ///
+        /// # Panics
+        ///
+        /// Outside a tokio runtime, unless the group was given one or has one already.
+        #[track_caller]
+        pub fn spawn<F, T>($($receiver)+, future: F) -> Task<T>
+        where
+            F: Future<Output = Result<T, E>> + Send + 'static,
+            T: Send + 'static,
+        {
+            $request.spawn(future)
+        }
+
+        /// Spawns a task that stops itself: it is given the context and runs until it returns.
+        ///
+        /// For work that has to come to an orderly end: finish the batch, tell the peer. It is dropped only on
+        /// [`Task::abort`], when a grace period is over, or when the group is dropped. Otherwise as [`spawn`](Self::spawn).
+        ///
+        /// An error that only passes on the context's end (`ctx.check()?`), or the failure of a task of this group
+        /// (`task.await?`), counts as being cut short, not as a failure. It is recognised by its type, if that is
+        /// [`BoxError`](crate::BoxError), [`ContextError`] or `std::io::Error`, else by its text after the end, which has to
+        /// be that of `E::from` the end and to show the end's own. With text added to it, or passed on from a context
+        /// derived within the task that ended by itself, it is a failure like any other.
+        ///
+        /// # Panics
+        ///
+        /// Outside a tokio runtime, unless the group was given one or has one already.
+        #[track_caller]
+        pub fn spawn_with<F, Fut, T>($($receiver)+, f: F) -> Task<T>
+        where
+            F: FnOnce(Context) -> Fut + Send + 'static,
+            Fut: Future<Output = Result<T, E>> + Send + 'static,
+            T: Send + 'static,
+        {
+            $request.spawn_with(f)
+        }
+
+        /// Spawns a closure on a thread where it may block. It stops itself: `ctx.check()?` in its loop.
+        ///
+        /// Nothing can stop it once it runs, not even dropping the group. Until it has a thread it is dropped by the end
+        /// of the context, and by [`Task::abort`], as any task that has not started. With a limit it takes a slot, and
+        /// while it is queued no thread. Where no thread is to be had at all, the task has panicked, with tokio's words.
+        /// Otherwise as [`spawn_with`](Self::spawn_with).
+        ///
+        /// The runtime's own drop waits for blocking threads, also for those that a shutdown gave up on; tokio's
+        /// `Runtime::shutdown_timeout` does not.
+        ///
+        /// # Panics
+        ///
+        /// Outside a tokio runtime, unless the group was given one or has one already.
+        #[track_caller]
+        pub fn spawn_blocking<F, T>($($receiver)+, f: F) -> Task<T>
+        where
+            F: FnOnce(Context) -> Result<T, E> + Send + 'static,
+            T: Send + 'static,
+        {
+            $request.spawn_blocking(f)
+        }
+    };
+}
+
+/// As `ways_to_spawn`, for those who do not have their room already.
+macro_rules! ways_to_try_spawn {
+    ([$($receiver:tt)+] $request:expr) => {
+        /// Spawns a future as [`spawn`](Self::spawn) does, if it can run now.
+        ///
+        /// # Errors
+        ///
+        /// Gives the future back at the limit, and after the end.
+        ///
+        /// # Panics
+        ///
+        /// Outside a tokio runtime, unless the group was given one or has one already.
+        #[track_caller]
+        pub fn try_spawn<F, T>($($receiver)+, future: F) -> Result<Task<T>, F>
+        where
+            F: Future<Output = Result<T, E>> + Send + 'static,
+            T: Send + 'static,
+        {
+            $request.try_spawn(future)
+        }
+    };
+}
+
+pub(super) use {ways_to_spawn, ways_to_try_spawn};
+
+impl<E> Spawner<E> {
     pub(super) fn new(core: Arc<Core<E>>) -> Self {
         Self { core }
     }
@@ -69,69 +186,23 @@ impl<E: GroupError> Spawner<E> {
         &self.core.context
     }
 
-    /// Spawns a future that the group stops, as [`Group::spawn`](crate::Group::spawn).
+    /// Names a task before it is spawned: `spawner.task("db").spawn(…)`.
+    pub fn task(&self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<'_, E> {
+        TaskBuilder::new(&self.core, name, None)
+    }
+
+    /// Waits for room under the limit, as [`Group::slot`](crate::Group::slot).
     ///
     /// # Errors
     ///
-    /// Gives the future back if the group has ended.
+    /// The end of the context.
     ///
-    /// # Panics
+    /// # Cancel safety
     ///
-    /// Outside a tokio runtime, unless the group has one already.
+    /// Dropping the future leaves the queue; room that was granted goes to the next.
     #[track_caller]
-    pub fn spawn<F, T>(&self, future: F) -> Result<Task<T>, F>
-    where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.core.spawn(Spec::unnamed(), Policy::Dropped, future)
-    }
-
-    /// Spawns a task that stops itself, as [`Group::spawn_with`](crate::Group::spawn_with).
-    ///
-    /// # Errors
-    ///
-    /// Gives the closure back if the group has ended.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group has one already.
-    #[track_caller]
-    pub fn spawn_with<F, Fut, T>(&self, f: F) -> Result<Task<T>, F>
-    where
-        F: FnOnce(Context) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.core.spawn_with(Spec::unnamed(), f)
-    }
-
-    /// Spawns a blocking task, as [`Group::spawn_blocking`](crate::Group::spawn_blocking).
-    ///
-    /// # Errors
-    ///
-    /// Gives the closure back if the group has ended.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group has one already.
-    #[track_caller]
-    pub fn spawn_blocking<F, T>(&self, f: F) -> Result<Task<T>, F>
-    where
-        F: FnOnce(Context) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.core.spawn_blocking(Spec::unnamed(), f)
-    }
-
-    /// Spawns a part of something larger, which `spec` stands for. A refused one is ended as cut short.
-    #[track_caller]
-    pub(crate) fn launch<F, T>(&self, spec: Spec, policy: Policy, future: F) -> Task<T>
-    where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.core.or_refuse(self.core.spawn(spec, policy, future))
+    pub fn slot(&self) -> impl Future<Output = Result<Slot<'_, E>, ContextError>> {
+        Slot::wait(&self.core, Location::caller())
     }
 
     /// Returns how many tasks of the group have not ended, queued ones included.
@@ -141,17 +212,25 @@ impl<E: GroupError> Spawner<E> {
 
     /// Returns `true` if every task of the group has ended.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Names a task that is then spawned through the builder. After the group has ended, its handle says
-    /// [`Cancelled`](crate::TaskError::Cancelled).
-    pub fn task(&self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<'_, E> {
-        TaskBuilder::new(&self.core, name.into(), None)
+        self.core.registry.is_empty()
     }
 }
 
-impl<E: GroupError> Clone for Spawner<E> {
+impl<E: GroupError> Spawner<E> {
+    ways_to_spawn!(&self, Request::new(&self.core, None));
+    ways_to_try_spawn!([&self] Request::new(&self.core, None));
+
+    /// Spawns a part of something larger, which `spec` stands for. A refused one is ended as cut short.
+    pub(crate) fn launch<F, T>(&self, spec: Spec, future: F) -> Task<T>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+    {
+        Request::with_spec(&self.core, spec).spawn(future)
+    }
+}
+
+impl<E> Clone for Spawner<E> {
     fn clone(&self) -> Self {
         Self {
             core: self.core.clone(),
@@ -159,113 +238,109 @@ impl<E: GroupError> Clone for Spawner<E> {
     }
 }
 
-impl Spec {
-    #[track_caller]
-    pub(super) fn unnamed() -> Self {
-        Self {
-            name: None,
-            location: Location::caller(),
-            slot: SlotRequest::Queue,
-        }
-    }
-}
-
-impl<'a, E: GroupError> Slot<'a, E> {
+impl<'a, E> Slot<'a, E> {
     /// Waits for room, or for the end of the context.
-    pub(super) async fn wait(core: &'a Arc<Core<E>>) -> Self {
-        let mut slot = Self {
-            core,
-            hold: core.slots.hold(),
-        };
-        let mut done = core.context.done();
-        poll_fn(|cx| {
-            let Hold::Queued(ticket) = slot.hold else {
-                return Poll::Ready(());
-            };
-            if core.slots.poll_granted(ticket, cx.waker()).is_ready() {
-                slot.hold = Hold::Slot;
-                return Poll::Ready(());
+    pub(super) async fn wait(
+        core: &'a Arc<Core<E>>,
+        location: &'static Location<'static>,
+    ) -> Result<Self, ContextError> {
+        /// A place in the queue.
+        struct Place<'a>(&'a Registry, Option<u32>);
+        impl Drop for Place<'_> {
+            fn drop(&mut self) {
+                if let Some(key) = self.1 {
+                    if self.0.leave_queue(key) {
+                        self.0.release_slot();
+                    }
+                }
             }
-            Pin::new(&mut done).poll(cx).map(drop)
+        }
+
+        core.context.check()?;
+        let slot = |holds_permit| Self { core, holds_permit };
+        let key = match core.registry.request_slot(location) {
+            // Another thread has ended the context.
+            None => return Err(core.end_error()),
+            Some(SlotRequested::Unlimited) => return Ok(slot(false)),
+            Some(SlotRequested::Granted) => return Ok(slot(true)),
+            Some(SlotRequested::Queued(key)) => key,
+        };
+        let mut place = Place(&core.registry, Some(key));
+        poll_fn(|cx| match core.registry.poll_room(key, Some(cx.waker())) {
+            Room::NotYet => {
+                core.see_to_timer();
+                Poll::Pending
+            }
+            Room::Granted | Room::Ended => Poll::Ready(()),
         })
         .await;
-        slot
-    }
-
-    /// Spawns a future that the group stops, as [`Group::spawn`](crate::Group::spawn), in this room.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group was given one.
-    #[track_caller]
-    pub fn spawn<F, T>(self, future: F) -> Task<T>
-    where
-        F: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        let core = self.core;
-        core.or_refuse(core.spawn(self.into_spec(), Policy::Dropped, future))
-    }
-
-    /// Spawns a task that stops itself, as [`Group::spawn_with`](crate::Group::spawn_with), in this room.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group was given one.
-    #[track_caller]
-    pub fn spawn_with<F, Fut, T>(self, f: F) -> Task<T>
-    where
-        F: FnOnce(Context) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
-    {
-        let core = self.core;
-        core.or_refuse(core.spawn_with(self.into_spec(), f))
-    }
-
-    /// Spawns a blocking task, as [`Group::spawn_blocking`](crate::Group::spawn_blocking), in this room.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, unless the group was given one.
-    #[track_caller]
-    pub fn spawn_blocking<F, T>(self, f: F) -> Task<T>
-    where
-        F: FnOnce(Context) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-    {
-        let core = self.core;
-        core.or_refuse(core.spawn_blocking(self.into_spec(), f))
+        place.1 = None;
+        match (core.registry.leave_queue(key), core.context.check()) {
+            (true, Ok(())) => Ok(slot(true)),
+            (true, Err(end)) => {
+                core.registry.release_slot();
+                Err(end)
+            }
+            (false, _) => Err(core.end_error()),
+        }
     }
 
     /// Names the task that is to have this room.
     pub fn task(self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<'a, E> {
-        TaskBuilder::new(self.core, name.into(), Some(self))
+        TaskBuilder::new(self.core, name, Some(self))
     }
 
     #[track_caller]
-    fn into_spec(self) -> Spec {
-        Spec {
-            slot: self.into_request(),
-            ..Spec::unnamed()
-        }
+    fn request(self) -> Request<'a, E> {
+        Request::new(self.core, None).with_slot(Some(self))
     }
 
-    pub(super) fn into_request(mut self) -> SlotRequest {
-        SlotRequest::Held(std::mem::replace(&mut self.hold, Hold::Free))
+    /// Hands the room to a task that asks for it.
+    pub(super) fn into_request(mut self, otherwise: SlotRequest) -> SlotRequest {
+        match std::mem::take(&mut self.holds_permit) {
+            true => SlotRequest::Held,
+            false => otherwise,
+        }
     }
 }
 
-impl<E: GroupError> Drop for Slot<'_, E> {
+impl<E: GroupError> Slot<'_, E> {
+    ways_to_spawn!(self, self.request());
+}
+
+impl<E> Drop for Slot<'_, E> {
     fn drop(&mut self) {
-        let hold = std::mem::replace(&mut self.hold, Hold::Free);
-        if hold != Hold::Free {
-            self.core.slots.release(hold);
+        if self.holds_permit {
+            self.core.registry.release_slot();
         }
     }
 }
 
-impl<E: GroupError> fmt::Debug for Spawner<E> {
+impl<'a, E> TaskBuilder<'a, E> {
+    pub(super) fn new(
+        core: &'a Arc<Core<E>>,
+        task_name: impl Into<Cow<'static, str>>,
+        slot: Option<Slot<'a, E>>,
+    ) -> Self {
+        Self {
+            core,
+            name: name(task_name),
+            slot,
+        }
+    }
+
+    #[track_caller]
+    fn request(self) -> Request<'a, E> {
+        Request::new(self.core, self.name).with_slot(self.slot)
+    }
+}
+
+impl<E: GroupError> TaskBuilder<'_, E> {
+    ways_to_spawn!(self, self.request());
+    ways_to_try_spawn!([self] self.request());
+}
+
+impl<E> fmt::Debug for Spawner<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spawner")
             .field("context", &self.core.context)
@@ -273,10 +348,18 @@ impl<E: GroupError> fmt::Debug for Spawner<E> {
     }
 }
 
-impl<E: GroupError> fmt::Debug for Slot<'_, E> {
+impl<E> fmt::Debug for Slot<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slot")
-            .field("hold", &self.hold)
+            .field("holds_permit", &self.holds_permit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E> fmt::Debug for TaskBuilder<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskBuilder")
+            .field("name", &self.name)
             .finish_non_exhaustive()
     }
 }

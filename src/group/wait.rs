@@ -2,14 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use super::Group;
 use super::core::Core;
 use crate::error::GroupError;
-use crate::wait_group::Waiting;
 
 /// Waits for all tasks of a [`Group`]: the future of [`Group::wait`].
 ///
@@ -17,9 +15,8 @@ use crate::wait_group::Waiting;
 ///
 /// Dropping it loses nothing: the tasks go on, and a later wait has the outcome.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
-pub struct Wait<'a, E: GroupError> {
+pub struct Wait<'a, E> {
     group: &'a mut Group<E>,
-    ending: Ending,
 }
 
 /// Waits for all tasks of a [`Group`] that it owns: the future of `group.await`.
@@ -28,51 +25,34 @@ pub struct Wait<'a, E: GroupError> {
 ///
 /// Dropping it drops the group: its context ends and its tasks are aborted.
 #[must_use = "futures do nothing unless you `.await` or poll them"]
-pub struct WaitOwned<E: GroupError> {
+pub struct WaitOwned<E> {
     group: Group<E>,
-    ending: Ending,
 }
 
-/// The end of all tasks.
-struct Ending {
-    waiting: Waiting,
-    location: &'static Location<'static>,
-}
-
-impl Ending {
-    fn new(location: &'static Location<'static>) -> Self {
-        Self {
-            waiting: Waiting::default(),
-            location,
-        }
-    }
-
+impl<E> Core<E> {
     /// Ready when the last task has ended and none can come.
-    fn poll<E: GroupError>(&mut self, core: &Core<E>, cx: &mut TaskContext<'_>) -> Poll<()> {
+    pub(super) fn poll_finished(&self, cx: &TaskContext<'_>) -> Poll<()> {
         loop {
-            ready!(self.waiting.poll(core.registry.everyone(), cx));
-            if core.close(self.location) {
+            if self.registry.poll_empty(cx).is_pending() {
+                self.see_to_timer();
+                return Poll::Pending;
+            }
+            if self.close() {
                 return Poll::Ready(());
             }
         }
     }
 }
 
-impl<'a, E: GroupError> Wait<'a, E> {
-    pub(super) fn new(group: &'a mut Group<E>, location: &'static Location<'static>) -> Self {
-        Self {
-            group,
-            ending: Ending::new(location),
-        }
+impl<'a, E> Wait<'a, E> {
+    pub(super) fn new(group: &'a mut Group<E>) -> Self {
+        Self { group }
     }
 }
 
-impl<E: GroupError> WaitOwned<E> {
-    pub(super) fn new(group: Group<E>, location: &'static Location<'static>) -> Self {
-        Self {
-            group,
-            ending: Ending::new(location),
-        }
+impl<E> WaitOwned<E> {
+    pub(super) fn new(group: Group<E>) -> Self {
+        Self { group }
     }
 }
 
@@ -80,9 +60,8 @@ impl<E: GroupError> Future for Wait<'_, E> {
     type Output = Result<(), E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let core = &this.group.core;
-        this.ending.poll(core, cx).map(|()| core.settle())
+        let core = &self.group.core;
+        core.poll_finished(cx).map(|()| core.settle())
     }
 }
 
@@ -94,9 +73,8 @@ impl<E: GroupError> WaitOwned<E> {
         cx: &mut TaskContext<'_>,
     ) -> Poll<Result<(), E>> {
         let core = &self.group.core;
-        self.ending
-            .poll(core, cx)
-            .map(|()| core.settle_work(is_complete))
+        ready!(core.poll_finished(cx));
+        Poll::Ready(core.settle_work(is_complete))
     }
 }
 
@@ -104,33 +82,26 @@ impl<E: GroupError> Future for WaitOwned<E> {
     type Output = Result<(), E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let core = &this.group.core;
-        this.ending.poll(core, cx).map(|()| core.settle())
+        let core = &self.group.core;
+        core.poll_finished(cx).map(|()| core.settle())
     }
 }
 
-impl<E: GroupError> Drop for Wait<'_, E> {
+impl<E> Drop for Wait<'_, E> {
     fn drop(&mut self) {
-        let everyone = self.group.core.registry.everyone();
-        self.ending.waiting.release(everyone);
+        self.group.core.registry.forget_waiter();
     }
 }
 
-impl<E: GroupError> Drop for WaitOwned<E> {
-    fn drop(&mut self) {
-        let everyone = self.group.core.registry.everyone();
-        self.ending.waiting.release(everyone);
-    }
-}
+// The waiter of a `WaitOwned` goes with its group.
 
-impl<E: GroupError> fmt::Debug for Wait<'_, E> {
+impl<E> fmt::Debug for Wait<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Wait").field(&self.group).finish()
     }
 }
 
-impl<E: GroupError> fmt::Debug for WaitOwned<E> {
+impl<E> fmt::Debug for WaitOwned<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("WaitOwned").field(&self.group).finish()
     }

@@ -1,0 +1,53 @@
+//! `Guest`: a group that was dropped with live tasks inside another group, its host, which waits for them.
+//!
+//! Owned by the host's registry until the guest's last task has ended, and by the waker that it leaves with the guest's
+//! registry in the place of an owner who waits. That is a cycle, guest → waker → guest, which the last task breaks: it takes
+//! the waker out.
+
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Wake, Waker};
+
+use super::registry::Registry;
+use crate::context::Owner;
+
+pub(crate) struct Guest {
+    group: Arc<dyn Owner>,
+    host: Arc<dyn Owner>,
+}
+
+impl Guest {
+    /// Lets the host wait for the group, whose owner is gone.
+    pub(super) fn hand_over(group: Arc<dyn Owner>, host: Arc<dyn Owner>) {
+        let guest = Arc::new(Self { group, host });
+        registry(&*guest.host).add_guest(guest.clone());
+        guest.look();
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        registry(&*self.group)
+    }
+
+    /// Leaves the host if all tasks have ended.
+    fn look(self: &Arc<Self>) {
+        let waker = Waker::from(self.clone());
+        let cx = TaskContext::from_waker(&waker);
+        if self.registry().poll_empty(&cx).is_pending() {
+            // The host may wait for less than the last task.
+            registry(&*self.host).nudge();
+            return;
+        }
+        self.registry().forget_waiter();
+        registry(&*self.host).remove_guest(self);
+    }
+}
+
+impl Wake for Guest {
+    fn wake(self: Arc<Self>) {
+        self.look();
+    }
+}
+
+fn registry(group: &dyn Owner) -> &Registry {
+    let registry = group.members().downcast_ref();
+    registry.expect("errgroup: only groups own a context")
+}

@@ -5,18 +5,29 @@
 
 use std::env;
 use std::io::stdin;
+#[cfg(target_os = "linux")]
+use std::io::{Write, stderr};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+#[cfg(target_os = "linux")]
+use std::process::Stdio;
+use std::process::{Command, id};
 use std::thread;
 
 use errgroup::{Context, Reason, Signals};
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+use signal_hook::consts::*;
+use signal_hook::low_level::raise;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::process::{Outcome, Process};
 
 const SCENARIO: &str = "ERRGROUP_TEST_SCENARIO";
+const SIGNAL: &str = "ERRGROUP_TEST_SIGNAL";
+const PROCESS_1: &str = "ERRGROUP_TEST_PROCESS_1";
+
+/// A realtime signal on Linux, elsewhere any.
+const LAST: i32 = if cfg!(target_os = "linux") { 64 } else { 31 };
 
 fn background() -> Context {
     Context::background()
@@ -57,6 +68,10 @@ fn scenario() {
         "runtimes" => runtimes(),
         "listener before" => runtime().block_on(listener_before()),
         "listener after" => runtime().block_on(listener_after()),
+        "sent twice" => sent_twice(),
+        "sent after drop" => sent_after_drop(),
+        "survived" => survived(&Signals::of([kind()])),
+        "survived with option off" => survived(&Signals::of([kind()]).second_kills(false)),
         other => panic!("no scenario {other:?}"),
     }
     drop(on_usr1);
@@ -477,6 +492,210 @@ fn listener_of_application_after_then_works_while_a_context_keeps_the_signal() {
     assert_survived(&mut process);
 }
 
+// Every kind of signal, which the process sends itself; also as process 1 of a namespace, for which the system takes no
+// default action. These are all that end a process by default, but for those that nobody can catch, that Rust's runtime
+// ignores (SIGPIPE) or handles (SIGBUS), and of the realtime signals all but a few.
+
+/// Those that signal-hook can give their default.
+#[cfg(target_os = "linux")]
+const DEADLY: [i32; 14] = [
+    SIGHUP, SIGINT, SIGQUIT, SIGTRAP, SIGABRT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGXCPU,
+    SIGXFSZ, SIGVTALRM, SIGPROF, SIGSYS,
+];
+
+/// Those that it does not know, or takes for ignored.
+#[cfg(target_os = "linux")]
+const DEADLY_OTHERS: [i32; 6] = [
+    SIGIO,
+    Signal::STKFLT.as_raw(),
+    Signal::POWER.as_raw(),
+    if cfg!(target_env = "musl") { 35 } else { 34 },
+    37,
+    63,
+];
+
+/// Those that end no process, stop signals apart.
+const HARMLESS: [i32; 4] = [SIGCHLD, SIGCONT, SIGURG, SIGWINCH];
+
+const STOPS: [i32; 3] = [SIGTSTP, SIGTTIN, SIGTTOU];
+
+fn kind() -> SignalKind {
+    let number = env::var(SIGNAL).expect("a signal");
+    SignalKind::from_raw(number.parse().expect("a number"))
+}
+
+fn start_for(scenario: &str, number: i32) -> Process {
+    let mut this = Command::new(env::current_exe().expect("a path"));
+    start_by(this.env(SIGNAL, number.to_string()), scenario)
+}
+
+/// Starts a scenario as process 1 of a namespace, as in a container. `None` where that is not allowed.
+///
+/// `unshare` ends as its child does.
+#[cfg(target_os = "linux")]
+fn start_as_process_1(scenario: &str, number: i32) -> Option<Process> {
+    let unshare = |way: &[&str]| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(way).args(["--pid", "--fork", "--kill-child"]);
+        unshare
+    };
+    let ways: [&[&str]; 2] = [&[], &["--user", "--map-root-user"]];
+    let Some(way) = ways.into_iter().find(|way| {
+        let probe = unshare(way).arg("true").stderr(Stdio::null()).status();
+        probe.is_ok_and(|status| status.success())
+    }) else {
+        // Not by `eprintln`, which the test harness keeps to itself when the test passes.
+        writeln!(stderr(), "skipped: no PID namespace is allowed here").expect("it is open");
+        return None;
+    };
+    let mut this = unshare(way);
+    this.arg(env::current_exe().expect("a path"));
+    this.env(SIGNAL, number.to_string()).env(PROCESS_1, "");
+    Some(start_by(&mut this, scenario))
+}
+
+/// As a shell would report the signal.
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn assert_exited_by(outcome: &Outcome, number: i32) {
+    assert_eq!(outcome.status.code(), Some(128 + number), "{outcome:#?}");
+}
+
+/// Leaves no core file, and is the process that the test wants.
+fn set_up() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none).unwrap();
+    assert_eq!(id() == 1, env::var_os(PROCESS_1).is_some());
+}
+
+/// Sends the context its signal, and one more.
+fn send_twice(ctx: &Context) {
+    raise(kind().as_raw_value()).unwrap();
+    await_end(ctx);
+    raise(kind().as_raw_value()).unwrap();
+}
+
+fn sent_twice() {
+    set_up();
+    let ctx = background().with_signal(kind()).unwrap();
+    send_twice(&ctx);
+    hang();
+}
+
+fn sent_after_drop() {
+    set_up();
+    drop(background().with_signal(kind()).unwrap());
+    raise(kind().as_raw_value()).unwrap();
+    hang();
+}
+
+fn survived(signals: &Signals) {
+    set_up();
+    // The highest number is read last.
+    let last = background().with_signal(SignalKind::from_raw(LAST));
+    let ctx = signals.derive(&background()).unwrap();
+    send_twice(&ctx);
+    raise(LAST).unwrap();
+    await_end(&last.unwrap());
+    println!("survived");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn second_signal_of_each_deadly_kind_then_killed_by_it() {
+    for number in DEADLY {
+        let outcome = start_for("sent twice", number).finish();
+        assert_eq!(outcome.status.signal(), Some(number), "{outcome:#?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn second_signal_without_an_emulation_then_exited_by_it() {
+    for number in DEADLY_OTHERS {
+        assert_exited_by(&start_for("sent twice", number).finish(), number);
+        assert_exited_by(&start_for("sent after drop", number).finish(), number);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn process_1_second_signal_of_each_deadly_kind_then_exited_by_it() {
+    for number in DEADLY.into_iter().chain(DEADLY_OTHERS) {
+        let Some(process) = start_as_process_1("sent twice", number) else {
+            return;
+        };
+        assert_exited_by(&process.finish(), number);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn process_1_dropped_then_exited_by_first_signal() {
+    for number in [SIGTERM, SIGINT, SIGABRT, 37] {
+        let Some(process) = start_as_process_1("sent after drop", number) else {
+            return;
+        };
+        assert_exited_by(&process.finish(), number);
+    }
+}
+
+#[test]
+fn second_signal_of_harmless_kinds_then_nothing() {
+    for number in HARMLESS {
+        start_for("survived", number).finish().assert_code(0);
+    }
+}
+
+#[test]
+fn second_stop_signal_then_stopped_until_continued() {
+    for number in STOPS {
+        let process = start_for("survived", number);
+        process.wait_until_stopped();
+        process.send(Signal::CONT);
+        let outcome = process.finish();
+        outcome.assert_line("survived");
+        outcome.assert_code(0);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn process_1_second_signal_of_harmless_and_stopping_kinds_then_nothing() {
+    for number in HARMLESS.into_iter().chain(STOPS) {
+        let Some(process) = start_as_process_1("survived", number) else {
+            return;
+        };
+        process.finish().assert_code(0);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn second_signal_with_option_off_then_nothing_for_realtime_and_process_1() {
+    let scenario = "survived with option off";
+    start_for(scenario, 37).finish().assert_code(0);
+    for number in [SIGTERM, SIGIO, 37] {
+        let Some(process) = start_as_process_1(scenario, number) else {
+            return;
+        };
+        process.finish().assert_code(0);
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn realtime_signal_then_named_after_its_distance_from_the_first() {
+    for (number, name) in [(34, "SIGRTMIN+0"), (37, "SIGRTMIN+3"), (63, "SIGRTMIN+29")] {
+        let line = start_for("sent twice", number).wait_for("Signal");
+        let text = format!("Signal: cancelled: a signal was received: {name}");
+        assert!(line.ends_with(&text), "{line}");
+    }
+}
+
 // In this process: nothing is caught here.
 
 #[test]
@@ -494,6 +713,10 @@ fn signal_that_cannot_be_caught_then_error() {
         .with_signal(SignalKind::from_raw(9))
         .unwrap_err();
     assert_eq!(error.to_string(), "SIGKILL cannot be caught");
+    let error = background()
+        .with_signal(SignalKind::from_raw(128))
+        .unwrap_err();
+    assert_eq!(error.to_string(), "signal 128 cannot be caught");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! of its own. The lower of two pending signals is delivered and read first; so it is SIGINT that comes to nothing.
 
 use std::env;
+use std::future::pending;
 use std::io::stdin;
 #[cfg(target_os = "linux")]
 use std::io::{Write, stderr};
@@ -13,12 +14,13 @@ use std::process::Stdio;
 use std::process::{Command, id};
 use std::thread;
 
-use errgroup::{Context, Reason, Signals};
+use errgroup::{BoxError, Context, ContextError, Group, Reason, Signals};
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 use signal_hook::consts::*;
 use signal_hook::low_level::raise;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::process::{Outcome, Process};
 
@@ -68,8 +70,10 @@ fn scenario() {
         "runtimes" => runtimes(),
         "listener before" => runtime().block_on(listener_before()),
         "listener after" => runtime().block_on(listener_after()),
+        "groups" => runtime().block_on(groups()),
         "sent twice" => sent_twice(),
         "sent after drop" => sent_after_drop(),
+        "two kinds at once" => two_kinds_at_once(),
         "survived" => survived(&Signals::of([kind()])),
         "survived with option off" => survived(&Signals::of([kind()]).second_kills(false)),
         other => panic!("no scenario {other:?}"),
@@ -492,6 +496,35 @@ fn listener_of_application_after_then_works_while_a_context_keeps_the_signal() {
     assert_survived(&mut process);
 }
 
+async fn groups() {
+    let ctx = background().with_signals().unwrap();
+    let mut below: Group = Group::with_context(&ctx);
+    let _cut_short = below.spawn(pending::<Result<(), BoxError>>());
+    let mut returning: Group = Group::with_context(&ctx);
+    let (tell, started) = oneshot::channel();
+    let _returns = returning.spawn_with(|ctx| async move {
+        tell.send(()).unwrap();
+        ctx.done().await;
+        Ok(())
+    });
+    let mut beside: Group = Group::new();
+    let _cancelled = beside.spawn(pending::<Result<(), BoxError>>());
+    started.await.unwrap(); // what has not started never does
+    raise(SIGTERM).unwrap();
+    let error = below.wait().await.unwrap_err();
+    let end = error.downcast_ref::<ContextError>();
+    assert_eq!(end.map(ContextError::reason), Some(Reason::Signal));
+    returning.wait().await.unwrap();
+    ctx.done().await;
+    beside.cancel();
+    beside.wait().await.unwrap();
+}
+
+#[test]
+fn g7_signal_as_parent_then_wait_fails_unless_tasks_return_or_the_owner_cancels() {
+    start("groups").finish().assert_code(0);
+}
+
 // Every kind of signal, which the process sends itself; also as process 1 of a namespace, for which the system takes no
 // default action. These are all that end a process by default, but for those that nobody can catch, that Rust's runtime
 // ignores (SIGPIPE) or handles (SIGBUS), and of the realtime signals all but a few.
@@ -592,6 +625,14 @@ fn sent_after_drop() {
     hang();
 }
 
+fn two_kinds_at_once() {
+    set_up();
+    let _ctx = background().with_signals().unwrap();
+    raise(SIGINT).unwrap();
+    raise(SIGTERM).unwrap();
+    hang();
+}
+
 fn survived(signals: &Signals) {
     set_up();
     // The highest number is read last.
@@ -641,6 +682,27 @@ fn process_1_dropped_then_exited_by_first_signal() {
         };
         assert_exited_by(&process.finish(), number);
     }
+}
+
+#[test]
+fn two_kinds_at_once_then_one_taken_and_ended_by_the_other() {
+    let outcome = start_for("two kinds at once", SIGINT).finish();
+    let signal = outcome.status.signal();
+    assert!(
+        [Some(SIGINT), Some(SIGTERM)].contains(&signal),
+        "{outcome:#?}"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn process_1_two_kinds_at_once_then_one_taken_and_exited_by_the_other() {
+    let Some(process) = start_as_process_1("two kinds at once", SIGINT) else {
+        return;
+    };
+    let outcome = process.finish();
+    let code = outcome.status.code();
+    assert!([Some(130), Some(143)].contains(&code), "{outcome:#?}");
 }
 
 #[test]

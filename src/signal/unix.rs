@@ -51,13 +51,15 @@ use crate::error::ContextError;
 /// Numbers from here on are beyond any system's, and beyond what signal-hook's iterator takes.
 const NUMBERS: i32 = 128;
 
-/// The realtime signals that the C library leaves to programs, where they are known; empty elsewhere.
-const REALTIME: RangeInclusive<i32> = if cfg!(all(target_os = "linux", target_env = "gnu")) {
-    34..=64
-} else if cfg!(all(target_os = "linux", target_env = "musl")) {
-    35..=64
+/// The realtime signals that the C library leaves to programs, where they are known.
+const REALTIME: Option<RangeInclusive<i32>> = if cfg!(not(target_os = "linux")) {
+    None
+} else if cfg!(target_env = "gnu") {
+    Some(34..=64)
+} else if cfg!(target_env = "musl") {
+    Some(35..=64)
 } else {
-    1..=0
+    None
 };
 
 /// Dead watches are looked for when there are more than twice as many as were alive the last time, and this.
@@ -314,10 +316,14 @@ fn spawn(f: impl FnOnce() + Send + 'static) -> io::Result<()> {
 }
 
 fn name(number: i32) -> String {
-    match signal_name(number) {
-        Some(name) => name.to_owned(),
-        None if REALTIME.contains(&number) => format!("SIGRTMIN+{}", number - REALTIME.start()),
-        None => format!("signal {number}"),
+    if let Some(name) = signal_name(number) {
+        return name.to_owned();
+    }
+    match REALTIME {
+        Some(realtime) if realtime.contains(&number) => {
+            format!("SIGRTMIN+{}", number - realtime.start())
+        }
+        _ => format!("signal {number}"),
     }
 }
 

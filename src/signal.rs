@@ -18,6 +18,8 @@ use tokio::signal::unix::SignalKind;
 
 use crate::context::Context;
 use crate::error::{ContextError, Reason};
+#[cfg(doc)]
+use crate::group::Group;
 
 /// Sets up a context that a signal ends, as [`Context::with_signals`] does, with other signals or other manners.
 ///
@@ -33,13 +35,33 @@ use crate::error::{ContextError, Reason};
 ///
 /// - where its default action stood, it takes that, which for most is the death of the process: a second Ctrl-C gets rid
 ///   of a program that does not stop, even if all threads of its runtime are stuck. So does the first after the last
-///   such context was dropped. A context exists as long as a clone of it, or anything that derives from it.
+///   such context was dropped. A context exists as long as a clone of it, or anything that derives from it. The process
+///   dies by the signal; where the system does not let it, or we have no means to, it exits with 128 plus the signal's
+///   number, as a shell would report it. The former is process 1 of a container, for which the system takes no default
+///   action, the latter realtime signals and on Linux SIGIO, SIGPWR and SIGSTKFLT.
 /// - where the program had a handler before the first such context, or where the signal was ignored (`nohup`), nothing
 ///   is added to that. Linux alone can tell; elsewhere the default action is assumed.
+///
+/// Two signals of one kind that arrive before the first was looked at may count as one.
 ///
 /// A handler that is installed later, by `tokio::signal` for example, is called for every signal; that it is there cannot
 /// be seen, and the default action is still taken after it. To leave the signal to it for good, install it first, or keep
 /// a context with [`second_kills(false)`](Signals::second_kills) as long as it is needed.
+///
+/// # A group below
+///
+/// For a [`Group`] whose context derives from this one, the signal is its parent's end, as any other: if it cuts a task
+/// short, or keeps one from starting, [`wait`](Group::wait) returns the [`ContextError`], and a `main` that passes that
+/// on exits with a failure although all it did was to stop when it was told to. A stop is a success
+///
+/// - by [`shutdown`](Group::shutdown), once the context has ended: being cut short is no error there;
+/// - if all tasks have started, and come to `Ok` by themselves: spawn with [`spawn_with`](Group::spawn_with), and return
+///   when `ctx` ends;
+/// - if the signal is not above the group but beside it: wait for this context's [`done`](Context::done) or for the
+///   group, whichever is first, and [`cancel`](Group::cancel) the group, which is on purpose and therefore no error;
+/// - if you say so: the error's [`reason`](ContextError::reason) is [`Reason::Signal`].
+///
+/// A task's own failure is an error in all of them.
 ///
 /// # Comparison to `tokio::signal` and Go's `signal.NotifyContext`
 ///
@@ -137,6 +159,10 @@ impl Context {
     /// Requires the feature `signal`. A second signal does what it would have done without us: it kills the process. So
     /// does the first after the context was dropped with all that derives from it. [`Signals`] says who gets which signal,
     /// and has other manners to choose.
+    ///
+    /// A group below it that the signal cuts short has [`wait`](Group::wait) return an error, by which a clean stop looks
+    /// like a failure. [`shutdown`](Group::shutdown), as in the example, does not; [`Signals`](Signals#a-group-below) has
+    /// the other ways.
     ///
     /// # Errors
     ///

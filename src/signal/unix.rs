@@ -2,7 +2,7 @@
 //!
 //! A process has one disposition a signal, so there is one [`Catcher`], which is never given up. It installs a handler
 //! for a signal when the first context asks for it, and never takes it away again: others may have come to rely on the
-//! chain that signal-hook keeps. Instead it does itself, by signal-hook's emulation, what the default would have done.
+//! chain that signal-hook keeps. Instead it does itself what the default would have done ([`take_default`]).
 //!
 //! Invariants:
 //!
@@ -18,6 +18,8 @@
 //!    `is_held` and the share change together under the lock. Otherwise a program that is told of the end, and drops the
 //!    context at once, would for a moment still keep the signal from its default.
 //! 6. A signal that was handled or ignored before us (`Origin::Theirs`) is never given its default.
+//! 7. Otherwise a signal that ends a process by default ends this one: by the signal where signal-hook can put the
+//!    default back, else with the exit status by which a shell reports it.
 //!
 //! Lock order: none; no node's lock is taken under the catcher's.
 //!
@@ -30,14 +32,16 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::panic::Location;
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use signal_hook::consts::FORBIDDEN;
 use signal_hook::iterator::{Handle, Signals as Arrivals};
-use signal_hook::low_level::{emulate_default_handler, signal_name};
+use signal_hook::low_level::{emulate_default_handler, exit, signal_name};
 use tokio::signal::unix::SignalKind;
 
 use super::Signals;
@@ -46,6 +50,17 @@ use crate::error::ContextError;
 
 /// Numbers from here on are beyond any system's, and beyond what signal-hook's iterator takes.
 const NUMBERS: i32 = 128;
+
+/// The realtime signals that the C library leaves to programs, where they are known.
+const REALTIME: Option<RangeInclusive<i32>> = if cfg!(not(target_os = "linux")) {
+    None
+} else if cfg!(target_env = "gnu") {
+    Some(34..=64)
+} else if cfg!(target_env = "musl") {
+    Some(35..=64)
+} else {
+    None
+};
 
 /// Dead watches are looked for when there are more than twice as many as were alive the last time, and this.
 const SLACK: usize = 16;
@@ -244,8 +259,7 @@ fn watch(mut arrivals: Arrivals) {
         };
         match fate {
             Fate::Taken(takers) => end(takers, number),
-            // It fails for realtime signals alone, which have no entry in signal-hook's table.
-            Fate::Default => drop(emulate_default_handler(number)),
+            Fate::Default => take_default(number),
             Fate::Dropped => {}
         }
     }
@@ -267,13 +281,50 @@ fn end(takers: Vec<Taker>, number: i32) {
     }
 }
 
+/// Does what the signal's default does; does not return if that ends the process (invariant 7).
+///
+/// Process 1 of a namespace, as in a container, takes no default action but for what itself does wrong: the system drops
+/// the signal, and signal-hook, which falls back on `abort`, ends in a SIGSEGV.
+///
+/// Signals beyond signal-hook's table cannot be put back to their default without `unsafe`.
+fn take_default(number: i32) {
+    if process::id() != 1 {
+        // An error: it is not in the table.
+        let _ = emulate_default_handler(number);
+    }
+    if ends_process(number) {
+        // Not `process::exit`: what that runs may wait for a thread that is stuck.
+        exit(128 + number);
+    }
+}
+
+/// Whether that is the signal's default action, to which the others are to do nothing and to stop.
+fn ends_process(number: i32) -> bool {
+    match signal_name(number) {
+        Some("SIGCHLD" | "SIGCONT" | "SIGINFO" | "SIGURG" | "SIGWINCH") => false,
+        Some("SIGTSTP" | "SIGTTIN" | "SIGTTOU") => false,
+        // The table takes BSD's word for it.
+        Some("SIGIO") => cfg!(any(target_os = "linux", target_os = "android")),
+        // The rest of the table, realtime signals, and on Linux SIGPWR and SIGSTKFLT.
+        _ => true,
+    }
+}
+
 fn spawn(f: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let thread = thread::Builder::new().name("errgroup-signal".to_owned());
     thread.spawn(f).map(drop)
 }
 
 fn name(number: i32) -> String {
-    signal_name(number).map_or_else(|| format!("signal {number}"), str::to_owned)
+    if let Some(name) = signal_name(number) {
+        return name.to_owned();
+    }
+    match REALTIME {
+        Some(realtime) if realtime.contains(&number) => {
+            format!("SIGRTMIN+{}", number - realtime.start())
+        }
+        _ => format!("signal {number}"),
+    }
 }
 
 // A loom model has no statics.

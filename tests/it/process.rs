@@ -13,6 +13,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+#[cfg(feature = "signal")]
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 /// More than any of these programs takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -138,6 +140,17 @@ impl Process {
     pub(crate) fn tell(&mut self, line: &str) {
         let stdin = self.child.stdin.as_mut().expect("it is piped");
         std::io::Write::write_all(stdin, format!("{line}\n").as_bytes()).expect("it is running");
+    }
+
+    /// Waits until a signal stops it.
+    #[cfg(feature = "signal")]
+    #[track_caller]
+    pub(crate) fn wait_until_stopped(&self) {
+        // `NOWAIT` leaves an end for `finish`.
+        let events = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let event = waitid(WaitId::Pid(Pid::from_child(&self.child)), events);
+        let event = event.expect("it can be waited for").expect("an event");
+        assert!(event.stopped(), "{event:?}");
     }
 
     /// Waits until it ends by itself.

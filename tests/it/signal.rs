@@ -1,22 +1,35 @@
 //! Contexts that signals end, in processes of their own: this very test binary, run for one `scenario`.
 //!
-//! Where a scenario has to show that a signal came to nothing, SIGUSR1 is sent after it, for which there is a context
-//! of its own. The lower of two pending signals is delivered and read first; so it is SIGINT that comes to nothing.
+//! Where a scenario has to show that a signal came to nothing, it sends that itself, to its own thread: then the handler
+//! has run when `raise` returns. A signal sent from outside may be handled late, even after one that was sent later.
 
 use std::env;
+use std::future::pending;
 use std::io::stdin;
+#[cfg(target_os = "linux")]
+use std::io::{Write, stderr};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+#[cfg(target_os = "linux")]
+use std::process::Stdio;
+use std::process::{Command, id};
 use std::thread;
 
-use errgroup::{Context, Reason, Signals};
-use rustix::process::{Signal, getpid, kill_process};
+use errgroup::{BoxError, Context, ContextError, Group, Reason, Signals};
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+use signal_hook::consts::*;
+use signal_hook::low_level::raise;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::process::{Outcome, Process};
 
 const SCENARIO: &str = "ERRGROUP_TEST_SCENARIO";
+const SIGNAL: &str = "ERRGROUP_TEST_SIGNAL";
+const PROCESS_1: &str = "ERRGROUP_TEST_PROCESS_1";
+
+/// The highest number there is.
+const LAST: i32 = if cfg!(target_os = "linux") { 64 } else { 31 };
 
 fn background() -> Context {
     Context::background()
@@ -39,8 +52,6 @@ fn quiet() -> Signals {
 #[ignore = "no test: the others run it, as a process"]
 fn scenario() {
     let Ok(name) = env::var(SCENARIO) else { return };
-    let usr1 = background().with_signal(SignalKind::user_defined1());
-    let on_usr1 = usr1.unwrap().on_done(|_| println!("got USR1"));
     match name.as_str() {
         "ended" => ended(),
         "sent before polled" => sent_before_polled(),
@@ -49,6 +60,7 @@ fn scenario() {
         "second comes to nothing" => second_comes_to_nothing(),
         "dropped during callback" => dropped_during_callback(),
         "dropped" => dropped(),
+        "ignored" => ignored(),
         "child kept" => child_kept(),
         "several" => several(),
         "next takes second" => next_takes_second(),
@@ -57,9 +69,14 @@ fn scenario() {
         "runtimes" => runtimes(),
         "listener before" => runtime().block_on(listener_before()),
         "listener after" => runtime().block_on(listener_after()),
+        "groups" => runtime().block_on(groups()),
+        "sent twice" => sent_twice(),
+        "sent after drop" => sent_after_drop(),
+        "two kinds at once" => two_kinds_at_once(),
+        "survived" => survived(&Signals::of([kind()])),
+        "survived with option off" => survived(&Signals::of([kind()]).second_kills(false)),
         other => panic!("no scenario {other:?}"),
     }
-    drop(on_usr1);
 }
 
 fn start(scenario: &str) -> Process {
@@ -99,11 +116,16 @@ fn assert_killed(outcome: &Outcome, signal: Signal) {
     );
 }
 
-/// The process is there, and has dealt with the SIGINTs that were sent before.
-#[track_caller]
-fn assert_survived(process: &mut Process) {
-    process.send(Signal::USR1);
-    process.wait_for("got USR1");
+/// Returns when the signals raised before have been dealt with.
+///
+/// Signals are read in rounds, from the lowest to the highest. The highest may be read in a round that had passed the
+/// others before they came. Then the lower one is read in another round, after them.
+fn let_pass() {
+    for number in [LAST, LAST - 1] {
+        let ctx = background().with_signal(SignalKind::from_raw(number));
+        raise(number).unwrap();
+        ctx.unwrap().done_blocking(None);
+    }
 }
 
 // The tests, each after the scenario that it runs.
@@ -197,26 +219,21 @@ fn second_signal_during_hanging_callback_then_killed() {
 
 fn second_comes_to_nothing() {
     let ctx = quiet().derive(&background()).unwrap();
-    println!("ready");
+    raise(SIGINT).unwrap();
     await_end(&ctx);
-    wait_for_test();
+    raise(SIGINT).unwrap();
+    let_pass();
+    println!("survived");
     drop(ctx);
-    println!("dropped");
+    raise(SIGINT).unwrap();
     hang();
 }
 
 #[test]
 fn second_signal_with_option_off_then_nothing_until_drop() {
-    let mut process = start("second comes to nothing");
-    process.wait_for("ready");
-    process.send(Signal::INT);
-    process.wait_for("SIGINT");
-    process.send(Signal::INT);
-    assert_survived(&mut process);
-    process.tell("drop it");
-    process.wait_for("dropped");
-    process.send(Signal::INT);
-    assert_killed(&process.finish(), Signal::INT);
+    let outcome = start("second comes to nothing").finish();
+    outcome.assert_line("survived");
+    assert_killed(&outcome, Signal::INT);
 }
 
 fn dropped_during_callback() {
@@ -263,17 +280,23 @@ fn dropped_then_killed_by_first_signal() {
     assert_killed(&process.finish(), Signal::TERM);
 }
 
+fn ignored() {
+    drop(background().with_signals().unwrap());
+    raise(SIGINT).unwrap();
+    let_pass();
+    println!("survived");
+    raise(SIGTERM).unwrap();
+    hang();
+}
+
 #[test]
 fn ignored_before_and_dropped_then_ignored() {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"trap "" INT; exec "$0" "$@""#]);
     shell.arg(env::current_exe().expect("a path"));
-    let mut process = start_by(&mut shell, "dropped");
-    process.wait_for("dropped");
-    process.send(Signal::INT);
-    assert_survived(&mut process);
-    process.send(Signal::TERM);
-    assert_killed(&process.finish(), Signal::TERM);
+    let outcome = start_by(&mut shell, "ignored").finish();
+    outcome.assert_line("survived");
+    assert_killed(&outcome, Signal::TERM);
 }
 
 fn child_kept() {
@@ -376,23 +399,19 @@ fn ended_otherwise() {
     let (parent, handle) = background().with_cancel();
     let ctx = parent.with_signals().unwrap();
     handle.cancel();
-    println!("ready");
-    wait_for_test();
+    raise(SIGINT).unwrap();
+    let_pass();
     assert_eq!(ctx.err().unwrap().reason(), Reason::Cancelled);
     println!("still cancelled");
+    raise(SIGINT).unwrap();
     hang();
 }
 
 #[test]
 fn ended_otherwise_then_first_signal_comes_to_nothing_and_second_kills() {
-    let mut process = start("ended otherwise");
-    process.wait_for("ready");
-    process.send(Signal::INT);
-    assert_survived(&mut process);
-    process.tell("look");
-    process.wait_for("still cancelled");
-    process.send(Signal::INT);
-    assert_killed(&process.finish(), Signal::INT);
+    let outcome = start("ended otherwise").finish();
+    outcome.assert_line("still cancelled");
+    assert_killed(&outcome, Signal::INT);
 }
 
 fn runtimes() {
@@ -422,59 +441,309 @@ fn contexts_of_several_runtimes_then_all_ended() {
 async fn listener_before() {
     let mut listener = signal(SignalKind::interrupt()).unwrap();
     let ctx = background().with_signals().unwrap();
-    println!("ready");
+    raise(SIGINT).unwrap();
     listener.recv().await;
-    println!("listener: 1, context: {}", ctx.done().await);
+    ctx.done().await;
+    raise(SIGINT).unwrap();
     listener.recv().await;
-    println!("listener: 2");
     drop(ctx);
-    println!("dropped");
+    raise(SIGINT).unwrap();
     listener.recv().await;
-    println!("listener: 3");
+    let_pass();
+    println!("survived");
+    // Of this one nobody has claimed anything but the context.
+    raise(SIGTERM).unwrap();
     hang();
 }
 
 #[test]
 fn listener_of_application_before_then_nothing_but_that_listener() {
-    let mut process = start("listener before");
-    for line in ["ready", "listener: 1", "dropped"] {
-        process.wait_for(line);
-        process.send(Signal::INT);
-    }
-    process.wait_for("listener: 3");
-    assert_survived(&mut process);
-    // Of this one nobody has claimed anything but the context.
-    process.send(Signal::TERM);
-    assert_killed(&process.finish(), Signal::TERM);
+    let outcome = start("listener before").finish();
+    outcome.assert_line("survived");
+    assert_killed(&outcome, Signal::TERM);
 }
 
 async fn listener_after() {
     let ctx = background().with_signals().unwrap();
     let mut listener = signal(SignalKind::interrupt()).unwrap();
-    println!("ready");
+    raise(SIGINT).unwrap();
     ctx.done().await;
     listener.recv().await;
     let keep = quiet().derive(&background()).unwrap();
     drop(ctx);
-    println!("dropped");
+    raise(SIGINT).unwrap();
     listener.recv().await;
-    println!("listener: 2");
     keep.done().await;
-    println!("kept");
+    raise(SIGINT).unwrap();
     listener.recv().await;
-    println!("listener: 3");
-    hang();
+    let_pass();
+    println!("survived");
 }
 
 #[test]
 fn listener_of_application_after_then_works_while_a_context_keeps_the_signal() {
-    let mut process = start("listener after");
-    for line in ["ready", "dropped", "kept"] {
-        process.wait_for(line);
-        process.send(Signal::INT);
+    let outcome = start("listener after").finish();
+    outcome.assert_line("survived");
+    outcome.assert_code(0);
+}
+
+async fn groups() {
+    let ctx = background().with_signals().unwrap();
+    let mut below: Group = Group::with_context(&ctx);
+    let _cut_short = below.spawn(pending::<Result<(), BoxError>>());
+    let mut returning: Group = Group::with_context(&ctx);
+    let (tell, started) = oneshot::channel();
+    let _returns = returning.spawn_with(|ctx| async move {
+        tell.send(()).unwrap();
+        ctx.done().await;
+        Ok(())
+    });
+    let mut beside: Group = Group::new();
+    let _cancelled = beside.spawn(pending::<Result<(), BoxError>>());
+    started.await.unwrap(); // what has not started never does
+    raise(SIGTERM).unwrap();
+    let error = below.wait().await.unwrap_err();
+    let end = error.downcast_ref::<ContextError>();
+    assert_eq!(end.map(ContextError::reason), Some(Reason::Signal));
+    returning.wait().await.unwrap();
+    ctx.done().await;
+    beside.cancel();
+    beside.wait().await.unwrap();
+}
+
+#[test]
+fn g7_signal_as_parent_then_wait_fails_unless_tasks_return_or_the_owner_cancels() {
+    start("groups").finish().assert_code(0);
+}
+
+// Every kind of signal, which the process sends itself; also as process 1 of a namespace, for which the system takes no
+// default action. These are all that end a process by default, but for those that nobody can catch, that Rust's runtime
+// ignores (SIGPIPE) or handles (SIGBUS), and of the realtime signals all but a few.
+
+/// Those that signal-hook can give their default.
+#[cfg(target_os = "linux")]
+const DEADLY: [i32; 14] = [
+    SIGHUP, SIGINT, SIGQUIT, SIGTRAP, SIGABRT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGXCPU,
+    SIGXFSZ, SIGVTALRM, SIGPROF, SIGSYS,
+];
+
+/// Those that it does not know, or takes for ignored.
+#[cfg(target_os = "linux")]
+const DEADLY_OTHERS: [i32; 6] = [
+    SIGIO,
+    Signal::STKFLT.as_raw(),
+    Signal::POWER.as_raw(),
+    if cfg!(target_env = "musl") { 35 } else { 34 },
+    37,
+    64,
+];
+
+/// Those that end no process, stop signals apart.
+const HARMLESS: [i32; 4] = [SIGCHLD, SIGCONT, SIGURG, SIGWINCH];
+
+const STOPS: [i32; 3] = [SIGTSTP, SIGTTIN, SIGTTOU];
+
+fn kind() -> SignalKind {
+    let number = env::var(SIGNAL).expect("a signal");
+    SignalKind::from_raw(number.parse().expect("a number"))
+}
+
+fn start_for(scenario: &str, number: i32) -> Process {
+    let mut this = Command::new(env::current_exe().expect("a path"));
+    start_by(this.env(SIGNAL, number.to_string()), scenario)
+}
+
+/// Starts a scenario as process 1 of a namespace, as in a container. `None` where that is not allowed.
+///
+/// `unshare` ends as its child does.
+#[cfg(target_os = "linux")]
+fn start_as_process_1(scenario: &str, number: i32) -> Option<Process> {
+    let unshare = |way: &[&str]| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(way).args(["--pid", "--fork", "--kill-child"]);
+        unshare
+    };
+    let ways: [&[&str]; 2] = [&[], &["--user", "--map-root-user"]];
+    let Some(way) = ways.into_iter().find(|way| {
+        let probe = unshare(way).arg("true").stderr(Stdio::null()).status();
+        probe.is_ok_and(|status| status.success())
+    }) else {
+        // Not by `eprintln`, which the test harness keeps to itself when the test passes.
+        writeln!(stderr(), "skipped: no PID namespace is allowed here").expect("it is open");
+        return None;
+    };
+    let mut this = unshare(way);
+    this.arg(env::current_exe().expect("a path"));
+    this.env(SIGNAL, number.to_string()).env(PROCESS_1, "");
+    Some(start_by(&mut this, scenario))
+}
+
+/// As a shell would report the signal.
+#[cfg(target_os = "linux")]
+#[track_caller]
+fn assert_exited_by(outcome: &Outcome, number: i32) {
+    assert_eq!(outcome.status.code(), Some(128 + number), "{outcome:#?}");
+}
+
+/// Leaves no core file, and is the process that the test wants.
+fn set_up() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none).unwrap();
+    assert_eq!(id() == 1, env::var_os(PROCESS_1).is_some());
+}
+
+/// Sends the context its signal, and one more.
+fn send_twice(ctx: &Context) {
+    raise(kind().as_raw_value()).unwrap();
+    await_end(ctx);
+    raise(kind().as_raw_value()).unwrap();
+}
+
+fn sent_twice() {
+    set_up();
+    let ctx = background().with_signal(kind()).unwrap();
+    send_twice(&ctx);
+    hang();
+}
+
+fn sent_after_drop() {
+    set_up();
+    drop(background().with_signal(kind()).unwrap());
+    raise(kind().as_raw_value()).unwrap();
+    hang();
+}
+
+fn two_kinds_at_once() {
+    set_up();
+    let _ctx = background().with_signals().unwrap();
+    raise(SIGINT).unwrap();
+    raise(SIGTERM).unwrap();
+    hang();
+}
+
+fn survived(signals: &Signals) {
+    set_up();
+    let ctx = signals.derive(&background()).unwrap();
+    send_twice(&ctx);
+    let_pass();
+    println!("survived");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn second_signal_of_each_deadly_kind_then_killed_by_it() {
+    for number in DEADLY {
+        let outcome = start_for("sent twice", number).finish();
+        assert_eq!(outcome.status.signal(), Some(number), "{outcome:#?}");
     }
-    process.wait_for("listener: 3");
-    assert_survived(&mut process);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn second_signal_without_an_emulation_then_exited_by_it() {
+    for number in DEADLY_OTHERS {
+        assert_exited_by(&start_for("sent twice", number).finish(), number);
+        assert_exited_by(&start_for("sent after drop", number).finish(), number);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn process_1_second_signal_of_each_deadly_kind_then_exited_by_it() {
+    for number in DEADLY.into_iter().chain(DEADLY_OTHERS) {
+        let Some(process) = start_as_process_1("sent twice", number) else {
+            return;
+        };
+        assert_exited_by(&process.finish(), number);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn process_1_dropped_then_exited_by_first_signal() {
+    for number in [SIGTERM, SIGINT, SIGABRT, 37] {
+        let Some(process) = start_as_process_1("sent after drop", number) else {
+            return;
+        };
+        assert_exited_by(&process.finish(), number);
+    }
+}
+
+#[test]
+fn two_kinds_at_once_then_one_taken_and_ended_by_the_other() {
+    let outcome = start_for("two kinds at once", SIGINT).finish();
+    let signal = outcome.status.signal();
+    assert!(
+        [Some(SIGINT), Some(SIGTERM)].contains(&signal),
+        "{outcome:#?}"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn process_1_two_kinds_at_once_then_one_taken_and_exited_by_the_other() {
+    let Some(process) = start_as_process_1("two kinds at once", SIGINT) else {
+        return;
+    };
+    let outcome = process.finish();
+    let code = outcome.status.code();
+    assert!([Some(130), Some(143)].contains(&code), "{outcome:#?}");
+}
+
+#[test]
+fn second_signal_of_harmless_kinds_then_nothing() {
+    for number in HARMLESS {
+        start_for("survived", number).finish().assert_code(0);
+    }
+}
+
+#[test]
+fn second_stop_signal_then_stopped_until_continued() {
+    for number in STOPS {
+        let process = start_for("survived", number);
+        process.wait_until_stopped();
+        process.send(Signal::CONT);
+        let outcome = process.finish();
+        outcome.assert_line("survived");
+        outcome.assert_code(0);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn process_1_second_signal_of_harmless_and_stopping_kinds_then_nothing() {
+    for number in HARMLESS.into_iter().chain(STOPS) {
+        let Some(process) = start_as_process_1("survived", number) else {
+            return;
+        };
+        process.finish().assert_code(0);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn second_signal_with_option_off_then_nothing_for_realtime_and_process_1() {
+    let scenario = "survived with option off";
+    start_for(scenario, 37).finish().assert_code(0);
+    for number in [SIGTERM, SIGIO, 37] {
+        let Some(process) = start_as_process_1(scenario, number) else {
+            return;
+        };
+        process.finish().assert_code(0);
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn realtime_signal_then_named_after_its_distance_from_the_first() {
+    for (number, name) in [(34, "SIGRTMIN+0"), (37, "SIGRTMIN+3"), (64, "SIGRTMIN+30")] {
+        let line = start_for("sent twice", number).wait_for("Signal");
+        let text = format!("Signal: cancelled: a signal was received: {name}");
+        assert!(line.ends_with(&text), "{line}");
+    }
 }
 
 // In this process: nothing is caught here.
@@ -494,6 +763,10 @@ fn signal_that_cannot_be_caught_then_error() {
         .with_signal(SignalKind::from_raw(9))
         .unwrap_err();
     assert_eq!(error.to_string(), "SIGKILL cannot be caught");
+    let error = background()
+        .with_signal(SignalKind::from_raw(128))
+        .unwrap_err();
+    assert_eq!(error.to_string(), "signal 128 cannot be caught");
 }
 
 #[test]

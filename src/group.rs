@@ -396,10 +396,10 @@ impl<E> Drop for Group<E> {
             });
             self.core.abort();
         }
-        registry.forget_waiter();
         if registry.is_empty() {
             return;
         }
+        registry.forget_waiter();
         let node = self.core.node();
         if let (Some(group), Some(host)) = (node.owner(), node.owner_above()) {
             Guest::hand_over(group, host);

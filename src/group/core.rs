@@ -336,16 +336,17 @@ impl<E: GroupError> Core<E> {
 
     /// What `wait` returns, once all tasks have ended. Resumes a panic.
     pub(crate) fn settle(&self) -> Result<(), E> {
-        let fates = self.registry.fates();
         // Of what is refused from now on the next `wait` tells.
-        let was_refused = self.registry.take_refused();
+        let fates = self.registry.take_fates();
         match self.outcome.settle() {
             Settled::Failed(failure) => failure.into_result(),
             Settled::Unfailed(None) if fates & fate::CUT != 0 => Err(E::from(self.end_error())),
             Settled::Unfailed(None | Some(EndedBy::Finish)) if fates & fate::LOST != 0 => {
                 Err(E::from(lost_runtime()))
             }
-            Settled::Again(None | Some(EndedBy::Failure | EndedBy::Finish)) if was_refused => {
+            Settled::Again(None | Some(EndedBy::Failure | EndedBy::Finish))
+                if fates & fate::REFUSED != 0 =>
+            {
                 Err(E::from(self.end_error()))
             }
             Settled::Unfailed(_) | Settled::Again(_) => Ok(()),

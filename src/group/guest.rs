@@ -36,7 +36,6 @@ impl Guest {
             registry(&*self.host).nudge();
             return;
         }
-        self.registry().forget_waiter();
         registry(&*self.host).remove_guest(self);
     }
 }

@@ -133,8 +133,6 @@ struct State {
     runtime: Option<Handle>,
     /// Who waits for the last task. One at most: waiting borrows the group.
     waiter: Option<Waker>,
-    /// What `Entry::since` counts from.
-    epoch: Option<Instant>,
     rest: Option<Box<Rest>>,
 }
 
@@ -152,15 +150,13 @@ struct Entry {
     id: TaskId,
     /// Left by the task when it first has to wait.
     waker: Option<Waker>,
-    /// Nanoseconds since `State::epoch`, or `UNKNOWN`. A task that ends in its first poll costs no clock read; so it is
-    /// when a task first waits, or else when it is first listed.
-    since: u64,
+    /// When the task first had to wait, or else when it was first listed: one that ends in its first poll costs no clock
+    /// read.
+    since: Option<Instant>,
     kind: Kind,
     permit: Permit,
     flags: u8,
 }
-
-const UNKNOWN: u64 = u64::MAX;
 
 /// In `Entry::flags`: the handle is gone, the task is not.
 const DETACHED: u8 = 1;
@@ -212,7 +208,6 @@ impl Registry {
                 entries: OrderedSlab::default(),
                 runtime,
                 waiter: None,
-                epoch: None,
                 rest: None,
             }),
             stage: AtomicU8::new(Stage::Open as u8),
@@ -335,10 +330,9 @@ impl Registry {
         let now = Instant::now();
         let mut state = self.state.lock();
         let stage = state.stage;
-        let since = state.since(now);
         let replaced = match state.entries.get_mut(key) {
             Some(entry) => {
-                entry.since = entry.since.min(since);
+                entry.since.get_or_insert(now);
                 std::mem::replace(&mut entry.waker, waker)
             }
             None => waker,
@@ -489,12 +483,12 @@ impl Registry {
         self.state.lock().fates
     }
 
-    /// Tells whether something was refused since the last time.
-    pub(crate) fn take_refused(&self) -> bool {
+    /// As `fates`; whether something was refused is told once.
+    pub(crate) fn take_fates(&self) -> u8 {
         let mut state = self.state.lock();
-        let was_refused = state.fates & fate::REFUSED != 0;
+        let fates = state.fates;
         state.fates &= !fate::REFUSED;
-        was_refused
+        fates
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -544,10 +538,11 @@ impl Registry {
             drop(state);
         }
         // It may have come to that before the waker was there.
-        match is_over(self) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+        if !is_over(self) {
+            return Poll::Pending;
         }
+        self.forget_waiter();
+        Poll::Ready(())
     }
 
     /// Gives up the wait of `poll_empty` and `poll_aborted`.
@@ -610,10 +605,9 @@ impl Registry {
         let now = Instant::now();
         let mut listed = Vec::new();
         let mut state = self.state.lock();
-        let since = state.since(now);
         let guests = state.guests();
         for chunk in 0.. {
-            if !state.list(chunk, since, &mut listed) {
+            if !state.list(chunk, now, &mut listed) {
                 break;
             }
             drop(state);
@@ -640,7 +634,7 @@ impl Entry {
             location,
             id,
             waker: None,
-            since: UNKNOWN,
+            since: None,
             kind,
             permit,
             flags: 0,
@@ -669,7 +663,6 @@ impl Entry {
 }
 
 impl Aftermath {
-    #[inline]
     fn see_to(self) {
         wake(self.next);
         if let Some(waker) = self.waker {
@@ -837,19 +830,19 @@ impl State {
     }
 
     /// Lists the tasks of a chunk; `false` beyond the last.
-    fn list(&mut self, chunk: usize, now: u64, listed: &mut Vec<Listed>) -> bool {
+    fn list(&mut self, chunk: usize, now: Instant, listed: &mut Vec<Listed>) -> bool {
         let names = self.rest.as_ref().map(|rest| &rest.names);
         let Some(entries) = self.entries.chunk_mut(chunk) else {
             return false;
         };
         for (key, entry) in entries.filter(|(_, entry)| entry.is_task()) {
-            entry.since = entry.since.min(now);
+            let since = *entry.since.get_or_insert(now);
             listed.push(Listed {
                 id: entry.id,
                 name: names.and_then(|names| names.get(&key).cloned()),
                 location: entry.location,
                 kind: entry.kind,
-                age: Duration::from_nanos(now - entry.since),
+                age: now.saturating_duration_since(since),
             });
         }
         true
@@ -867,11 +860,5 @@ impl State {
         self.rest
             .as_ref()
             .map_or_else(Vec::new, |rest| rest.guests.clone())
-    }
-
-    /// `now`, as entries have it.
-    fn since(&mut self, now: Instant) -> u64 {
-        let epoch = *self.epoch.get_or_insert(now);
-        now.saturating_duration_since(epoch).as_nanos() as u64
     }
 }

@@ -17,6 +17,8 @@ use crate::error::GroupError;
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct Wait<'a, E> {
     group: &'a mut Group<E>,
+    /// Its waker is with the registry.
+    is_waiting: bool,
 }
 
 /// Waits for all tasks of a [`Group`] that it owns: the future of `group.await`.
@@ -46,7 +48,10 @@ impl<E> Core<E> {
 
 impl<'a, E> Wait<'a, E> {
     pub(super) fn new(group: &'a mut Group<E>) -> Self {
-        Self { group }
+        Self {
+            group,
+            is_waiting: false,
+        }
     }
 }
 
@@ -59,9 +64,10 @@ impl<E> WaitOwned<E> {
 impl<E: GroupError> Future for Wait<'_, E> {
     type Output = Result<(), E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let core = &self.group.core;
-        core.poll_finished(cx).map(|()| core.settle())
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let finished = self.group.core.poll_finished(cx);
+        self.is_waiting = finished.is_pending();
+        finished.map(|()| self.group.core.settle())
     }
 }
 
@@ -89,7 +95,9 @@ impl<E: GroupError> Future for WaitOwned<E> {
 
 impl<E> Drop for Wait<'_, E> {
     fn drop(&mut self) {
-        self.group.core.registry.forget_waiter();
+        if self.is_waiting {
+            self.group.core.registry.forget_waiter();
+        }
     }
 }
 

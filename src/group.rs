@@ -1,7 +1,7 @@
 //! `Group`: the public face.
 //!
-//! The way of a task: `spawn` asks the `registry` to take it, which gives it a permit of the `limiter` or a place in the
-//! queue, and hands it to the runtime as a `run` with a `guard`. When it ends, the guard tells the `outcome` (through the
+//! The way of a task: `spawn` asks the `registry` to take it, which adds it to its `tasks`, gives it a permit of the `limiter`
+//! or a place in the queue, and hands it to the runtime as a `run` with a `guard`. When it ends, the guard tells the `outcome` (through the
 //! `core`, which ends the context), then the registry, which lets `wait` or `stop` go on.
 //!
 //! Who knows whom: `core` knows `registry` and `outcome`, and nobody else; `guard` knows `core`; `run`, `blocking` and
@@ -22,6 +22,7 @@ mod run;
 mod spawn;
 mod spawner;
 mod stop;
+mod tasks;
 mod wait;
 
 use std::borrow::Cow;

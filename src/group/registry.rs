@@ -31,62 +31,20 @@
 //! the spawning thread. Why not a page of tasks for each place in the source, with a bit for each? It saved a lock for tasks that never
 //! wait, and cost a group with three tasks four allocations, and 2 KiB for a task that outlived its page.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::guest::Guest;
-use super::limiter::{Limiter, Permit};
-use crate::ordered_slab::OrderedSlab;
-use crate::panic::{contain, discard};
+use super::limiter::Permit;
+use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
 
-/// How far the group is on its way down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stage {
-    /// Tasks run.
-    Open = 0,
-    /// The context has ended. Tasks that the group stops are dropped when polled; the others stop themselves.
-    Ended = 1,
-    /// The group was dropped or its grace is over: every task is dropped when polled.
-    Aborting = 2,
-}
-
-/// Who stops a task when the context has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// The group: its future is dropped at the await it stands at.
-    Dropped,
-    /// The task itself, until it is aborted.
-    Cooperative,
-    /// The task itself, on a thread that nobody can stop.
-    Blocking,
-    /// No task: `slot()` waits for room.
-    Slot,
-}
-
-/// A task's name; only a named task pays for it.
-pub(crate) type Name = Arc<Cow<'static, str>>;
-
-/// How a task comes to its permit, if the group has a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SlotRequest {
-    /// It needs none.
-    None,
-    /// It queues for one.
-    Queue,
-    /// It takes one that is free now, or is refused.
-    Now,
-    /// A `Slot` has one for it.
-    Held,
-}
+pub(crate) use super::tasks::{Kind, Listed, Name, SlotRequest, Stage, fate};
 
 /// A task that is to be added.
 pub(crate) struct Spec {
@@ -104,87 +62,10 @@ pub(crate) struct Added {
     pub(crate) runtime: Option<Handle>,
 }
 
-/// Why the end of a task was none of its own making; in `State::fates`.
-pub(crate) mod fate {
-    /// It completed, or its failure is in the outcome.
-    pub(crate) const ITS_OWN: u8 = 0;
-    /// It was cut short, or not started, because the context had ended.
-    pub(crate) const CUT: u8 = 1;
-    /// Its runtime went away.
-    pub(crate) const LOST: u8 = 2;
-    /// It was spawned when the context had ended. No task came of it.
-    pub(crate) const REFUSED: u8 = 4;
-}
-
 pub(crate) struct Registry {
-    state: Mutex<State>,
-    /// `State::stage`, for those who only want to know.
+    tasks: Mutex<Tasks>,
+    /// `Tasks::stage`, for those who only want to know.
     stage: AtomicU8,
-}
-
-struct State {
-    stage: Stage,
-    fates: u8,
-    live: u32,
-    /// Those of the live that a runtime can be told to drop.
-    abortable: u32,
-    entries: OrderedSlab<Entry>,
-    /// Where the tasks run: given to the builder, else the runtime of the first spawn.
-    runtime: Option<Handle>,
-    /// Who waits for the last task. One at most: waiting borrows the group.
-    waiter: Option<Waker>,
-    rest: Option<Box<Rest>>,
-}
-
-/// What most groups have not.
-#[derive(Default)]
-struct Rest {
-    limiter: Option<Limiter>,
-    names: BTreeMap<u32, Name>,
-    /// Groups that were dropped inside this one, and have live tasks. Each counts as a live task here.
-    guests: Vec<Arc<Guest>>,
-}
-
-struct Entry {
-    location: &'static Location<'static>,
-    id: TaskId,
-    /// Left by the task when it first has to wait.
-    waker: Option<Waker>,
-    /// When the task first had to wait, or else when it was first listed: one that ends in its first poll costs no clock
-    /// read.
-    since: Option<Instant>,
-    kind: Kind,
-    permit: Permit,
-    flags: u8,
-}
-
-/// In `Entry::flags`: the handle is gone, the task is not.
-const DETACHED: u8 = 1;
-
-/// In `Entry::flags`: the task is gone, the handle is not, or not quite.
-const DELIVERED: u8 = 2;
-
-/// In `Entry::flags`, with `DELIVERED`: the handle is gone, and the value may not be.
-const HELD: u8 = 4;
-
-/// A live task, as it is listed.
-pub(crate) struct Listed {
-    pub(crate) id: TaskId,
-    pub(crate) name: Option<Name>,
-    pub(crate) location: &'static Location<'static>,
-    pub(crate) kind: Kind,
-    pub(crate) age: Duration,
-}
-
-/// Whom to wake, and what to drop, when the lock has been released.
-#[derive(Default)]
-struct Aftermath {
-    next: Option<Waker>,
-    waiter: Option<Waker>,
-    /// The task's own, which nobody needs any more.
-    waker: Option<Waker>,
-    _name: Option<Name>,
-    _runtime: Option<Handle>,
 }
 
 /// How a wait for a permit stands.
@@ -200,16 +81,7 @@ pub(crate) enum Room {
 impl Registry {
     pub(crate) fn new(runtime: Option<Handle>) -> Self {
         Self {
-            state: Mutex::new(State {
-                stage: Stage::Open,
-                fates: 0,
-                live: 0,
-                abortable: 0,
-                entries: OrderedSlab::default(),
-                runtime,
-                waiter: None,
-                rest: None,
-            }),
+            tasks: Mutex::new(Tasks::new(runtime)),
             stage: AtomicU8::new(Stage::Open as u8),
         }
     }
@@ -218,59 +90,59 @@ impl Registry {
     /// for it is given back then.
     pub(crate) fn add(&self, kind: Kind, spec: Spec) -> Option<Added> {
         let id = TaskId::next();
-        let mut state = self.state.lock();
-        let is_open = state.stage == Stage::Open;
+        let mut tasks = self.tasks.lock();
+        let is_open = tasks.stage == Stage::Open;
         let permit = match is_open {
-            true => state.acquire(spec.slot),
+            true => tasks.acquire(spec.slot),
             false => None,
         };
         let Some(permit) = permit else {
             // Before the name, which is foreign.
-            self.give_back(state, spec.slot == SlotRequest::Held);
+            self.give_back(tasks, spec.slot == SlotRequest::Held);
             return None;
         };
-        let key = state.insert(Entry::new(kind, spec.location, id, permit));
+        let key = tasks.insert(Entry::new(kind, spec.location, id, permit));
         if let Some(name) = spec.name {
-            state.rest().names.insert(key, name);
+            tasks.rest().names.insert(key, name);
         }
         Some(Added {
             key,
             id,
             is_queued: permit == Permit::Waiting,
-            runtime: state.runtime.clone(),
+            runtime: tasks.runtime.clone(),
         })
     }
 
     /// Makes `runtime` the group's, unless it has one; returns the group's.
     pub(crate) fn set_runtime(&self, runtime: Handle) -> Handle {
-        let mut state = self.state.lock();
-        let chosen = state.runtime.get_or_insert_with(|| runtime.clone()).clone();
-        drop(state);
+        let mut tasks = self.tasks.lock();
+        let chosen = tasks.runtime.get_or_insert_with(|| runtime.clone()).clone();
+        drop(tasks);
         drop(runtime);
         chosen
     }
 
     pub(crate) fn runtime(&self) -> Option<Handle> {
-        self.state.lock().runtime.clone()
+        self.tasks.lock().runtime.clone()
     }
 
     /// Removes a task that has ended, and gives its permit to the next.
     pub(crate) fn remove(&self, key: u32, fate: u8) {
-        let mut state = self.state.lock();
-        state.fates |= fate;
-        let Some(mut entry) = state.entries.remove(key) else {
+        let mut tasks = self.tasks.lock();
+        tasks.fates |= fate;
+        let Some(mut entry) = tasks.entries.remove(key) else {
             return;
         };
-        let mut aftermath = state.clear(key, &mut entry);
-        state.uncount(entry.kind, &mut aftermath);
-        drop(state);
+        let mut aftermath = tasks.clear(key, &mut entry);
+        tasks.uncount(entry.kind, &mut aftermath);
+        drop(tasks);
         aftermath.see_to();
     }
 
     /// The task has ended, and returns a value that its handle may fetch, or may not. Returns its id.
     pub(crate) fn deliver(&self, key: u32) -> TaskId {
-        let mut state = self.state.lock();
-        let entry = state.entries.get_mut(key);
+        let mut tasks = self.tasks.lock();
+        let entry = tasks.entries.get_mut(key);
         let entry = entry.expect("errgroup: a task is listed until its end");
         let (id, kind, permit) = (entry.id, entry.kind, entry.permit);
         let is_detached = entry.flags & DETACHED != 0;
@@ -280,22 +152,22 @@ impl Registry {
             entry.flags |= DELIVERED;
         }
         let mut aftermath = Aftermath {
-            next: state.release(permit),
+            next: tasks.release(permit),
             waker,
             ..Aftermath::default()
         };
         if !is_detached {
-            state.uncount(kind, &mut aftermath);
+            tasks.uncount(kind, &mut aftermath);
         }
-        drop(state);
+        drop(tasks);
         aftermath.see_to();
         id
     }
 
     /// The handle is about to be dropped, and the value with it, unless that is still on its way.
     pub(crate) fn detach(&self, key: u32, id: TaskId) {
-        let mut state = self.state.lock();
-        let Some(entry) = state.entry(key, id) else {
+        let mut tasks = self.tasks.lock();
+        let Some(entry) = tasks.entry(key, id) else {
             return;
         };
         if entry.flags & DELIVERED == 0 {
@@ -304,23 +176,23 @@ impl Registry {
         }
         entry.flags |= HELD;
         let kind = entry.kind;
-        state.count(kind);
+        tasks.count(kind);
     }
 
     /// The value has gone to the handle, or is dropped.
     pub(crate) fn remove_delivered(&self, key: u32, id: TaskId) {
-        let mut state = self.state.lock();
-        if state.entry(key, id).is_none() {
+        let mut tasks = self.tasks.lock();
+        if tasks.entry(key, id).is_none() {
             return;
         }
-        let Some(mut entry) = state.entries.remove(key) else {
+        let Some(mut entry) = tasks.entries.remove(key) else {
             return;
         };
-        let mut aftermath = state.clear(key, &mut entry);
+        let mut aftermath = tasks.clear(key, &mut entry);
         if entry.counts() {
-            state.uncount(entry.kind, &mut aftermath);
+            tasks.uncount(entry.kind, &mut aftermath);
         }
-        drop(state);
+        drop(tasks);
         aftermath.see_to();
     }
 
@@ -328,16 +200,16 @@ impl Registry {
     pub(crate) fn leave_waker(&self, key: u32, waker: &Waker) -> Stage {
         let waker = Some(waker.clone());
         let now = Instant::now();
-        let mut state = self.state.lock();
-        let stage = state.stage;
-        let replaced = match state.entries.get_mut(key) {
+        let mut tasks = self.tasks.lock();
+        let stage = tasks.stage;
+        let replaced = match tasks.entries.get_mut(key) {
             Some(entry) => {
                 entry.since.get_or_insert(now);
                 std::mem::replace(&mut entry.waker, waker)
             }
             None => waker,
         };
-        drop(state);
+        drop(tasks);
         drop(replaced);
         stage
     }
@@ -345,9 +217,9 @@ impl Registry {
     /// As `leave_waker`, of one whose waker may change.
     pub(crate) fn refresh_waker(&self, key: u32, waker: &Waker) -> Stage {
         {
-            let mut state = self.state.lock();
-            let stage = state.stage;
-            let entry = state.entries.get_mut(key);
+            let mut tasks = self.tasks.lock();
+            let stage = tasks.stage;
+            let entry = tasks.entries.get_mut(key);
             let left = entry.and_then(|entry| entry.waker.as_ref());
             if left.is_some_and(|left| left.will_wake(waker)) {
                 return stage;
@@ -359,9 +231,9 @@ impl Registry {
     /// Asks whether one who waits for a permit has it, and if not leaves the waker, if one is given.
     pub(crate) fn poll_room(&self, key: u32, waker: Option<&Waker>) -> Room {
         let mut waker = waker.cloned();
-        let mut state = self.state.lock();
-        let stage = state.stage;
-        let room = match state.entries.get_mut(key) {
+        let mut tasks = self.tasks.lock();
+        let stage = tasks.stage;
+        let room = match tasks.entries.get_mut(key) {
             Some(entry) if entry.permit == Permit::Waiting => {
                 if waker.is_some() {
                     std::mem::swap(&mut entry.waker, &mut waker);
@@ -373,7 +245,7 @@ impl Registry {
             }
             _ => Room::Granted,
         };
-        drop(state);
+        drop(tasks);
         drop(waker);
         room
     }
@@ -384,63 +256,63 @@ impl Registry {
         &self,
         location: &'static Location<'static>,
     ) -> Option<SlotRequested> {
-        let mut state = self.state.lock();
-        if state.stage != Stage::Open {
+        let mut tasks = self.tasks.lock();
+        if tasks.stage != Stage::Open {
             return None;
         }
-        Some(match state.acquire(SlotRequest::Queue) {
+        Some(match tasks.acquire(SlotRequest::Queue) {
             None | Some(Permit::None) => SlotRequested::Unlimited,
             Some(Permit::Held) => SlotRequested::Granted,
             Some(Permit::Waiting) => {
                 let id = TaskId::next();
                 let entry = Entry::new(Kind::Slot, location, id, Permit::Waiting);
-                SlotRequested::Queued(state.insert(entry))
+                SlotRequested::Queued(tasks.insert(entry))
             }
         })
     }
 
     /// Ends a wait in the queue; returns whether it came to a permit, which is the caller's then.
     pub(crate) fn leave_queue(&self, key: u32) -> bool {
-        let mut state = self.state.lock();
-        let Some(mut entry) = state.entries.remove(key) else {
+        let mut tasks = self.tasks.lock();
+        let Some(mut entry) = tasks.entries.remove(key) else {
             return false;
         };
         let is_granted = entry.permit == Permit::Held;
         if is_granted {
             entry.permit = Permit::None;
         }
-        let aftermath = state.clear(key, &mut entry);
-        drop(state);
+        let aftermath = tasks.clear(key, &mut entry);
+        drop(tasks);
         aftermath.see_to();
         is_granted
     }
 
     /// Gives back the permit of a slot that nothing was spawned through.
     pub(crate) fn release_slot(&self) {
-        self.give_back(self.state.lock(), true);
+        self.give_back(self.tasks.lock(), true);
     }
 
-    fn give_back(&self, mut state: MutexGuard<'_, State>, is_held: bool) {
+    fn give_back(&self, mut tasks: MutexGuard<'_, Tasks>, is_held: bool) {
         let next = match is_held {
-            true => state.release(Permit::Held),
+            true => tasks.release(Permit::Held),
             false => None,
         };
-        drop(state);
+        drop(tasks);
         wake(next);
     }
 
     /// Lets at most `limit` tasks run from now on. Those that run already count.
     pub(crate) fn set_limit(&self, limit: Option<usize>) {
-        let mut state = self.state.lock();
-        if limit.is_none() && state.limiter().is_none() {
+        let mut tasks = self.tasks.lock();
+        if limit.is_none() && tasks.limiter().is_none() {
             return;
         }
-        state.limiter_or_new().set_limit(limit);
+        tasks.limiter_or_new().set_limit(limit);
         // One at a time: each is woken with no lock held.
-        while let Some(next) = state.grant() {
-            drop(state);
+        while let Some(next) = tasks.grant() {
+            drop(tasks);
             wake(next);
-            state = self.state.lock();
+            tasks = self.tasks.lock();
         }
     }
 
@@ -448,20 +320,20 @@ impl Registry {
     pub(crate) fn raise(&self, stage: Stage) {
         // Release: pairs with `stage`. A task that misses it here meets it under the lock.
         self.stage.fetch_max(stage as u8, Ordering::Release);
-        let mut state = self.state.lock();
-        state.stage = state.stage.max(stage);
-        let runtime = state.unused_runtime();
+        let mut tasks = self.tasks.lock();
+        tasks.stage = tasks.stage.max(stage);
+        let runtime = tasks.unused_runtime();
         let mut wakers = Vec::new();
         // A chunk at a time, so that nobody waits for long. Nothing is added meanwhile (invariant 2).
         for chunk in 0.. {
-            if !state.take_wakers(chunk, stage, &mut wakers) {
+            if !tasks.take_wakers(chunk, stage, &mut wakers) {
                 break;
             }
-            drop(state);
+            drop(tasks);
             wakers.drain(..).for_each(|waker| wake(Some(waker)));
-            state = self.state.lock();
+            tasks = self.tasks.lock();
         }
-        drop(state);
+        drop(tasks);
         drop(runtime);
     }
 
@@ -476,31 +348,31 @@ impl Registry {
     }
 
     pub(crate) fn record(&self, fate: u8) {
-        self.state.lock().fates |= fate;
+        self.tasks.lock().fates |= fate;
     }
 
     pub(crate) fn fates(&self) -> u8 {
-        self.state.lock().fates
+        self.tasks.lock().fates
     }
 
     /// As `fates`; whether something was refused is told once.
     pub(crate) fn take_fates(&self) -> u8 {
-        let mut state = self.state.lock();
-        let fates = state.fates;
-        state.fates &= !fate::REFUSED;
+        let mut tasks = self.tasks.lock();
+        let fates = tasks.fates;
+        tasks.fates &= !fate::REFUSED;
         fates
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.state.lock().live == 0
+        self.tasks.lock().live == 0
     }
 
     /// The tasks that have not ended, those of guests included.
     pub(crate) fn len(&self) -> usize {
-        let state = self.state.lock();
-        let guests = state.guests();
-        let own = state.live as usize - guests.len();
-        drop(state);
+        let tasks = self.tasks.lock();
+        let guests = tasks.guests();
+        let own = tasks.live as usize - guests.len();
+        drop(tasks);
         own + guests
             .iter()
             .map(|guest| guest.registry().len())
@@ -522,20 +394,20 @@ impl Registry {
             return Poll::Ready(());
         }
         let waker = cx.waker();
-        let mut state = self.state.lock();
-        if !state
+        let mut tasks = self.tasks.lock();
+        if !tasks
             .waiter
             .as_ref()
             .is_some_and(|left| left.will_wake(waker))
         {
-            drop(state);
+            drop(tasks);
             let waker = Some(waker.clone());
-            state = self.state.lock();
-            let replaced = std::mem::replace(&mut state.waiter, waker);
-            drop(state);
+            tasks = self.tasks.lock();
+            let replaced = std::mem::replace(&mut tasks.waiter, waker);
+            drop(tasks);
             drop(replaced);
         } else {
-            drop(state);
+            drop(tasks);
         }
         // It may have come to that before the waker was there.
         if !is_over(self) {
@@ -547,44 +419,44 @@ impl Registry {
 
     /// Gives up the wait of `poll_empty` and `poll_aborted`.
     pub(crate) fn forget_waiter(&self) {
-        let waiter = self.state.lock().waiter.take();
+        let waiter = self.tasks.lock().waiter.take();
         drop(waiter);
     }
 
     fn is_aborted(&self) -> bool {
-        let state = self.state.lock();
-        if state.abortable > 0 {
+        let tasks = self.tasks.lock();
+        if tasks.abortable > 0 {
             return false;
         }
-        let guests = state.guests();
-        drop(state);
+        let guests = tasks.guests();
+        drop(tasks);
         guests.iter().all(|guest| guest.registry().is_aborted())
     }
 
     /// Has the waiter look again.
     pub(crate) fn nudge(&self) {
-        let waiter = self.state.lock().waiter.take();
+        let waiter = self.tasks.lock().waiter.take();
         wake(waiter);
     }
 
     pub(super) fn add_guest(&self, guest: Arc<Guest>) {
-        let mut state = self.state.lock();
-        state.live += 1;
-        state.rest().guests.push(guest);
+        let mut tasks = self.tasks.lock();
+        tasks.live += 1;
+        tasks.rest().guests.push(guest);
     }
 
     /// A guest's last task has ended. A second call does nothing.
     pub(super) fn remove_guest(&self, guest: &Arc<Guest>) {
-        let mut state = self.state.lock();
-        let guests = &mut state.rest().guests;
+        let mut tasks = self.tasks.lock();
+        let guests = &mut tasks.rest().guests;
         let Some(place) = guests.iter().position(|other| Arc::ptr_eq(other, guest)) else {
             return;
         };
         let guest = guests.swap_remove(place);
-        state.live -= 1;
-        let waiter = state.waiter_to_wake();
-        let runtime = state.unused_runtime();
-        drop(state);
+        tasks.live -= 1;
+        let waiter = tasks.waiter_to_wake();
+        let runtime = tasks.unused_runtime();
+        drop(tasks);
         drop((guest, runtime));
         wake(waiter);
     }
@@ -594,9 +466,9 @@ impl Registry {
         &self,
         key: u32,
     ) -> Option<(Option<Name>, TaskId, &'static Location<'static>)> {
-        let mut state = self.state.lock();
-        let name = state.name(key);
-        let entry = state.entries.get_mut(key)?;
+        let mut tasks = self.tasks.lock();
+        let name = tasks.name(key);
+        let entry = tasks.entries.get_mut(key)?;
         Some((name, entry.id, entry.location))
     }
 
@@ -604,16 +476,16 @@ impl Registry {
     pub(crate) fn list(&self) -> Vec<Listed> {
         let now = Instant::now();
         let mut listed = Vec::new();
-        let mut state = self.state.lock();
-        let guests = state.guests();
+        let mut tasks = self.tasks.lock();
+        let guests = tasks.guests();
         for chunk in 0.. {
-            if !state.list(chunk, now, &mut listed) {
+            if !tasks.list(chunk, now, &mut listed) {
                 break;
             }
-            drop(state);
-            state = self.state.lock();
+            drop(tasks);
+            tasks = self.tasks.lock();
         }
-        drop(state);
+        drop(tasks);
         listed.extend(guests.iter().flat_map(|guest| guest.registry().list()));
         listed
     }
@@ -626,239 +498,4 @@ pub(crate) enum SlotRequested {
     Granted,
     /// By its key.
     Queued(u32),
-}
-
-impl Entry {
-    fn new(kind: Kind, location: &'static Location<'static>, id: TaskId, permit: Permit) -> Self {
-        Self {
-            location,
-            id,
-            waker: None,
-            since: None,
-            kind,
-            permit,
-            flags: 0,
-        }
-    }
-
-    /// Whether it is a task, and has not ended.
-    fn is_task(&self) -> bool {
-        self.kind != Kind::Slot && self.flags & DELIVERED == 0
-    }
-
-    /// Whether it is one of `State::live` (invariant 1).
-    fn counts(&self) -> bool {
-        self.kind != Kind::Slot && self.flags & (DELIVERED | HELD) != DELIVERED
-    }
-
-    /// Whether it is the task of this id, and waits for a permit.
-    fn is_waiting(&self, id: TaskId) -> bool {
-        self.permit == Permit::Waiting && self.id == id
-    }
-
-    /// A cooperative task hears of the end by its context, and of nothing but an abort from here.
-    fn is_concerned_by(&self, stage: Stage) -> bool {
-        stage == Stage::Aborting || self.kind != Kind::Cooperative || self.permit == Permit::Waiting
-    }
-}
-
-impl Aftermath {
-    fn see_to(self) {
-        wake(self.next);
-        if let Some(waker) = self.waker {
-            discard(waker);
-        }
-        wake(self.waiter);
-    }
-}
-
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        contain(|| waker.wake());
-    }
-}
-
-impl State {
-    fn rest(&mut self) -> &mut Rest {
-        self.rest.get_or_insert_default()
-    }
-
-    fn limiter(&self) -> Option<&Limiter> {
-        self.rest.as_ref()?.limiter.as_ref()
-    }
-
-    fn limiter_mut(&mut self) -> Option<&mut Limiter> {
-        self.rest.as_mut()?.limiter.as_mut()
-    }
-
-    /// With the first limit each task that runs is given a permit.
-    fn limiter_or_new(&mut self) -> &mut Limiter {
-        if self.limiter().is_none() {
-            let mut running = 0;
-            self.entries.for_each_mut(|entry| {
-                if entry.is_task() {
-                    entry.permit = Permit::Held;
-                    running += 1;
-                }
-            });
-            self.rest().limiter = Some(Limiter::new(running));
-        }
-        self.limiter_mut().expect("it was just made")
-    }
-
-    /// `None` if there is no room for one that will not wait.
-    #[inline]
-    fn acquire(&mut self, request: SlotRequest) -> Option<Permit> {
-        let Some(limiter) = self.limiter_mut() else {
-            return Some(Permit::None);
-        };
-        match request {
-            SlotRequest::None => Some(Permit::None),
-            SlotRequest::Held => Some(Permit::Held),
-            _ if limiter.try_acquire() => Some(Permit::Held),
-            SlotRequest::Queue => Some(Permit::Waiting),
-            SlotRequest::Now => None,
-        }
-    }
-
-    #[inline]
-    fn insert(&mut self, entry: Entry) -> u32 {
-        let (id, kind, permit) = (entry.id, entry.kind, entry.permit);
-        let key = self.entries.insert(entry);
-        if permit == Permit::Waiting {
-            if let Some(limiter) = self.limiter_mut() {
-                limiter.enqueue(key, id);
-            }
-        }
-        if kind != Kind::Slot {
-            self.count(kind);
-        }
-        key
-    }
-
-    fn count(&mut self, kind: Kind) {
-        self.live += 1;
-        self.abortable += u32::from(kind != Kind::Blocking);
-    }
-
-    fn uncount(&mut self, kind: Kind, aftermath: &mut Aftermath) {
-        self.live -= 1;
-        self.abortable -= u32::from(kind != Kind::Blocking);
-        aftermath.waiter = self.waiter_to_wake();
-        aftermath._runtime = self.unused_runtime();
-    }
-
-    /// Taken out with the last task; while tasks are being aborted, with each.
-    #[inline]
-    fn waiter_to_wake(&mut self) -> Option<Waker> {
-        match self.live == 0 || self.stage == Stage::Aborting {
-            true => self.waiter.take(),
-            false => None,
-        }
-    }
-
-    #[inline]
-    fn unused_runtime(&mut self) -> Option<Handle> {
-        match self.live == 0 && self.stage != Stage::Open {
-            true => self.runtime.take(),
-            false => None,
-        }
-    }
-
-    /// Takes from an entry that was removed what it has in common with others.
-    #[inline]
-    fn clear(&mut self, key: u32, entry: &mut Entry) -> Aftermath {
-        Aftermath {
-            next: self.release(entry.permit),
-            waker: entry.waker.take(),
-            _name: match &mut self.rest {
-                Some(rest) => rest.names.remove(&key),
-                None => None,
-            },
-            ..Aftermath::default()
-        }
-    }
-
-    /// Gives back a permit, or a place in the queue; returns the waker of the next who may run.
-    #[inline]
-    fn release(&mut self, permit: Permit) -> Option<Waker> {
-        match permit {
-            Permit::None => None,
-            Permit::Held => {
-                self.limiter_mut()?.release();
-                self.grant().flatten()
-            }
-            Permit::Waiting => {
-                self.withdraw();
-                None
-            }
-        }
-    }
-
-    #[cold]
-    fn withdraw(&mut self) {
-        let State { entries, rest, .. } = self;
-        if let Some(limiter) = rest.as_mut().and_then(|rest| rest.limiter.as_mut()) {
-            limiter.withdraw(|key, id| entries.get(key).is_some_and(|entry| entry.is_waiting(id)));
-        }
-    }
-
-    /// Gives a permit to the next in the queue, if there is room and somebody waits.
-    fn grant(&mut self) -> Option<Option<Waker>> {
-        loop {
-            let (key, id) = self.limiter_mut()?.next()?;
-            let entry = self.entries.get_mut(key);
-            let Some(entry) = entry.filter(|entry| entry.is_waiting(id)) else {
-                // It has withdrawn.
-                continue;
-            };
-            entry.permit = Permit::Held;
-            let waker = entry.waker.take();
-            self.limiter_mut()?.acquire_for_waiting();
-            return Some(waker);
-        }
-    }
-
-    /// Takes the wakers that a stage concerns out of a chunk; `false` beyond the last chunk.
-    fn take_wakers(&mut self, chunk: usize, stage: Stage, wakers: &mut Vec<Waker>) -> bool {
-        let Some(entries) = self.entries.chunk_mut(chunk) else {
-            return false;
-        };
-        let concerned = entries.filter(|(_, entry)| entry.is_concerned_by(stage));
-        wakers.extend(concerned.filter_map(|(_, entry)| entry.waker.take()));
-        true
-    }
-
-    /// Lists the tasks of a chunk; `false` beyond the last.
-    fn list(&mut self, chunk: usize, now: Instant, listed: &mut Vec<Listed>) -> bool {
-        let names = self.rest.as_ref().map(|rest| &rest.names);
-        let Some(entries) = self.entries.chunk_mut(chunk) else {
-            return false;
-        };
-        for (key, entry) in entries.filter(|(_, entry)| entry.is_task()) {
-            let since = *entry.since.get_or_insert(now);
-            listed.push(Listed {
-                id: entry.id,
-                name: names.and_then(|names| names.get(&key).cloned()),
-                location: entry.location,
-                kind: entry.kind,
-                age: now.saturating_duration_since(since),
-            });
-        }
-        true
-    }
-
-    fn entry(&mut self, key: u32, id: TaskId) -> Option<&mut Entry> {
-        self.entries.get_mut(key).filter(|entry| entry.id == id)
-    }
-
-    fn name(&self, key: u32) -> Option<Name> {
-        self.rest.as_ref()?.names.get(&key).cloned()
-    }
-
-    fn guests(&self) -> Vec<Arc<Guest>> {
-        self.rest
-            .as_ref()
-            .map_or_else(Vec::new, |rest| rest.guests.clone())
-    }
 }

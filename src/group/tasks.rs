@@ -1,0 +1,395 @@
+//! `Tasks`: what a group's [`Registry`](super::registry::Registry) keeps under its lock. Plain data: nothing here wakes,
+//! or drops what is foreign, but hands it out as [`Aftermath`] for the time after the lock.
+//!
+//! The invariants stand in the head of `registry.rs`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::panic::Location;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::guest::Guest;
+use super::limiter::{Limiter, Permit};
+use crate::ordered_slab::OrderedSlab;
+use crate::panic::{contain, discard};
+use crate::task::TaskId;
+
+/// How far the group is on its way down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Tasks run.
+    Open = 0,
+    /// The context has ended. Tasks that the group stops are dropped when polled; the others stop themselves.
+    Ended = 1,
+    /// The group was dropped or its grace is over: every task is dropped when polled.
+    Aborting = 2,
+}
+
+/// Who stops a task when the context has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The group: its future is dropped at the await it stands at.
+    Dropped,
+    /// The task itself, until it is aborted.
+    Cooperative,
+    /// The task itself, on a thread that nobody can stop.
+    Blocking,
+    /// No task: `slot()` waits for room.
+    Slot,
+}
+
+/// A task's name; only a named task pays for it.
+pub(crate) type Name = Arc<Cow<'static, str>>;
+
+/// How a task comes to its permit, if the group has a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotRequest {
+    /// It needs none.
+    None,
+    /// It queues for one.
+    Queue,
+    /// It takes one that is free now, or is refused.
+    Now,
+    /// A `Slot` has one for it.
+    Held,
+}
+
+/// Why the end of a task was none of its own making; in `Tasks::fates`.
+pub(crate) mod fate {
+    /// It completed, or its failure is in the outcome.
+    pub(crate) const ITS_OWN: u8 = 0;
+    /// It was cut short, or not started, because the context had ended.
+    pub(crate) const CUT: u8 = 1;
+    /// Its runtime went away.
+    pub(crate) const LOST: u8 = 2;
+    /// It was spawned when the context had ended. No task came of it.
+    pub(crate) const REFUSED: u8 = 4;
+}
+
+pub(super) struct Tasks {
+    pub(super) stage: Stage,
+    pub(super) fates: u8,
+    pub(super) live: u32,
+    /// Those of the live that a runtime can be told to drop.
+    pub(super) abortable: u32,
+    pub(super) entries: OrderedSlab<Entry>,
+    /// Where the tasks run: given to the builder, else the runtime of the first spawn.
+    pub(super) runtime: Option<Handle>,
+    /// Who waits for the last task. One at most: waiting borrows the group.
+    pub(super) waiter: Option<Waker>,
+    pub(super) rest: Option<Box<Rest>>,
+}
+
+/// What most groups have not.
+#[derive(Default)]
+pub(super) struct Rest {
+    pub(super) limiter: Option<Limiter>,
+    pub(super) names: BTreeMap<u32, Name>,
+    /// Groups that were dropped inside this one, and have live tasks. Each counts as a live task here.
+    pub(super) guests: Vec<Arc<Guest>>,
+}
+
+pub(super) struct Entry {
+    pub(super) location: &'static Location<'static>,
+    pub(super) id: TaskId,
+    /// Left by the task when it first has to wait.
+    pub(super) waker: Option<Waker>,
+    /// When the task first had to wait, or else when it was first listed: one that ends in its first poll costs no clock
+    /// read.
+    pub(super) since: Option<Instant>,
+    pub(super) kind: Kind,
+    pub(super) permit: Permit,
+    pub(super) flags: u8,
+}
+
+/// In `Entry::flags`: the handle is gone, the task is not.
+pub(super) const DETACHED: u8 = 1;
+
+/// In `Entry::flags`: the task is gone, the handle is not, or not quite.
+pub(super) const DELIVERED: u8 = 2;
+
+/// In `Entry::flags`, with `DELIVERED`: the handle is gone, and the value may not be.
+pub(super) const HELD: u8 = 4;
+
+/// A live task, as it is listed.
+pub(crate) struct Listed {
+    pub(crate) id: TaskId,
+    pub(crate) name: Option<Name>,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) kind: Kind,
+    pub(crate) age: Duration,
+}
+
+/// Whom to wake, and what to drop, when the lock has been released.
+#[derive(Default)]
+pub(super) struct Aftermath {
+    pub(super) next: Option<Waker>,
+    pub(super) waiter: Option<Waker>,
+    /// The task's own, which nobody needs any more.
+    pub(super) waker: Option<Waker>,
+    pub(super) _name: Option<Name>,
+    pub(super) _runtime: Option<Handle>,
+}
+
+impl Entry {
+    pub(super) fn new(
+        kind: Kind,
+        location: &'static Location<'static>,
+        id: TaskId,
+        permit: Permit,
+    ) -> Self {
+        Self {
+            location,
+            id,
+            waker: None,
+            since: None,
+            kind,
+            permit,
+            flags: 0,
+        }
+    }
+
+    /// Whether it is a task, and has not ended.
+    pub(super) fn is_task(&self) -> bool {
+        self.kind != Kind::Slot && self.flags & DELIVERED == 0
+    }
+
+    /// Whether it is one of `Tasks::live` (invariant 1).
+    pub(super) fn counts(&self) -> bool {
+        self.kind != Kind::Slot && self.flags & (DELIVERED | HELD) != DELIVERED
+    }
+
+    /// Whether it is the task of this id, and waits for a permit.
+    pub(super) fn is_waiting(&self, id: TaskId) -> bool {
+        self.permit == Permit::Waiting && self.id == id
+    }
+
+    /// A cooperative task hears of the end by its context, and of nothing but an abort from here.
+    pub(super) fn is_concerned_by(&self, stage: Stage) -> bool {
+        stage == Stage::Aborting || self.kind != Kind::Cooperative || self.permit == Permit::Waiting
+    }
+}
+
+impl Aftermath {
+    pub(super) fn see_to(self) {
+        wake(self.next);
+        if let Some(waker) = self.waker {
+            discard(waker);
+        }
+        wake(self.waiter);
+    }
+}
+
+pub(super) fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        contain(|| waker.wake());
+    }
+}
+
+impl Tasks {
+    pub(super) fn new(runtime: Option<Handle>) -> Self {
+        Self {
+            stage: Stage::Open,
+            fates: 0,
+            live: 0,
+            abortable: 0,
+            entries: OrderedSlab::default(),
+            runtime,
+            waiter: None,
+            rest: None,
+        }
+    }
+
+    pub(super) fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
+    }
+
+    pub(super) fn limiter(&self) -> Option<&Limiter> {
+        self.rest.as_ref()?.limiter.as_ref()
+    }
+
+    pub(super) fn limiter_mut(&mut self) -> Option<&mut Limiter> {
+        self.rest.as_mut()?.limiter.as_mut()
+    }
+
+    /// With the first limit each task that runs is given a permit.
+    pub(super) fn limiter_or_new(&mut self) -> &mut Limiter {
+        if self.limiter().is_none() {
+            let mut running = 0;
+            self.entries.for_each_mut(|entry| {
+                if entry.is_task() {
+                    entry.permit = Permit::Held;
+                    running += 1;
+                }
+            });
+            self.rest().limiter = Some(Limiter::new(running));
+        }
+        self.limiter_mut().expect("it was just made")
+    }
+
+    /// `None` if there is no room for one that will not wait.
+    #[inline]
+    pub(super) fn acquire(&mut self, request: SlotRequest) -> Option<Permit> {
+        let Some(limiter) = self.limiter_mut() else {
+            return Some(Permit::None);
+        };
+        match request {
+            SlotRequest::None => Some(Permit::None),
+            SlotRequest::Held => Some(Permit::Held),
+            _ if limiter.try_acquire() => Some(Permit::Held),
+            SlotRequest::Queue => Some(Permit::Waiting),
+            SlotRequest::Now => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn insert(&mut self, entry: Entry) -> u32 {
+        let (id, kind, permit) = (entry.id, entry.kind, entry.permit);
+        let key = self.entries.insert(entry);
+        if permit == Permit::Waiting {
+            if let Some(limiter) = self.limiter_mut() {
+                limiter.enqueue(key, id);
+            }
+        }
+        if kind != Kind::Slot {
+            self.count(kind);
+        }
+        key
+    }
+
+    pub(super) fn count(&mut self, kind: Kind) {
+        self.live += 1;
+        self.abortable += u32::from(kind != Kind::Blocking);
+    }
+
+    pub(super) fn uncount(&mut self, kind: Kind, aftermath: &mut Aftermath) {
+        self.live -= 1;
+        self.abortable -= u32::from(kind != Kind::Blocking);
+        aftermath.waiter = self.waiter_to_wake();
+        aftermath._runtime = self.unused_runtime();
+    }
+
+    /// Taken out with the last task; while tasks are being aborted, with each.
+    #[inline]
+    pub(super) fn waiter_to_wake(&mut self) -> Option<Waker> {
+        match self.live == 0 || self.stage == Stage::Aborting {
+            true => self.waiter.take(),
+            false => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn unused_runtime(&mut self) -> Option<Handle> {
+        match self.live == 0 && self.stage != Stage::Open {
+            true => self.runtime.take(),
+            false => None,
+        }
+    }
+
+    /// Takes from an entry that was removed what it has in common with others.
+    #[inline]
+    pub(super) fn clear(&mut self, key: u32, entry: &mut Entry) -> Aftermath {
+        Aftermath {
+            next: self.release(entry.permit),
+            waker: entry.waker.take(),
+            _name: match &mut self.rest {
+                Some(rest) => rest.names.remove(&key),
+                None => None,
+            },
+            ..Aftermath::default()
+        }
+    }
+
+    /// Gives back a permit, or a place in the queue; returns the waker of the next who may run.
+    #[inline]
+    pub(super) fn release(&mut self, permit: Permit) -> Option<Waker> {
+        match permit {
+            Permit::None => None,
+            Permit::Held => {
+                self.limiter_mut()?.release();
+                self.grant().flatten()
+            }
+            Permit::Waiting => {
+                self.withdraw();
+                None
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn withdraw(&mut self) {
+        let Tasks { entries, rest, .. } = self;
+        if let Some(limiter) = rest.as_mut().and_then(|rest| rest.limiter.as_mut()) {
+            limiter.withdraw(|key, id| entries.get(key).is_some_and(|entry| entry.is_waiting(id)));
+        }
+    }
+
+    /// Gives a permit to the next in the queue, if there is room and somebody waits.
+    pub(super) fn grant(&mut self) -> Option<Option<Waker>> {
+        loop {
+            let (key, id) = self.limiter_mut()?.next()?;
+            let entry = self.entries.get_mut(key);
+            let Some(entry) = entry.filter(|entry| entry.is_waiting(id)) else {
+                // It has withdrawn.
+                continue;
+            };
+            entry.permit = Permit::Held;
+            let waker = entry.waker.take();
+            self.limiter_mut()?.acquire_for_waiting();
+            return Some(waker);
+        }
+    }
+
+    /// Takes the wakers that a stage concerns out of a chunk; `false` beyond the last chunk.
+    pub(super) fn take_wakers(
+        &mut self,
+        chunk: usize,
+        stage: Stage,
+        wakers: &mut Vec<Waker>,
+    ) -> bool {
+        let Some(entries) = self.entries.chunk_mut(chunk) else {
+            return false;
+        };
+        let concerned = entries.filter(|(_, entry)| entry.is_concerned_by(stage));
+        wakers.extend(concerned.filter_map(|(_, entry)| entry.waker.take()));
+        true
+    }
+
+    /// Lists the tasks of a chunk; `false` beyond the last.
+    pub(super) fn list(&mut self, chunk: usize, now: Instant, listed: &mut Vec<Listed>) -> bool {
+        let names = self.rest.as_ref().map(|rest| &rest.names);
+        let Some(entries) = self.entries.chunk_mut(chunk) else {
+            return false;
+        };
+        for (key, entry) in entries.filter(|(_, entry)| entry.is_task()) {
+            let since = *entry.since.get_or_insert(now);
+            listed.push(Listed {
+                id: entry.id,
+                name: names.and_then(|names| names.get(&key).cloned()),
+                location: entry.location,
+                kind: entry.kind,
+                age: now.saturating_duration_since(since),
+            });
+        }
+        true
+    }
+
+    pub(super) fn entry(&mut self, key: u32, id: TaskId) -> Option<&mut Entry> {
+        self.entries.get_mut(key).filter(|entry| entry.id == id)
+    }
+
+    pub(super) fn name(&self, key: u32) -> Option<Name> {
+        self.rest.as_ref()?.names.get(&key).cloned()
+    }
+
+    pub(super) fn guests(&self) -> Vec<Arc<Guest>> {
+        self.rest
+            .as_ref()
+            .map_or_else(Vec::new, |rest| rest.guests.clone())
+    }
+}

@@ -103,10 +103,16 @@ impl TaskId {
 }
 
 /// What a task leaves in its runtime.
-pub(crate) struct Output<T> {
-    result: Result<T, NoValue>,
-    // Dropped after the value.
-    _receipt: Option<Receipt>,
+// An enum, since it is as large as its largest variant, and has to be small beside a small future: tokio keeps both in the
+// same place.
+pub(crate) enum Output<T> {
+    Value(T),
+    /// A value that has a destructor. The receipt is dropped after it.
+    Delivered {
+        value: T,
+        _receipt: Receipt,
+    },
+    NoValue(NoValue),
 }
 
 /// Why a task has no value.
@@ -144,7 +150,7 @@ pub(crate) trait Home: Send + Sync {
     fn detach(&self, key: u32, id: TaskId);
 
     /// The value has gone to the handle, or is dropped.
-    fn remove_delivered(&self, key: u32, id: TaskId);
+    fn remove_delivered(&self, key: u32);
 }
 
 /// Lies in a handle until it has fetched its value: dropped before, it tells the group.
@@ -159,7 +165,6 @@ pub(crate) struct Watch {
 pub(crate) struct Receipt {
     pub(crate) home: Arc<dyn Home>,
     pub(crate) key: u32,
-    pub(crate) id: TaskId,
 }
 
 /// A blocking task, as its handle knows it.
@@ -258,7 +263,7 @@ impl<T> AsyncTask<T> {
             watch.disarm();
         }
         Poll::Ready(match joined {
-            Ok(output) => output.result,
+            Ok(output) => output.into_result(),
             Err(error) => Err(NoValue::Because(self.dropped(&error))),
         })
     }
@@ -347,23 +352,11 @@ impl AbortHandle {
 }
 
 impl<T> Output<T> {
-    pub(crate) fn value(value: T, receipt: Option<Receipt>) -> Self {
-        Self {
-            result: Ok(value),
-            _receipt: receipt,
-        }
-    }
-
-    pub(crate) fn no_value(why: NoValue) -> Self {
-        Self {
-            result: Err(why),
-            _receipt: None,
-        }
-    }
-
-    #[cfg(all(test, errgroup_loom))]
     pub(crate) fn into_result(self) -> Result<T, NoValue> {
-        self.result
+        match self {
+            Output::Value(value) | Output::Delivered { value, .. } => Ok(value),
+            Output::NoValue(why) => Err(why),
+        }
     }
 }
 
@@ -439,7 +432,7 @@ impl Drop for Watch {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        self.home.remove_delivered(self.key, self.id);
+        self.home.remove_delivered(self.key);
     }
 }
 

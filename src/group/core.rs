@@ -382,8 +382,8 @@ impl<E: Send + 'static> Home for Core<E> {
         self.registry.detach(key, id);
     }
 
-    fn remove_delivered(&self, key: u32, id: TaskId) {
-        self.registry.remove_delivered(key, id);
+    fn remove_delivered(&self, key: u32) {
+        self.registry.remove_delivered(key);
     }
 }
 

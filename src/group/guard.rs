@@ -236,7 +236,7 @@ impl<E: GroupError> TaskGuard<E> {
             (result, dropped) => {
                 let (why, fate) = self.fail(result.map(drop_value), dropped);
                 self.release(fate);
-                Output::no_value(why)
+                Output::NoValue(why)
             }
         }
     }
@@ -245,15 +245,18 @@ impl<E: GroupError> TaskGuard<E> {
     fn deliver<T>(mut self, value: T) -> Output<T> {
         if !needs_drop::<T>() {
             self.leave(fate::ITS_OWN);
-            return Output::value(value, None);
+            return Output::Value(value);
         }
         self.flags |= OVER;
         let receipt = Receipt {
             home: self.core.clone(),
             key: self.key,
-            id: self.core.registry.deliver(self.key),
         };
-        Output::value(value, Some(receipt))
+        self.core.registry.deliver(self.key);
+        Output::Delivered {
+            value,
+            _receipt: receipt,
+        }
     }
 
     /// Records why the task has no value.

@@ -139,12 +139,12 @@ impl Registry {
         aftermath.see_to();
     }
 
-    /// The task has ended, and returns a value that its handle may fetch, or may not. Returns its id.
-    pub(crate) fn deliver(&self, key: u32) -> TaskId {
+    /// The task has ended, and returns a value that its handle may fetch, or may not.
+    pub(crate) fn deliver(&self, key: u32) {
         let mut tasks = self.tasks.lock();
         let entry = tasks.entries.get_mut(key);
         let entry = entry.expect("errgroup: a task is listed until its end");
-        let (id, kind, permit) = (entry.id, entry.kind, entry.permit);
+        let (kind, permit) = (entry.kind, entry.permit);
         let is_detached = entry.flags & DETACHED != 0;
         entry.permit = Permit::None;
         let waker = entry.waker.take();
@@ -161,7 +161,6 @@ impl Registry {
         }
         drop(tasks);
         aftermath.see_to();
-        id
     }
 
     /// The handle is about to be dropped, and the value with it, unless that is still on its way.
@@ -180,11 +179,8 @@ impl Registry {
     }
 
     /// The value has gone to the handle, or is dropped.
-    pub(crate) fn remove_delivered(&self, key: u32, id: TaskId) {
+    pub(crate) fn remove_delivered(&self, key: u32) {
         let mut tasks = self.tasks.lock();
-        if tasks.entry(key, id).is_none() {
-            return;
-        }
         let Some(mut entry) = tasks.entries.remove(key) else {
             return;
         };

@@ -96,7 +96,7 @@ where
             };
             if guard.is_stopped_by(order) {
                 let (guard, dropped) = self.end();
-                return Poll::Ready(Output::no_value(guard.stop(order, dropped)));
+                return Poll::Ready(Output::NoValue(guard.stop(order, dropped)));
             }
             if let Poll::Ready(result) = poll_catching(future, cx) {
                 let (guard, dropped) = self.end();
@@ -114,7 +114,7 @@ where
 mod tests {
     use std::mem::size_of;
 
-    use super::Run;
+    use super::{Output, Run};
     use crate::error::BoxError;
 
     #[test]
@@ -124,5 +124,11 @@ mod tests {
         assert_eq!(size_of::<Task>(), size_of::<Future>() + 16);
         // tokio tells by values that a task cannot have whether it runs, has a result, or had it.
         assert_eq!(size_of::<Option<Result<Task, usize>>>(), size_of::<Task>());
+    }
+
+    /// tokio's smallest allocation for a task has 32 bytes for the task or its result.
+    #[test]
+    fn result_without_value_fits_into_the_smallest_task() {
+        assert!(size_of::<Result<Output<()>, tokio::task::JoinError>>() <= 32);
     }
 }

@@ -108,16 +108,17 @@ impl<T> OrderedSlab<T> {
 
     /// Takes a value out; `None` if the key is not occupied.
     pub(crate) fn remove(&mut self, key: u32) -> Option<T> {
-        let value = self.entry(key)?.value.take()?;
-        self.unlink(key);
-        Some(value)
-    }
-
-    #[inline]
-    fn unlink(&mut self, key: u32) {
-        let Some(&mut Entry { prev, next, .. }) = self.entry(key) else {
-            return;
-        };
+        let (index, place) = (key as usize / CHUNK, key as usize % CHUNK);
+        let chunk = self.chunks.get_mut(index)?;
+        let entry = chunk.entries.get_mut(place)?;
+        let value = entry.value.take()?;
+        let (prev, next) = (entry.prev, entry.next);
+        entry.next = chunk.vacant;
+        chunk.vacant = place as u32;
+        let was_full = chunk.is_full();
+        chunk.occupied -= 1;
+        let is_empty = chunk.occupied == 0;
+        self.len -= 1;
         match self.entry(prev) {
             None => self.head = next,
             Some(prev) => prev.next = next,
@@ -126,8 +127,10 @@ impl<T> OrderedSlab<T> {
             None => self.tail = prev,
             Some(next) => next.prev = prev,
         }
-        self.len -= 1;
-        self.vacate(key);
+        if was_full || is_empty {
+            self.vacated(index, was_full);
+        }
+        Some(value)
     }
 
     pub(crate) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
@@ -171,23 +174,19 @@ impl<T> OrderedSlab<T> {
         value
     }
 
-    #[inline]
-    fn vacate(&mut self, key: u32) {
+    /// Sees to a chunk that was full, or is empty, now that an entry has gone.
+    fn vacated(&mut self, index: usize, was_full: bool) {
         if self.len == 0 && self.chunks.len() > 1 {
             *self = Self::default();
             return;
         }
-        let chunk_index = key as usize / CHUNK;
         let next = self.with_room;
-        let chunk = &mut self.chunks[chunk_index];
-        let was_full = chunk.is_full();
-        chunk.clear(key as usize % CHUNK);
         if was_full {
-            chunk.next_with_room = next;
-            self.with_room = chunk_index as u32;
+            self.chunks[index].next_with_room = next;
+            self.with_room = index as u32;
             self.free_if_empty(next as usize);
-        } else if chunk_index != next as usize {
-            self.free_if_empty(chunk_index);
+        } else if index != next as usize {
+            self.free_if_empty(index);
         }
     }
 
@@ -274,13 +273,6 @@ impl<T> Chunk<T> {
         self.vacant = self.entries[place].next;
         self.entries[place] = entry;
         place
-    }
-
-    #[inline]
-    fn clear(&mut self, place: usize) {
-        self.entries[place].next = self.vacant;
-        self.vacant = place as u32;
-        self.occupied -= 1;
     }
 
     fn free(&mut self) {

@@ -41,6 +41,7 @@ use tokio::time::Instant;
 use super::guest::Guest;
 use super::limiter::Permit;
 use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
+use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
 
@@ -133,6 +134,16 @@ impl Registry {
         let Some(mut entry) = tasks.entries.remove(key) else {
             return;
         };
+        // By far most tasks have no permit and no name, and are not the last.
+        if tasks.is_plain() && tasks.live > 1 {
+            tasks.live -= 1;
+            tasks.abortable -= u32::from(entry.kind != Kind::Blocking);
+            drop(tasks);
+            if let Some(waker) = entry.waker {
+                discard(waker);
+            }
+            return;
+        }
         let mut aftermath = tasks.clear(key, &mut entry);
         tasks.uncount(entry.kind, &mut aftermath);
         drop(tasks);

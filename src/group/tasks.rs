@@ -205,6 +205,12 @@ impl Tasks {
         }
     }
 
+    /// Whether there is no limit, name or guest, and the group is live: then a task that leaves concerns nobody but itself.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.rest.is_none() && self.stage == Stage::Open
+    }
+
     pub(super) fn rest(&mut self) -> &mut Rest {
         self.rest.get_or_insert_default()
     }

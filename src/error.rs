@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::panic::discard;
+use crate::panic::{catch, discard};
+use crate::sync::Mutex;
 use crate::task::TaskId;
 
 /// Any error that can be sent between threads.
@@ -61,12 +62,22 @@ struct EndedTask {
     /// Its name, else its id as printed.
     label: String,
     is_named: bool,
-    /// The error's text, or the panic's. Empty for one that was aborted.
-    text: String,
+    text: Text,
     /// The group that it belonged to.
     group: GroupId,
     /// Whether it ended the group's context, too.
     is_end: bool,
+}
+
+/// What a task's error or panic said. Empty for a task that was aborted.
+enum Text {
+    Told(String),
+    /// The error of a task that failed when others had failed before: its text is made when its handle asks for it.
+    Late {
+        text: OnceLock<String>,
+        /// Taken by whoever makes the text.
+        error: Mutex<Option<Box<dyn fmt::Display + Send>>>,
+    },
 }
 
 /// Tells the groups of the process apart.
@@ -170,15 +181,49 @@ impl ContextError {
 
     /// The end that a task's failure or panic is for its whole group.
     pub(crate) fn end_by_task(reason: Reason, who: Who<'_>, text: String) -> Self {
-        Self::task_ended(reason, who, text, true)
+        Self::task_ended(reason, who, Text::Told(text), true)
     }
 
     /// Why a single task has no value.
     pub(crate) fn of_task(reason: Reason, who: Who<'_>, text: String) -> Self {
-        Self::task_ended(reason, who, text, false)
+        Self::task_ended(reason, who, Text::Told(text), false)
     }
 
-    fn task_ended(reason: Reason, who: Who<'_>, text: String, is_end: bool) -> Self {
+    /// As `of_task`, for an error whose text nobody may ever ask for. Nobody outside sees it before `tell`.
+    pub(crate) fn late(who: Who<'_>, error: Box<dyn fmt::Display + Send>) -> Self {
+        let text = Text::Late {
+            text: OnceLock::new(),
+            error: Mutex::new(Some(error)),
+        };
+        Self::task_ended(Reason::TaskFailed, who, text, false)
+    }
+
+    /// Makes the text if that is still to be done, and drops the error; `false` while somebody else does.
+    #[must_use]
+    pub(crate) fn tell(&self) -> bool {
+        let Some(EndedTask {
+            text: Text::Late { text, error },
+            ..
+        }) = &self.0.task
+        else {
+            return true;
+        };
+        // With no lock held: it is foreign code.
+        let taken = error.lock().take();
+        if let Some(error) = taken {
+            let told = text_of(&error);
+            discard(error);
+            let _ = text.set(told);
+        }
+        text.get().is_some()
+    }
+
+    /// Whether nobody else has this error.
+    pub(crate) fn is_unshared(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    fn task_ended(reason: Reason, who: Who<'_>, text: Text, is_end: bool) -> Self {
         let mut end = End::new(reason, Some(who.location));
         end.task = Some(EndedTask {
             label: who.name.map_or_else(|| who.id.to_string(), str::to_owned),
@@ -284,7 +329,7 @@ impl EndedTask {
             _ => "failed",
         };
         let cancelled = if self.is_end { "cancelled: " } else { "" };
-        let (label, text) = (&self.label, &self.text);
+        let (label, text) = (&self.label, self.text.as_str());
         write!(f, "{cancelled}task {quote}{label}{quote} {verb}")?;
         if !text.is_empty() {
             write!(f, ": {text}")?;
@@ -294,6 +339,31 @@ impl EndedTask {
             None => Ok(()),
         }
     }
+}
+
+impl Text {
+    fn as_str(&self) -> &str {
+        match self {
+            Text::Told(text) => text,
+            Text::Late { text, .. } => text.get().map_or("", String::as_str),
+        }
+    }
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        if let Text::Late { error, .. } = self {
+            discard(error.get_mut().take());
+        }
+    }
+}
+
+/// The text of a foreign error, whose `Display` may panic.
+pub(crate) fn text_of<E: fmt::Display + ?Sized>(error: &E) -> String {
+    catch(|| error.to_string()).unwrap_or_else(|payload| {
+        discard(payload);
+        "an error whose text panics".to_owned()
+    })
 }
 
 impl fmt::Debug for ContextError {

@@ -15,8 +15,6 @@ use std::task::{Context as TaskContext, Poll, ready};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::error::{ContextError, GroupId, Reason, Who};
-use crate::panic::{catch, discard};
-use crate::sync::Mutex;
 
 /// Waits for one task of a [`Group`](crate::Group) and yields its value.
 ///
@@ -52,8 +50,8 @@ pub struct Task<T>(State<T>);
 enum State<T> {
     Async(AsyncTask<T>),
     Blocking(BlockingTask<T>),
-    /// It failed, and its error is being told.
-    Late(Arc<Late>),
+    /// It failed, and the text of its error is being made.
+    Telling(TaskId, ContextError),
     /// It never was: the group had ended. `None` once told.
     Refused(TaskId, Option<ContextError>),
 }
@@ -112,27 +110,7 @@ pub(crate) enum Output<T> {
         value: T,
         _receipt: Receipt,
     },
-    NoValue(NoValue),
-}
-
-/// Why a task has no value.
-pub(crate) enum NoValue {
-    Because(ContextError),
-    /// It failed when others had failed before.
-    Late(Arc<Late>),
-}
-
-/// A task's error that nobody has asked for yet.
-pub(crate) struct Late {
-    who: Owned,
-    state: Mutex<LateState>,
-}
-
-enum LateState {
-    Untold(Box<dyn fmt::Display + Send>),
-    /// Somebody is making the text.
-    Telling,
-    Told(ContextError),
+    NoValue(ContextError),
 }
 
 /// As [`Who`], for keeps.
@@ -169,7 +147,7 @@ pub(crate) struct Receipt {
 
 /// A blocking task, as its handle knows it.
 pub(crate) trait Cell<T>: Abort {
-    fn poll(&self, cx: &TaskContext<'_>) -> Poll<Result<T, NoValue>>;
+    fn poll(&self, cx: &TaskContext<'_>) -> Poll<Result<T, ContextError>>;
 
     /// Nobody will fetch the value.
     fn detach(&self);
@@ -213,7 +191,7 @@ impl<T> Task<T> {
                 task.join.abort();
             }
             State::Blocking(task) => task.cell.abort(),
-            State::Late(_) | State::Refused(..) => {}
+            State::Telling(..) | State::Refused(..) => {}
         }
     }
 
@@ -224,7 +202,7 @@ impl<T> Task<T> {
                 Target::Async(task.join.abort_handle(), task.was_aborted().clone())
             }
             State::Blocking(task) => Target::Blocking(task.cell.clone().as_abort()),
-            State::Late(_) | State::Refused(..) => Target::Gone,
+            State::Telling(..) | State::Refused(..) => Target::Gone,
         };
         AbortHandle {
             id: self.id(),
@@ -237,7 +215,7 @@ impl<T> Task<T> {
         match &self.0 {
             State::Async(task) => task.join.is_finished(),
             State::Blocking(task) => task.cell.is_finished(),
-            State::Late(_) | State::Refused(..) => true,
+            State::Telling(..) | State::Refused(..) => true,
         }
     }
 
@@ -246,8 +224,7 @@ impl<T> Task<T> {
         match &self.0 {
             State::Async(task) => task.who.id,
             State::Blocking(task) => task.id,
-            State::Late(late) => late.who.id,
-            State::Refused(id, _) => *id,
+            State::Telling(id, _) | State::Refused(id, _) => *id,
         }
     }
 }
@@ -257,14 +234,14 @@ impl<T> AsyncTask<T> {
         self.was_aborted.get_or_init(Arc::default)
     }
 
-    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<T, NoValue>> {
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<T, ContextError>> {
         let joined = ready!(Pin::new(&mut self.join).poll(cx));
         if let Some(watch) = self.watch.take() {
             watch.disarm();
         }
         Poll::Ready(match joined {
             Ok(output) => output.into_result(),
-            Err(error) => Err(NoValue::Because(self.dropped(&error))),
+            Err(error) => Err(self.dropped(&error)),
         })
     }
 
@@ -288,32 +265,27 @@ impl<T> Future for Task<T> {
     type Output = Result<T, ContextError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let id = self.id();
         let state = &mut self.0;
         let result = match state {
             State::Async(task) => ready!(task.poll(cx)),
             State::Blocking(task) => ready!(task.cell.poll(cx)),
-            State::Late(late) => Err(NoValue::Late(late.clone())),
+            State::Telling(_, why) => Err(why.clone()),
             State::Refused(_, why) => match why.take() {
-                Some(why) => Err(NoValue::Because(why)),
+                Some(why) => Err(why),
                 None => panic!("errgroup: Task polled after it had yielded its output"),
             },
         };
-        match result {
-            Ok(value) => Poll::Ready(Ok(value)),
-            Err(NoValue::Because(why)) => Poll::Ready(Err(why)),
-            Err(NoValue::Late(late)) => {
-                let told = late.tell();
-                *state = State::Late(late);
-                match told {
-                    Some(why) => Poll::Ready(Err(why)),
-                    None => {
-                        // The group's wait is about to have it.
-                        cx.waker().wake_by_ref();
-                        Poll::Pending
-                    }
-                }
+        if let Err(why) = &result {
+            if !why.tell() {
+                // The group's wait is about to have it.
+                *state = State::Telling(id, why.clone());
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
+            *state = State::Refused(id, None);
         }
+        Poll::Ready(result)
     }
 }
 
@@ -352,56 +324,12 @@ impl AbortHandle {
 }
 
 impl<T> Output<T> {
-    pub(crate) fn into_result(self) -> Result<T, NoValue> {
+    pub(crate) fn into_result(self) -> Result<T, ContextError> {
         match self {
             Output::Value(value) | Output::Delivered { value, .. } => Ok(value),
             Output::NoValue(why) => Err(why),
         }
     }
-}
-
-impl Late {
-    pub(crate) fn new(who: Owned, error: Box<dyn fmt::Display + Send>) -> Arc<Self> {
-        Arc::new(Self {
-            who,
-            state: Mutex::new(LateState::Untold(error)),
-        })
-    }
-
-    /// Makes the text, once, and drops the error. `None` while somebody else does.
-    pub(crate) fn tell(&self) -> Option<ContextError> {
-        let error = {
-            let mut state = self.state.lock();
-            match std::mem::replace(&mut *state, LateState::Telling) {
-                LateState::Untold(error) => error,
-                LateState::Telling => return None,
-                LateState::Told(why) => {
-                    *state = LateState::Told(why.clone());
-                    return Some(why);
-                }
-            }
-        };
-        let text = text_of(&error);
-        discard(error);
-        let why = ContextError::of_task(Reason::TaskFailed, self.who.borrow(), text);
-        *self.state.lock() = LateState::Told(why.clone());
-        Some(why)
-    }
-}
-
-impl Drop for Late {
-    fn drop(&mut self) {
-        let state = std::mem::replace(self.state.get_mut(), LateState::Telling);
-        discard(state);
-    }
-}
-
-/// The text of a foreign error, whose `Display` may panic.
-pub(crate) fn text_of<E: fmt::Display>(error: &E) -> String {
-    catch(|| error.to_string()).unwrap_or_else(|payload| {
-        discard(payload);
-        "an error whose text panics".to_owned()
-    })
 }
 
 impl Owned {

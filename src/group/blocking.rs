@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::error::{ContextError, GroupError, Reason};
 use crate::panic::{Payload, catch, contain, discard};
 use crate::sync::Mutex;
-use crate::task::{Abort, Cell, NoValue};
+use crate::task::{Abort, Cell};
 
 pub(crate) struct Job<F, T, E> {
     state: Mutex<State<F, T, E>>,
@@ -42,7 +42,7 @@ struct State<F, T, E> {
 enum Phase<F, T, E> {
     Waiting(F, TaskGuard<E>),
     Running,
-    Done(Result<T, NoValue>),
+    Done(Result<T, ContextError>),
     Taken,
 }
 
@@ -133,14 +133,14 @@ where
     }
 
     /// The runtime is being shut down.
-    fn lost(guard: &TaskGuard<E>) -> (NoValue, u8) {
+    fn lost(guard: &TaskGuard<E>) -> (ContextError, u8) {
         let who = guard.who();
         let why = ContextError::of_task(Reason::RuntimeGone, who.borrow(), String::new());
-        (NoValue::Because(why), fate::LOST)
+        (why, fate::LOST)
     }
 
     /// Drops a task that has no thread, for a reason of its own.
-    fn give_up(&self, why: impl FnOnce(&TaskGuard<E>) -> (NoValue, u8)) {
+    fn give_up(&self, why: impl FnOnce(&TaskGuard<E>) -> (ContextError, u8)) {
         let taken = self.state.lock().take_code();
         let Some((f, guard)) = taken else { return };
         let (why, fate) = match catch(|| drop(f)) {
@@ -174,7 +174,7 @@ where
     }
 
     /// Leaves the result to the handle, or drops it if there is none, and lets the group go on after that.
-    fn finish(&self, result: Result<T, NoValue>, guard: TaskGuard<E>, fate: u8) {
+    fn finish(&self, result: Result<T, ContextError>, guard: TaskGuard<E>, fate: u8) {
         let mut state = self.state.lock();
         let waker = state.waker.take();
         let unused = match state.is_detached {
@@ -268,7 +268,7 @@ where
     E: GroupError,
 {
     fn abort(&self) {
-        self.give_up(|guard| (NoValue::Because(guard.aborted()), fate::ITS_OWN));
+        self.give_up(|guard| (guard.aborted(), fate::ITS_OWN));
     }
 
     fn is_finished(&self) -> bool {
@@ -282,7 +282,7 @@ where
     T: Send + 'static,
     E: GroupError,
 {
-    fn poll(&self, cx: &TaskContext<'_>) -> Poll<Result<T, NoValue>> {
+    fn poll(&self, cx: &TaskContext<'_>) -> Poll<Result<T, ContextError>> {
         let mut waker = Some(cx.waker().clone());
         let mut state = self.state.lock();
         let polled = match std::mem::replace(&mut state.phase, Phase::Taken) {

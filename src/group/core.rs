@@ -21,9 +21,9 @@ use tokio::task::unconstrained;
 use super::outcome::{Election, EndedBy, Failure, FailureKind, Outcome, Settled, What};
 use super::registry::{Name, Registry, Stage, fate};
 use crate::context::{Context, Node, Owner};
-use crate::error::{BoxError, ContextError, GroupError, GroupId, Reason};
+use crate::error::{BoxError, ContextError, GroupError, GroupId, Reason, text_of};
 use crate::panic::{Payload, catch, contain, discard, message};
-use crate::task::{Home, Late, NoValue, Owned, TaskId, text_of};
+use crate::task::{Home, Owned, TaskId};
 
 pub(crate) struct Core<E> {
     pub(crate) context: Context,
@@ -188,11 +188,11 @@ impl<E> Core<E> {
 impl<E: GroupError> Core<E> {
     /// Records a task's error, unless it only passes on another's, and ends the context for it. Returns what the task's
     /// handle says, and the task's fate.
-    pub(crate) fn failed(&self, error: E, who: Owned) -> (NoValue, u8) {
+    pub(crate) fn failed(&self, error: E, who: Owned) -> (ContextError, u8) {
         match self.passed_on(&error) {
             Some(why) => {
                 discard(error);
-                (NoValue::Because(why), fate::CUT)
+                (why, fate::CUT)
             }
             None => {
                 let election = self.elect(FailureKind::Error);
@@ -222,7 +222,7 @@ impl<E: GroupError> Core<E> {
         }
     }
 
-    fn failed_itself(&self, error: E, who: Owned, election: Election) -> NoValue {
+    fn failed_itself(&self, error: E, who: Owned, election: Election) -> ContextError {
         let is_first = election == Election::First;
         let why = is_first.then(|| self.end_by(Reason::TaskFailed, &who, text_of(&error)));
         let failure = self.report(Failure {
@@ -234,12 +234,12 @@ impl<E: GroupError> Core<E> {
         match (why, failure.what) {
             (Some(why), what) => {
                 self.outcome.store(Failure { what, ..failure });
-                NoValue::Because(why)
+                why
             }
             (None, What::Error(error)) => {
-                let late = Late::new(who, Box::new(error));
+                let late = ContextError::late(who.borrow(), Box::new(error));
                 self.outcome.keep_late(late.clone());
-                NoValue::Late(late)
+                late
             }
             (None, What::Panic(_)) => unreachable!("errgroup: it is an error"),
         }

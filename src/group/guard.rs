@@ -17,34 +17,40 @@ use super::registry::{Kind, Room, Stage, fate};
 use crate::context::Context;
 use crate::error::{ContextError, GroupError, Reason};
 use crate::panic::{Payload, discard};
-use crate::task::{NoValue, Output, Owned, Receipt};
+use crate::task::{Output, Owned, Receipt};
 
-// Small, so that a small task fits into tokio's smallest allocation with it: two words, of which the reference leaves the
-// value that `Run` and tokio need to tell their own states. The flags are one word, since it moves several times before
-// the task runs: fields that are stored one by one and moved together make the processor wait.
+// Small, so that a small task fits into tokio's smallest allocation with it: two words, of which `phase` leaves the values
+// that `Run` and tokio need to tell their own states. The flags are not fields of their own, since the guard moves several
+// times before the task runs: fields that are stored one by one and moved together make the processor wait.
 pub(crate) struct TaskGuard<E> {
     core: Arc<Core<E>>,
     key: u32,
-    flags: u32,
+    flags: u16,
+    phase: Phase,
+}
+
+/// How far a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It may start once its permit is there.
+    Admitted,
+    /// It has been polled, and had to wait.
+    Started,
+    /// It has been removed from the registry, or its receipt will do that.
+    Over,
 }
 
 /// In `flags`: the task stops itself.
-const STOPS_ITSELF: u32 = 1;
+const STOPS_ITSELF: u16 = 1;
 
 /// In `flags`: it waits for a permit.
-const QUEUED: u32 = 1 << 1;
-
-/// In `flags`: it has been polled, and had to wait.
-const STARTED: u32 = 1 << 2;
+const QUEUED: u16 = 1 << 1;
 
 /// In `flags`, with `QUEUED`: it has left its waker.
-const LEFT_WAKER_IN_QUEUE: u32 = 1 << 3;
-
-/// In `flags`: it has been removed from the registry, or will be by another.
-const OVER: u32 = 1 << 4;
+const LEFT_WAKER_IN_QUEUE: u16 = 1 << 2;
 
 /// Where the stage lies in `flags` at which the task left its waker, plus one.
-const WAKER_STAGE: u32 = 8;
+const WAKER_STAGE: u16 = 8;
 
 /// What the group has to say to a task before it is polled.
 #[must_use]
@@ -70,6 +76,7 @@ impl<E> TaskGuard<E> {
             core,
             key,
             flags: stops_itself | queued,
+            phase: Phase::Admitted,
         }
     }
 
@@ -87,7 +94,7 @@ impl<E> TaskGuard<E> {
     }
 
     #[inline]
-    fn has(&self, flag: u32) -> bool {
+    fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
@@ -98,7 +105,7 @@ impl<E> TaskGuard<E> {
 
     #[inline]
     pub(crate) fn set_started(&mut self) {
-        self.flags |= STARTED;
+        self.phase = Phase::Started;
     }
 
     /// One atomic load while the context is live.
@@ -123,9 +130,14 @@ impl<E> TaskGuard<E> {
     pub(crate) fn is_stopped_by(&self, order: Order) -> bool {
         match order {
             Order::Go => false,
-            Order::Stop => self.flags & (STOPS_ITSELF | STARTED) != STOPS_ITSELF | STARTED,
+            Order::Stop => !self.has_to_stop_itself(),
             Order::Abort => true,
         }
+    }
+
+    #[inline]
+    fn has_to_stop_itself(&self) -> bool {
+        self.has(STOPS_ITSELF) && self.phase == Phase::Started
     }
 
     /// Waits for the task's permit; anything but `Go` if the context ends first.
@@ -170,7 +182,7 @@ impl<E> TaskGuard<E> {
     #[inline]
     pub(crate) fn may_wait(&mut self, cx: &TaskContext<'_>) -> bool {
         let stage = self.core.registry.stage();
-        if self.flags >> WAKER_STAGE == stage as u32 + 1 {
+        if self.flags >> WAKER_STAGE == stage as u16 + 1 {
             return true;
         }
         self.leave_waker(cx)
@@ -178,7 +190,7 @@ impl<E> TaskGuard<E> {
 
     fn leave_waker(&mut self, cx: &TaskContext<'_>) -> bool {
         let stage = self.core.registry.leave_waker(self.key, cx.waker());
-        self.flags = self.flags & ((1 << WAKER_STAGE) - 1) | (stage as u32 + 1) << WAKER_STAGE;
+        self.flags = self.flags & ((1 << WAKER_STAGE) - 1) | (stage as u16 + 1) << WAKER_STAGE;
         if stage == Stage::Open {
             self.core.see_to_timer();
             return true;
@@ -196,7 +208,7 @@ impl<E> TaskGuard<E> {
     /// Leaves the registry.
     #[inline]
     fn leave(&mut self, fate: u8) {
-        self.flags |= OVER;
+        self.phase = Phase::Over;
         self.core.registry.remove(self.key, fate);
     }
 
@@ -247,7 +259,7 @@ impl<E: GroupError> TaskGuard<E> {
             self.leave(fate::ITS_OWN);
             return Output::Value(value);
         }
-        self.flags |= OVER;
+        self.phase = Phase::Over;
         let receipt = Receipt {
             home: self.core.clone(),
             key: self.key,
@@ -265,7 +277,7 @@ impl<E: GroupError> TaskGuard<E> {
         &self,
         result: Result<Option<E>, Payload>,
         dropped: Result<(), Payload>,
-    ) -> (NoValue, u8) {
+    ) -> (ContextError, u8) {
         match (result, dropped) {
             (Ok(Some(error)), Ok(())) => self.core.failed(error, self.who()),
             (Err(payload), Ok(())) => self.panicked(payload),
@@ -280,30 +292,29 @@ impl<E: GroupError> TaskGuard<E> {
     }
 
     #[cold]
-    pub(crate) fn panicked(&self, payload: Payload) -> (NoValue, u8) {
+    pub(crate) fn panicked(&self, payload: Payload) -> (ContextError, u8) {
         let why = self.core.panicked(payload, self.who());
-        (NoValue::Because(why), fate::ITS_OWN)
+        (why, fate::ITS_OWN)
     }
 
     /// The task was stopped by the group.
     #[cold]
-    pub(crate) fn stop(self, order: Order, dropped: Result<(), Payload>) -> NoValue {
+    pub(crate) fn stop(self, order: Order, dropped: Result<(), Payload>) -> ContextError {
         let (why, fate) = self.stopped(order, dropped);
         self.release(fate);
         why
     }
 
-    pub(crate) fn stopped(&self, order: Order, dropped: Result<(), Payload>) -> (NoValue, u8) {
+    pub(crate) fn stopped(&self, order: Order, dropped: Result<(), Payload>) -> (ContextError, u8) {
         if let Err(payload) = dropped {
             return self.panicked(payload);
         }
         // A task that the group stops says why its context ended, however far the group is by the time it is polled.
-        let stopped_itself = self.flags & (STOPS_ITSELF | STARTED) == STOPS_ITSELF | STARTED;
-        let why = match order == Order::Abort && stopped_itself {
+        let why = match order == Order::Abort && self.has_to_stop_itself() {
             true => self.aborted(),
             false => self.core.end_error(),
         };
-        (NoValue::Because(why), fate::CUT)
+        (why, fate::CUT)
     }
 
     /// Why a task that was aborted has no value.
@@ -340,7 +351,7 @@ fn drop_value<T, E>(result: Result<T, E>) -> Option<E> {
 impl<E> Drop for TaskGuard<E> {
     #[inline]
     fn drop(&mut self) {
-        if !self.has(OVER) {
+        if self.phase != Phase::Over {
             let fate = self.core.fate_of_dropped();
             self.leave(fate);
         }

@@ -17,12 +17,12 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
 
 use super::registry::Name;
+use crate::error::ContextError;
 use crate::panic::{Payload, discard, message};
 use crate::sync::Mutex;
-use crate::task::{Late, TaskId};
+use crate::task::TaskId;
 
 pub(crate) struct Outcome<E> {
     state: Mutex<State<E>>,
@@ -42,7 +42,7 @@ struct State<E> {
 
 /// Errors whose handles may still ask for their text.
 struct LateErrors {
-    errors: Vec<Arc<Late>>,
+    errors: Vec<ContextError>,
     /// Those that nobody can ask for any more are looked for when there are so many.
     tidy_at: usize,
 }
@@ -152,7 +152,7 @@ impl<E> Outcome<E> {
     }
 
     /// Keeps an error that its handle may ask for (invariant 4).
-    pub(crate) fn keep_late(&self, error: Arc<Late>) {
+    pub(crate) fn keep_late(&self, error: ContextError) {
         let mut state = self.state.lock();
         let late = state.late.get_or_insert_with(|| {
             Box::new(LateErrors {
@@ -192,8 +192,9 @@ impl<E> Outcome<E> {
         if let Some(late) = late {
             for error in late.errors {
                 // Nobody else can ask for it: then it is dropped without having been told.
-                if Arc::strong_count(&error) > 1 {
-                    error.tell();
+                if !error.is_unshared() {
+                    // `false`: its handle is at it.
+                    let _ = error.tell();
                 }
             }
         }
@@ -212,13 +213,13 @@ impl<E> Drop for Outcome<E> {
 
 impl LateErrors {
     /// Returns those that nobody can ask for any more.
-    fn push(&mut self, error: Arc<Late>) -> Vec<Arc<Late>> {
+    fn push(&mut self, error: ContextError) -> Vec<ContextError> {
         let mut forgotten = Vec::new();
         if self.errors.len() >= self.tidy_at {
             let (asked, unasked) = self
                 .errors
                 .drain(..)
-                .partition(|error| Arc::strong_count(error) > 1);
+                .partition(|error| !error.is_unshared());
             self.errors = asked;
             forgotten = unasked;
             self.tidy_at = 2 * self.errors.len() + 16;

@@ -1,13 +1,14 @@
 //! `ContextError` and `Reason`: why a context has ended. `GroupError`: what a group asks of an error type.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::panic::discard;
+use crate::destructor::destroy;
 
 /// Any error that can be sent between threads.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
@@ -20,6 +21,12 @@ pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 /// `Display` is a single line that a person can act on. [`source`](Error::source) is the cause that was given, if any
 /// ([`CancelHandle::cancel_with`](crate::CancelHandle::cancel_with),
 /// [`Context::with_timeout_cause`](crate::Context::with_timeout_cause), …); the line contains its text.
+///
+/// Two are equal if they tell of the same end: what a task passes on equals what its context tells. Two ends alike, such as
+/// two calls of `cancel` on one line, are not equal.
+///
+/// A cause may be a `ContextError` itself, or wrap one, and so on: such a chain may be as long as it likes. `Display` writes
+/// the 16 nearest and `…` for the rest; [`source`](Error::source) leads to all of them.
 ///
 /// Compared with Go, this is `ctx.Err()` and `context.Cause(ctx)` in one value, with the place in the source added.
 ///
@@ -50,7 +57,9 @@ struct End {
 impl Drop for End {
     /// The last to know a foreign cause may be anybody: a context's owner, or the thread that ends its parent.
     fn drop(&mut self) {
-        discard(self.cause.take());
+        if let Some(cause) = self.cause.take() {
+            destroy(cause);
+        }
     }
 }
 
@@ -193,12 +202,6 @@ impl ContextError {
         self.0.cause.as_deref()?.downcast_ref()
     }
 
-    /// Whether it is the very same end.
-    #[cfg(all(test, errgroup_loom))]
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
     /// The cause that was given, else the error itself.
     pub(crate) fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
         self.0.cause.as_deref().unwrap_or(self)
@@ -219,7 +222,7 @@ impl fmt::Display for ContextError {
             write!(f, ": {detail}")?;
         }
         if let Some(cause) = &end.cause {
-            write!(f, ": {cause}")?;
+            fmt_cause(cause, f)?;
         }
         let Some(location) = end.location else {
             return Ok(());
@@ -236,6 +239,29 @@ impl fmt::Display for ContextError {
             _ => write!(f, " (at {location})"),
         }
     }
+}
+
+/// Writes a cause, unless it lies too deep in a chain of them. Who wraps an end in an error of his own leads back here
+/// through code that we do not see, so the depth is counted for the thread.
+fn fmt_cause(cause: &BoxError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const MAX_DEPTH: usize = 16;
+    thread_local! {
+        static DEPTH: Cell<usize> = const { Cell::new(0) };
+    }
+    /// Goes back although the cause's `Display` may panic.
+    struct Deeper(usize);
+    impl Drop for Deeper {
+        fn drop(&mut self) {
+            DEPTH.set(self.0);
+        }
+    }
+    let depth = DEPTH.get();
+    if depth == MAX_DEPTH {
+        return f.write_str(": …");
+    }
+    let _deeper = Deeper(depth);
+    DEPTH.set(depth + 1);
+    write!(f, ": {cause}")
 }
 
 impl FailedTask {
@@ -262,6 +288,14 @@ impl fmt::Debug for ContextError {
             .finish()
     }
 }
+
+impl PartialEq for ContextError {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ContextError {}
 
 impl Error for ContextError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {

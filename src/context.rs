@@ -375,6 +375,6 @@ impl fmt::Debug for Context {
         if let Some(remaining) = self.remaining() {
             debug.field("remaining", &remaining);
         }
-        debug.field("ended", &node.reason()).finish()
+        debug.field("ended", &node.error_ref()).finish()
     }
 }

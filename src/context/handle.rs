@@ -95,7 +95,7 @@ impl fmt::Debug for CancelHandle {
         let mut debug = f.debug_struct("CancelHandle");
         if let Some(node) = &self.node {
             debug.field("derived_at", &format_args!("{}", node.location()));
-            debug.field("ended", &node.reason());
+            debug.field("ended", &node.error_ref());
         }
         debug.finish()
     }

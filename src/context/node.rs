@@ -41,7 +41,7 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::listeners::Listeners;
 use crate::destructor::destroy;
-use crate::error::{ContextError, Reason};
+use crate::error::ContextError;
 use crate::sync::{AtomicU32, Mutex, MutexGuard, OnceLock, Ordering};
 
 /// The node has ended. Final.
@@ -393,11 +393,6 @@ impl Node {
             true => Some(self.end_error()),
             false => None,
         }
-    }
-
-    /// For `Debug`, which shows no cause: its text would be foreign code.
-    pub(super) fn reason(self: &Arc<Self>) -> Option<Reason> {
-        self.error_ref().map(ContextError::reason)
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {

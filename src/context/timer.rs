@@ -146,7 +146,7 @@ impl Timers {
     }
 
     /// The runtime goes: its deadlines go over to the process's timers.
-    fn close(&self) {
+    pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
         let entries = std::mem::take(&mut state.entries);
@@ -376,4 +376,16 @@ pub(super) fn is_clock_paused() -> bool {
     let here = now().into_std();
     let after = std::time::Instant::now();
     here < before || here > after
+}
+
+#[cfg(all(test, errgroup_loom))]
+impl Timers {
+    /// Timers that nobody drives: the models ring themselves.
+    pub(super) fn of_nobody() -> Arc<Timers> {
+        Self::new(None, Driver::Nobody)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().entries.len()
+    }
 }

@@ -439,7 +439,6 @@ async fn c3_polled_waited_ended_or_called_back_when_the_deadline_has_passed_tell
             )
         },
         |ctx| ctx.on_done(|_| ()).detach(),
-        // The other end is ended by its own handle's drop.
         |ctx| assert!(ctx.sleep(HOUR).now_or_never().is_some()),
     ];
     for tell in ways {

@@ -101,12 +101,13 @@ fn c8_group_below_a_deadline_of_another_runtime_is_waited_for_in_time() {
             let _in = idle.enter();
             background().with_timeout(SOON)
         };
-        let waited = other.block_on(async {
+        let waiting = other.spawn(async move {
             let mut group = Group::<BoxError>::with_context(&ctx);
             let _task = group.spawn(pending::<Result<(), BoxError>>());
-            tokio::time::timeout(LIMIT, group.wait()).await
+            group.wait().await
         });
-        let error = waited.expect("in time").unwrap_err();
+        let waited = other.block_on(async { tokio::time::timeout(LIMIT, waiting).await });
+        let error = waited.expect("in time").unwrap().unwrap_err();
         assert!(error.to_string().contains("deadline exceeded"), "{error}");
     }
 }
@@ -194,9 +195,10 @@ fn c8_done_polled_on_one_runtime_and_then_on_another_is_told_there() {
         let ctx = background().with_timeout(SOON);
         let mut done = ctx.done_owned();
         first.block_on(async { assert!(poll(&mut done, &Counter::new()).is_pending()) });
-        // The first stands still from here on.
-        let told = second.block_on(async { tokio::time::timeout(LIMIT, done).await });
-        assert!(told.expect("in time").is_deadline_exceeded());
+        // The first stands still from here on. In a task: a time limit of the future itself would poll it once more.
+        let waiting = second.spawn(done);
+        let told = second.block_on(async { tokio::time::timeout(LIMIT, waiting).await });
+        assert!(told.expect("in time").unwrap().is_deadline_exceeded());
     }
 }
 
@@ -391,26 +393,24 @@ fn c8_blocked_thread_in_a_runtime_that_stands_still_or_has_no_time_sees_its_dead
 
 #[test]
 fn c8_blocked_thread_of_a_paused_clock_sees_it_pushed() {
-    let runtime = Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    let error = within_limit(move || {
-        runtime.block_on(async {
-            let ctx = background().with_timeout(HOUR);
-            let waker = Counter::new();
-            let mut done = ctx.done();
-            assert!(poll(&mut done, &waker).is_pending());
-            let blocked = tokio::task::spawn_blocking({
-                let ctx = ctx.clone();
-                move || ctx.done_blocking(None)
-            });
-            tokio::time::advance(HOUR).await;
-            blocked.await.unwrap().expect("no time limit")
-        })
-    });
-    assert!(error.is_deadline_exceeded());
+    for _ in 0..20 {
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let error = within_limit(move || {
+            runtime.block_on(async {
+                let ctx = background().with_timeout(HOUR);
+                let blocked = tokio::task::spawn_blocking(move || ctx.done_blocking(None));
+                // Told whether or not it has parked by now. Mostly it has.
+                thread::sleep(ms(2));
+                tokio::time::advance(HOUR).await;
+                blocked.await.unwrap().expect("no time limit")
+            })
+        });
+        assert!(error.is_deadline_exceeded());
+    }
 }
 
 // ---- F22: the destructors of thread-locals

@@ -1,27 +1,25 @@
 //! `Context`: the public face of the tree.
 
-mod alarm;
 mod deadline;
 mod done;
 mod end;
+mod foreign;
 mod handle;
 mod hook;
 mod listeners;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
 mod node;
+mod run;
+mod timer;
 mod values;
 
 use std::error::Error;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
-
-use tokio::runtime::Handle;
 
 pub use self::done::{Done, DoneOwned};
 pub use self::handle::CancelHandle;
@@ -30,9 +28,9 @@ pub use self::hook::OnDone;
 pub(crate) use self::hook::abort_with;
 pub(crate) use self::node::{Node, Owner};
 
+use self::run::Run;
 use self::values::Values;
-use crate::error::{BoxError, ContextError, Reason};
-use crate::panic::poll_catching;
+use crate::error::{BoxError, ContextError};
 
 /// Says who may still work, until when, and with which values.
 ///
@@ -168,7 +166,8 @@ impl Context {
     /// Derives a context that ends when `future` completes: a foreign token, a closed channel.
     ///
     /// The future runs in a task of its own on the current runtime, and is dropped when the context ends otherwise or is
-    /// dropped. One that panics ends the context, too; one that a runtime's shutdown drops does not.
+    /// dropped. One that panics ends the context, too; one that a runtime's shutdown drops does not: then only the rest
+    /// can end the context, its parent and its deadline.
     ///
     /// # Panics
     ///
@@ -188,11 +187,12 @@ impl Context {
     /// # }
     /// ```
     #[track_caller]
+    #[must_use = "the future ends the returned context, not this one; dropping that drops the future"]
     pub fn with_cancel_on<F>(&self, future: F) -> Context
     where
         F: Future + Send + 'static,
     {
-        self.with_watch(async move {
+        foreign::watch(self, async move {
             future.await;
             None
         })
@@ -206,51 +206,21 @@ impl Context {
     ///
     /// Outside a tokio runtime.
     #[track_caller]
+    #[must_use = "the future ends the returned context, not this one; dropping that drops the future"]
     pub fn with_cancel_on_cause<F>(&self, future: F) -> Context
     where
         F: Future + Send + 'static,
         F::Output: Into<BoxError>,
     {
-        self.with_watch(async move { Some(future.await.into()) })
-    }
-
-    #[track_caller]
-    fn with_watch(
-        &self,
-        future: impl Future<Output = Option<BoxError>> + Send + 'static,
-    ) -> Context {
-        let Ok(runtime) = Handle::try_current() else {
-            panic!(
-                "errgroup: with_cancel_on runs its future on a tokio runtime, and this thread is in none: call it \
-                 inside `block_on` or a task, or call `Handle::enter` first"
-            );
-        };
-        let location = Location::caller();
-        let node = Node::derive(self.node(), 0, location);
-        let weak = Arc::downgrade(&node);
-        let task = runtime.spawn(async move {
-            let mut future = pin!(future);
-            let output = poll_fn(|cx| poll_catching(future.as_mut(), cx)).await;
-            let Some(node) = weak.upgrade() else { return };
-            node.end(|| match output {
-                Ok(cause) => ContextError::at(Reason::Cancelled, location, cause),
-                Err(payload) => ContextError::detailed(
-                    Reason::Cancelled,
-                    format!(
-                        "the future given to with_cancel_on at {location} panicked: {}",
-                        crate::panic::message(&payload)
-                    ),
-                ),
-            });
-        });
-        hook::abort_with(&node, task.abort_handle());
-        self.with_node(node)
+        foreign::watch(self, async move { Some(future.await.into()) })
     }
 
     /// Returns `true` from the context's end on.
     ///
     /// One atomic load; with a deadline, one clock read more, so that a loop which never yields sees its deadline
-    /// although no timer could run.
+    /// although no timer could run. Asking is pure: it wakes nobody and calls nobody back, so it may be done under locks
+    /// of one's own. Who sees a deadline passed before its timer has run leaves it to the timer, to whoever waits or
+    /// to the next end to tell the others; but nobody who asks sees the context live any more.
     #[inline]
     pub fn is_done(&self) -> bool {
         self.node().is_some_and(Node::is_done)
@@ -304,15 +274,17 @@ impl Context {
 
     /// Blocks the thread until the end, or until `timeout` has passed (by the system's clock): then `None`.
     ///
-    /// `None` as the timeout waits without limit. Not for async code: it blocks the runtime's thread.
+    /// `None` as the timeout waits without limit. A deadline is kept to by parking until then: no runtime is needed. Not
+    /// for async code: it blocks the runtime's thread.
     pub fn done_blocking(&self, timeout: Option<Duration>) -> Option<ContextError> {
-        done::block_on(self.done(), timeout, || self.remaining())
+        done::block_on(self.node(), timeout)
     }
 
     /// Runs a future until it completes or the context ends; in the latter case the future is dropped at the await it
     /// stands at.
     ///
-    /// The context is checked before each poll: in an ended one the future is never polled.
+    /// The context is checked before each poll: in an ended one the future is never polled. It adds a few words to the
+    /// future, so that layers of it may lie on each other.
     ///
     /// # Errors
     ///
@@ -321,20 +293,11 @@ impl Context {
     /// # Cancel safety
     ///
     /// Dropping the returned future drops the inner one.
-    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, ContextError> {
-        let mut done = self.done();
-        let mut future = pin!(future);
-        poll_fn(|cx| {
-            if let Some(error) = self.err() {
-                return Poll::Ready(Err(error));
-            }
-            match future.as_mut().poll(cx) {
-                Poll::Ready(output) => Poll::Ready(Ok(output)),
-                // Only a future that has to wait costs a registration.
-                Poll::Pending => Pin::new(&mut done).poll(cx).map(Err),
-            }
-        })
-        .await
+    pub fn run<F: Future>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = Result<F::Output, ContextError>> {
+        Run::new(self, future)
     }
 
     /// Sleeps for `duration`, or until the end if that is earlier.

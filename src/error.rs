@@ -1,12 +1,14 @@
 //! `ContextError` and `Reason`: why a context has ended. `GroupError`: what a group asks of an error type.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::destructor::destroy;
 use crate::panic::{catch, discard};
 use crate::sync::Mutex;
 use crate::task::TaskId;
@@ -23,6 +25,12 @@ pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 /// `Display` is a single line that a person can act on. [`source`](Error::source) is the cause that was given, if any
 /// ([`CancelHandle::cancel_with`](crate::CancelHandle::cancel_with),
 /// [`Context::with_timeout_cause`](crate::Context::with_timeout_cause), …); the line contains its text.
+///
+/// Two are equal if they tell of the same end: what a task passes on equals what its context tells. Two ends alike, such as
+/// two calls of `cancel` on one line, are not equal.
+///
+/// A cause may be a `ContextError` itself, or wrap one, and so on: such a chain may be as long as it likes. `Display` writes
+/// the 16 nearest and `…` for the rest; [`source`](Error::source) leads to all of them.
 ///
 /// Compared with Go, this is `ctx.Err()` and `context.Cause(ctx)` in one value, with the place in the source added.
 ///
@@ -53,7 +61,9 @@ struct End {
 impl Drop for End {
     /// The last to know a foreign cause may be anybody: a context's owner, or the thread that ends its parent.
     fn drop(&mut self) {
-        discard(self.cause.take());
+        if let Some(cause) = self.cause.take() {
+            destroy(cause);
+        }
     }
 }
 
@@ -300,7 +310,7 @@ impl fmt::Display for ContextError {
             write!(f, ": {detail}")?;
         }
         if let Some(cause) = &end.cause {
-            write!(f, ": {cause}")?;
+            fmt_cause(cause, f)?;
         }
         let Some(location) = end.location else {
             return Ok(());
@@ -317,6 +327,29 @@ impl fmt::Display for ContextError {
             _ => write!(f, " (at {location})"),
         }
     }
+}
+
+/// Writes a cause, unless it lies too deep in a chain of them. Who wraps an end in an error of his own leads back here
+/// through code that we do not see, so the depth is counted for the thread.
+fn fmt_cause(cause: &BoxError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const MAX_DEPTH: usize = 16;
+    thread_local! {
+        static DEPTH: Cell<usize> = const { Cell::new(0) };
+    }
+    /// Goes back although the cause's `Display` may panic.
+    struct Deeper(usize);
+    impl Drop for Deeper {
+        fn drop(&mut self) {
+            DEPTH.set(self.0);
+        }
+    }
+    let depth = DEPTH.get();
+    if depth == MAX_DEPTH {
+        return f.write_str(": …");
+    }
+    let _deeper = Deeper(depth);
+    DEPTH.set(depth + 1);
+    write!(f, ": {cause}")
 }
 
 impl EndedTask {
@@ -374,6 +407,14 @@ impl fmt::Debug for ContextError {
             .finish()
     }
 }
+
+impl PartialEq for ContextError {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ContextError {}
 
 impl Error for ContextError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {

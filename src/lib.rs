@@ -152,6 +152,7 @@
 
 mod batch;
 mod context;
+mod destructor;
 mod error;
 mod group;
 mod ordered_slab;

@@ -1,58 +1,53 @@
-//! `Deadline`: the timer entry that ends a node, and the methods of `Context` that set one. No task is involved.
+//! `Deadline`: when a node ends at the latest, and the methods of `Context` that set it. It belongs to no runtime.
 //!
-//! Owned by its node, by the nodes below, which share it to know their own time, and by the waker that the timer holds.
-//! That is a cycle, `Deadline → Sleep → waker → Deadline`, which `disarm` breaks: the node calls it when it ends and when
-//! it is dropped.
+//! Owned by its node and by the nodes below, which share it to know their own time.
 //!
-//! The timer is armed when the first waits for the node or for one below, after that has registered. Until then nobody
-//! needs it: whoever asks is told by the clock. So a deadline that nobody waits for never bothers tokio's timer.
+//! Until somebody waits nobody needs a timer: whoever asks is told by the clock. Who waits first on a runtime, for the
+//! node or for one below, registers the deadline with that runtime's `Timers`, or with the process's outside of any. So a
+//! deadline that nobody waits for costs no timer, and one that is waited for on two runtimes is told in time by either.
 //!
-//! An end disarms after it has set `ENDED`. Who waits below may arm the timer meanwhile: the end is on its way to him, and
-//! the `Alarm` drops what comes too late.
+//! Invariants:
 //!
-//! tokio's timer takes any waker. Ours is the `Deadline` itself: waking it ends the node, on the thread that drives
-//! the timer, which holds no lock of tokio's while it wakes.
-//!
-//! Why not a waker that owns the node? Then an armed timer would keep the context alive, and dropping the context
-//! would free nothing until the deadline.
+//! 1. `timers` has one entry at most for each `Timers`, and after `stop` none, for good. An end stops the deadline after
+//!    it has set `ENDED`. Who waits below may come to arm it meanwhile: the end is on its way to him.
+//! 2. `has_passed` never goes back. Clocks differ beside a paused one: what one of them has seen holds for all.
+//! 3. The error is made once, by the first to ask, or at derivation if it has a cause.
 
-use std::future::Future;
 use std::panic::Location;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context as TaskContext, Wake, Waker};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::task::coop::{Unconstrained, unconstrained};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::runtime::{Handle, Id};
+use tokio::time::Instant;
 
 use super::Context;
-use super::alarm::Alarm;
 use super::node::Node;
+use super::timer::{Timers, now};
 use crate::error::{BoxError, ContextError};
-use crate::panic::{catch, discard};
-
-/// A sleep that does not count against the budget of the task that happens to be the first to wait: polled without
-/// budget, it would not register with the timer.
-type Timer = Pin<Box<Unconstrained<Sleep>>>;
+use crate::sync::{AtomicBool, Mutex, OnceLock, Ordering};
 
 pub(crate) struct Deadline {
     at: Instant,
+    has_passed: AtomicBool,
     node: Weak<Node>,
-    error: Prepared,
-    /// Whose timer it is.
-    runtime: Handle,
-    alarm: Alarm<Timer>,
+    error: OnceLock<ContextError>,
+    timeout: Option<Duration>,
+    location: &'static Location<'static>,
+    /// Where it is registered.
+    timers: Mutex<Registered>,
 }
 
-/// What the error is made of when the time comes; only a given cause is worth making it beforehand.
-enum Prepared {
-    Plain {
-        timeout: Option<Duration>,
-        location: &'static Location<'static>,
-    },
-    Caused(ContextError),
+#[derive(Default)]
+struct Registered {
+    is_stopped: bool,
+    /// Most deadlines are waited for on one runtime.
+    first: Option<Entry>,
+    others: Vec<Entry>,
+}
+
+struct Entry {
+    timers: Arc<Timers>,
+    number: u64,
 }
 
 /// A deadline to be set: when, and what to say then.
@@ -62,23 +57,26 @@ struct Setting {
     timeout: Option<Duration>,
     cause: Option<BoxError>,
     location: &'static Location<'static>,
-    runtime: Handle,
 }
 
 impl Context {
     /// Derives a context that ends when `timeout` has passed.
     ///
-    /// No task waits for it. A timer of the runtime does, from the moment when somebody waits for the context or for one
-    /// below, and until the context ends or is dropped. A timeout of zero is over at once; one that the clock cannot
-    /// represent is thirty years. tokio's timer has a resolution of one millisecond; [`is_done`](Context::is_done) asks
-    /// the clock itself, and needs no timer.
+    /// It belongs to no runtime and needs none: it can be derived, asked and waited for anywhere. No task waits for it.
+    /// Who waits on a runtime has a timer there, whichever runtime that is, and whether or not others go away; tokio's
+    /// paused clock works. Who waits outside of any, such as a callback registered in plain code, is told by a thread of
+    /// the process, started when it is first needed. [`is_done`](Context::is_done) asks the clock itself, and needs no
+    /// timer. tokio's timers have a resolution of one millisecond.
     ///
-    /// If an ancestor's deadline is earlier, that one holds, and the result ends with the ancestor, by its reason.
+    /// A timeout of zero is over at once; one that the clock cannot represent is thirty years. If an ancestor's deadline
+    /// is earlier, that one holds, and the result ends with the ancestor, by its reason.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
+    /// Never itself. Waiting for it in a runtime without [`enable_time`](tokio::runtime::Builder::enable_time) does, at the
+    /// first poll, as everything that waits for a time.
     #[track_caller]
+    #[must_use = "only the returned context ends at the deadline, this one does not"]
     pub fn with_timeout(&self, timeout: Duration) -> Context {
         self.with_setting(Setting::after(timeout, None))
     }
@@ -86,11 +84,8 @@ impl Context {
     /// Derives a context that ends at `deadline`. A deadline in the past is over at once.
     ///
     /// Otherwise as [`with_timeout`](Context::with_timeout).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
     #[track_caller]
+    #[must_use = "only the returned context ends at the deadline, this one does not"]
     pub fn with_deadline(&self, deadline: Instant) -> Context {
         self.with_setting(Setting::at(deadline, None))
     }
@@ -99,11 +94,8 @@ impl Context {
     ///
     /// The cause is kept unless an ancestor's strictly earlier deadline is what ends the context. Otherwise as
     /// [`with_timeout`](Context::with_timeout).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
     #[track_caller]
+    #[must_use = "only the returned context ends at the deadline, this one does not"]
     pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<BoxError>) -> Context {
         self.with_setting(Setting::after(timeout, Some(cause.into())))
     }
@@ -111,11 +103,8 @@ impl Context {
     /// Derives a context that ends at `deadline`, with a cause of its own.
     ///
     /// Otherwise as [`with_timeout_cause`](Context::with_timeout_cause).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime, or in one without [`enable_time`](tokio::runtime::Builder::enable_time).
     #[track_caller]
+    #[must_use = "only the returned context ends at the deadline, this one does not"]
     pub fn with_deadline_cause(&self, deadline: Instant, cause: impl Into<BoxError>) -> Context {
         self.with_setting(Setting::at(deadline, Some(cause.into())))
     }
@@ -134,154 +123,394 @@ impl Context {
     }
 
     /// Returns the time left to the deadline, zero when it has passed; `None` without a deadline.
+    ///
+    /// By the clock of the runtime at hand, which may be paused, else by the system's. It wakes nobody.
     pub fn remaining(&self) -> Option<Duration> {
-        Some(self.deadline()?.saturating_duration_since(Instant::now()))
+        Some(self.deadline()?.saturating_duration_since(now()))
     }
 }
 
 impl Setting {
     #[track_caller]
     fn at(at: Instant, cause: Option<BoxError>) -> Self {
-        Self::new(Instant::now(), at, None, cause)
+        Self {
+            now: now(),
+            at,
+            timeout: None,
+            cause,
+            location: Location::caller(),
+        }
     }
 
     #[track_caller]
     fn after(timeout: Duration, cause: Option<BoxError>) -> Self {
         /// A future so far that the clock overflows is thirty years away, as in tokio.
         const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-        let now = Instant::now();
-        let at = now.checked_add(timeout).unwrap_or(now + FAR);
-        Self::new(now, at, Some(timeout), cause)
-    }
-
-    #[track_caller]
-    fn new(now: Instant, at: Instant, timeout: Option<Duration>, cause: Option<BoxError>) -> Self {
+        let now = now();
         Self {
             now,
-            at,
-            timeout,
+            at: now.checked_add(timeout).unwrap_or(now + FAR),
+            timeout: Some(timeout),
             cause,
             location: Location::caller(),
-            runtime: current_runtime(),
         }
     }
 
     /// Derives a node that ends at this deadline, which no ancestor's precedes.
-    #[track_caller]
     fn derive(self, parent: Option<&Arc<Node>>) -> Arc<Node> {
-        // First of all, since it panics in a runtime without a timer.
-        drop(sleep_until(self.at));
         let Self {
             now, at, location, ..
         } = self;
-        let mut deadline = self.into_deadline();
+        let deadline = self.into_deadline();
         let parents = parent.and_then(Node::err);
-        if let Some(error) = parents.or_else(|| (now >= at).then(|| deadline.error())) {
+        if let Some(error) = parents.or_else(|| (now >= at).then(|| deadline.error().clone())) {
             return Node::ended(error, 0, Some(Arc::new(deadline)), location);
         }
-        Node::derive_deadline(parent, location, |node| {
-            deadline.node = node;
-            deadline
-        })
+        Node::derive_deadline(parent, location, |node| Deadline { node, ..deadline })
     }
 
     fn into_deadline(self) -> Deadline {
         let Self {
             at,
             timeout,
-            cause,
             location,
-            runtime,
             ..
         } = self;
+        let with_cause = |cause| ContextError::deadline(timeout, location, Some(cause)).into();
         Deadline {
             at,
+            has_passed: AtomicBool::new(false),
             node: Weak::new(),
-            error: match cause {
-                None => Prepared::Plain { timeout, location },
-                cause => Prepared::Caused(ContextError::deadline(timeout, location, cause)),
-            },
-            runtime,
-            alarm: Alarm::new(),
+            error: self.cause.map_or_else(OnceLock::new, with_cause),
+            timeout,
+            location,
+            timers: Mutex::default(),
         }
     }
-}
-
-/// Panics outside a runtime, whether or not a timer turns out to be needed: a mistake should show the first time.
-#[track_caller]
-fn current_runtime() -> Handle {
-    Handle::try_current().unwrap_or_else(|_| {
-        panic!(
-            "errgroup: a context with a deadline needs the timer of a tokio runtime, and this thread is in none: derive \
-             it inside `block_on` or a task, or call `Handle::enter` first"
-        )
-    })
 }
 
 impl Deadline {
-    /// Somebody waits from now on, for the node or for one below. This may end them.
-    #[inline]
-    pub(super) fn arm(self: &Arc<Self>) {
-        self.alarm.set(|| self.start());
-    }
-
-    /// Registers the timer.
-    #[inline(never)]
-    fn start(self: &Arc<Self>) -> Option<Timer> {
-        let registered = catch(|| {
-            let _entered = self.runtime.enter();
-            let waker = Waker::from(self.clone());
-            let mut timer = Box::pin(unconstrained(sleep_until(self.at)));
-            let polled = timer.as_mut().poll(&mut TaskContext::from_waker(&waker));
-            polled.is_pending().then_some(timer)
-        });
-        match registered {
-            Ok(None) => self.wake_by_ref(),
-            Ok(Some(timer)) => return Some(timer),
-            // The runtime has been shut down: it has no timer, and whoever asks is still told by the clock.
-            Err(payload) => discard(payload),
+    /// Somebody waits from now on, for the node or for one below, on this thread's runtime or outside of any. This may
+    /// end them.
+    ///
+    /// # Panics
+    ///
+    /// In a runtime without a timer, by tokio; then nothing has been registered.
+    pub(super) fn arm(&self) {
+        let runtime = Handle::try_current().ok();
+        let id = runtime.as_ref().map(Handle::id);
+        if self.timers.lock().is_settled(id) {
+            return;
         }
-        None
+        match runtime {
+            Some(handle) => self.register(&Timers::of_runtime(&handle)),
+            None => self.register(Timers::of_process()),
+        }
     }
 
-    /// Whether there has been a timer.
-    pub(super) fn is_armed(&self) -> bool {
-        self.alarm.is_set()
+    fn register(&self, timers: &Arc<Timers>) {
+        if !self.register_with(timers) {
+            // The runtime is going away. The process's are never closed.
+            self.register_with(Timers::of_process());
+        }
     }
 
-    /// Frees the timer, for good.
-    pub(super) fn disarm(&self) {
-        self.alarm.stop();
+    /// `false` if the timers are closed.
+    fn register_with(&self, timers: &Arc<Timers>) -> bool {
+        let mut registered = self.timers.lock();
+        if registered.is_stopped || registered.is_with(timers) {
+            return true;
+        }
+        let Some(inserted) = timers.insert(self.at, self.node.clone()) else {
+            return false;
+        };
+        registered.add(Entry {
+            timers: timers.clone(),
+            number: inserted.number,
+        });
+        drop(registered);
+        if inserted.is_due {
+            timers.ring();
+        }
+        true
+    }
+
+    /// A runtime goes, and its timers have given the deadline up.
+    pub(super) fn move_from(&self, closed: &Timers) {
+        self.timers.lock().remove(closed);
+        self.register(Timers::of_process());
+    }
+
+    /// Frees the timers, for good.
+    pub(super) fn stop(&self) {
+        let mut registered = self.timers.lock();
+        registered.is_stopped = true;
+        let (first, others) = registered.take();
+        drop(registered);
+        for Entry { timers, number } in first.into_iter().chain(others) {
+            timers.remove(self.at, number);
+        }
     }
 
     pub(super) fn at(&self) -> Instant {
         self.at
     }
 
-    pub(super) fn owner(&self) -> Option<Arc<Node>> {
+    /// Whether the time is over. Whoever sees it so sees to it that everybody does.
+    #[inline]
+    pub(super) fn has_passed(&self) -> bool {
+        // Relaxed: the flag stands for itself.
+        if self.has_passed.load(Ordering::Relaxed) {
+            return true;
+        }
+        let has_passed = now() >= self.at;
+        if has_passed {
+            self.set_passed();
+        }
+        has_passed
+    }
+
+    pub(super) fn set_passed(&self) {
+        self.has_passed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn node(&self) -> Option<Arc<Node>> {
         self.node.upgrade()
     }
 
     /// The error of a context that this deadline ends.
-    pub(super) fn error(&self) -> ContextError {
-        match &self.error {
-            Prepared::Plain { timeout, location } => {
-                ContextError::deadline(*timeout, location, None)
-            }
-            Prepared::Caused(error) => error.clone(),
-        }
+    pub(super) fn error(&self) -> &ContextError {
+        let plain = || ContextError::deadline(self.timeout, self.location, None);
+        self.error.get_or_init(plain)
     }
 }
 
-impl Wake for Deadline {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+impl Registered {
+    /// Whether there is nothing to do for who waits there.
+    fn is_settled(&self, runtime: Option<Id>) -> bool {
+        let mut entries = self.first.iter().chain(&self.others);
+        self.is_stopped || entries.any(|entry| entry.timers.runtime() == runtime)
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        // A runtime that shuts down wakes every timer, due or not: `is_done` asks the clock.
-        if let Some(node) = self.owner() {
-            node.is_done();
+    fn is_with(&self, timers: &Timers) -> bool {
+        let mut entries = self.first.iter().chain(&self.others);
+        entries.any(|entry| std::ptr::eq(&*entry.timers, timers))
+    }
+
+    fn add(&mut self, entry: Entry) {
+        match self.first {
+            None => self.first = Some(entry),
+            Some(_) => self.others.push(entry),
         }
+    }
+
+    fn remove(&mut self, timers: &Timers) {
+        let is_other = |entry: &Entry| !std::ptr::eq(&*entry.timers, timers);
+        self.first = self.first.take().filter(is_other);
+        self.others.retain(is_other);
+    }
+
+    fn take(&mut self) -> (Option<Entry>, Vec<Entry>) {
+        (self.first.take(), std::mem::take(&mut self.others))
+    }
+}
+
+#[cfg(all(test, errgroup_loom))]
+mod loom_models {
+    use std::panic::Location;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    use loom::thread;
+    use tokio::time::Instant;
+
+    use super::Setting;
+    use crate::context::hook::OnDone;
+    use crate::context::node::Node;
+    use crate::context::timer::Timers;
+    use crate::error::{ContextError, Reason};
+    use crate::sync::Ordering;
+
+    fn timed(after: Duration) -> Arc<Node> {
+        let now = Instant::now();
+        let setting = Setting {
+            now,
+            at: now + after,
+            timeout: None,
+            cause: None,
+            location: Location::caller(),
+        };
+        setting.derive(None)
+    }
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// Registers with timers that stand for those of a runtime.
+    fn register(node: &Node, timers: &Arc<Timers>) {
+        node.own_deadline().expect("timed").register(timers);
+    }
+
+    fn set_passed(node: &Node) {
+        node.own_deadline().expect("timed").set_passed();
+    }
+
+    fn end(node: &Arc<Node>) -> bool {
+        node.end(|| ContextError::at(Reason::Cancelled, Location::caller(), None))
+    }
+
+    /// Its callback counts, by std's atomic: the count is read after the threads are joined.
+    fn count_told(node: &Arc<Node>) -> (Arc<AtomicUsize>, OnDone) {
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = told.clone();
+        let hook = move |_: &ContextError| {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let on_done = OnDone::new(Some(node), Box::new(hook));
+        (told, on_done)
+    }
+
+    #[test]
+    fn armed_by_two_at_once_is_registered_once() {
+        loom::model(|| {
+            let (node, timers) = (timed(HOUR), Timers::of_nobody());
+            let other = {
+                let (node, timers) = (node.clone(), timers.clone());
+                thread::spawn(move || register(&node, &timers))
+            };
+            register(&node, &timers);
+            other.join().unwrap();
+            assert_eq!(timers.len(), 1);
+            drop(node);
+            assert_eq!(timers.len(), 0);
+        });
+    }
+
+    #[test]
+    fn armed_during_the_end_leaves_no_entry() {
+        loom::model(|| {
+            let (node, timers) = (timed(HOUR), Timers::of_nobody());
+            let armer = {
+                let (node, timers) = (node.clone(), timers.clone());
+                thread::spawn(move || register(&node, &timers))
+            };
+            assert!(end(&node));
+            armer.join().unwrap();
+            assert_eq!(timers.len(), 0);
+        });
+    }
+
+    #[test]
+    fn armed_while_the_runtime_goes_is_registered_with_the_process() {
+        loom::model(|| {
+            let (node, timers) = (timed(HOUR), Timers::of_nobody());
+            let closer = {
+                let timers = timers.clone();
+                thread::spawn(move || timers.close())
+            };
+            register(&node, &timers);
+            closer.join().unwrap();
+            assert_eq!((timers.len(), Timers::of_process().len()), (0, 1));
+            drop(node);
+            assert_eq!(Timers::of_process().len(), 0);
+        });
+    }
+
+    #[test]
+    fn ended_while_the_runtime_goes_leaves_no_entry() {
+        loom::model(|| {
+            let (node, timers) = (timed(HOUR), Timers::of_nobody());
+            register(&node, &timers);
+            let closer = {
+                let timers = timers.clone();
+                thread::spawn(move || timers.close())
+            };
+            assert!(end(&node));
+            closer.join().unwrap();
+            assert_eq!((timers.len(), Timers::of_process().len()), (0, 0));
+        });
+    }
+
+    #[test]
+    fn rung_while_the_runtime_goes_is_told_once_or_moved() {
+        loom::model(|| {
+            let (node, timers) = (timed(HOUR), Timers::of_nobody());
+            let (told, _on_done) = count_told(&node);
+            register(&node, &timers);
+            set_passed(&node);
+            let closer = {
+                let timers = timers.clone();
+                thread::spawn(move || timers.close())
+            };
+            node.expire();
+            closer.join().unwrap();
+            assert_eq!(told.load(Ordering::Relaxed), 1);
+            assert_eq!((timers.len(), Timers::of_process().len()), (0, 0));
+        });
+    }
+
+    #[test]
+    fn seen_passed_during_a_cancel_then_one_reason_told_once() {
+        loom::model(|| {
+            let node = timed(HOUR);
+            let (told, _on_done) = count_told(&node);
+            let asker = {
+                let node = node.clone();
+                thread::spawn(move || {
+                    set_passed(&node);
+                    assert!(node.is_done());
+                    node.err().expect("it is done")
+                })
+            };
+            let is_first = end(&node);
+            let seen = asker.join().unwrap();
+            let expected = match is_first {
+                true => Reason::Cancelled,
+                false => Reason::DeadlineExceeded,
+            };
+            assert_eq!(seen.reason(), expected);
+            assert!(node.err().expect("ended") == seen);
+            // Who ended it has told, or the deadline was seen too late for that: then it is still to be told.
+            node.tell_if_overdue();
+            assert_eq!(told.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    #[test]
+    fn seen_passed_from_below_during_a_cancel_then_one_reason() {
+        loom::model(|| {
+            let node = timed(HOUR);
+            let below = Node::derive(Some(&node), 0, Location::caller());
+            let asker = {
+                let below = below.clone();
+                thread::spawn(move || {
+                    set_passed(below.parent.as_ref().expect("derived"));
+                    assert!(below.is_done());
+                    below.err().expect("it is done")
+                })
+            };
+            let is_first = end(&node);
+            let seen = asker.join().unwrap();
+            assert_eq!(is_first, seen.reason() == Reason::Cancelled);
+            assert!(below.err().expect("ended") == seen);
+            assert!(node.err().expect("ended") == seen);
+        });
+    }
+
+    #[test]
+    fn seen_passed_by_two_at_once_then_one_error() {
+        loom::model(|| {
+            let node = timed(HOUR);
+            let below = Node::derive(Some(&node), 0, Location::caller());
+            set_passed(&node);
+            let asker = {
+                let below = below.clone();
+                thread::spawn(move || below.err().expect("it has passed"))
+            };
+            let mine = node.err().expect("it has passed");
+            assert!(asker.join().unwrap() == mine);
+            node.tell_if_overdue();
+            assert!(below.has_ended());
+        });
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
@@ -12,6 +13,7 @@ use futures::future::FusedFuture;
 
 use super::listeners::Refreshed;
 use super::node::Node;
+use super::timer::{is_clock_paused, now};
 use crate::error::ContextError;
 use crate::ordered_slab::FIRST;
 
@@ -63,6 +65,14 @@ impl<'a> Done<'a> {
     }
 }
 
+impl Done<'_> {
+    /// The end, if it has come; tells a deadline that has passed, and registers nobody.
+    pub(super) fn ended(&self) -> Option<ContextError> {
+        let node = self.node.filter(|node| node.tell_if_overdue())?;
+        node.err()
+    }
+}
+
 impl DoneOwned {
     pub(super) fn new(node: Option<Arc<Node>>) -> Self {
         Self {
@@ -73,8 +83,20 @@ impl DoneOwned {
 }
 
 impl Registration {
+    #[inline]
     fn poll(&mut self, node: &Arc<Node>, cx: &mut TaskContext<'_>) -> Poll<ContextError> {
-        if !node.is_done() && self.is_registered(node, cx.waker()) {
+        self.poll_with(node, cx, |node| node.see_to_timer())
+    }
+
+    /// Polls for who may have a clock of its own: `see_to_timer` is called before a waker is registered, with no lock
+    /// held.
+    fn poll_with(
+        &mut self,
+        node: &Arc<Node>,
+        cx: &mut TaskContext<'_>,
+        see_to_timer: impl FnOnce(&Node),
+    ) -> Poll<ContextError> {
+        if !node.tell_if_overdue() && self.is_registered(node, cx.waker(), see_to_timer) {
             return Poll::Pending;
         }
         // The entry, if there was one, went with the end.
@@ -87,10 +109,17 @@ impl Registration {
 
     /// Sees to it that the waker is; `false` if the node ended meanwhile.
     #[inline]
-    fn is_registered(&mut self, node: &Node, waker: &Waker) -> bool {
+    fn is_registered(
+        &mut self,
+        node: &Node,
+        waker: &Waker,
+        see_to_timer: impl FnOnce(&Node),
+    ) -> bool {
         if let Some(key) = self.key() {
-            return matches!(node.refresh(key, waker), Refreshed::Registered);
+            let refreshed = node.refresh(key, waker, see_to_timer);
+            return matches!(refreshed, Refreshed::Registered);
         }
+        see_to_timer(node);
         let key = node.register_waker(waker.clone());
         *self = key.map_or(Registration::ENDED, Registration);
         key.is_some()
@@ -189,11 +218,19 @@ impl fmt::Debug for DoneOwned {
     }
 }
 
-/// Blocks the thread until `done` is ready or the time is over. `remaining` says how long the context itself can last.
+// Who is told has no part in whether a value is whole.
+impl UnwindSafe for Done<'_> {}
+impl RefUnwindSafe for Done<'_> {}
+impl UnwindSafe for DoneOwned {}
+impl RefUnwindSafe for DoneOwned {}
+
+/// Blocks the thread until the node ends or the time is over.
+///
+/// The thread is its own timer: it parks until the deadline. So it needs no runtime, and none that stands still holds it
+/// up. Only a paused clock has to tell it, since nobody knows how long its hour is.
 pub(super) fn block_on(
-    mut done: Done<'_>,
+    node: Option<&Arc<Node>>,
     timeout: Option<Duration>,
-    remaining: impl Fn() -> Option<Duration>,
 ) -> Option<ContextError> {
     struct Unpark(Thread);
     impl Wake for Unpark {
@@ -201,20 +238,30 @@ pub(super) fn block_on(
             self.0.unpark();
         }
     }
+    let see_to_timer = |node: &Node| {
+        if node.deadline().is_some() && is_clock_paused() {
+            node.see_to_timer();
+        }
+    };
     // A timeout that overflows the clock is none.
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut cx = TaskContext::from_waker(&waker);
+    let mut done = Done::new(node);
     loop {
-        if let Poll::Ready(error) = Pin::new(&mut done).poll(&mut cx) {
+        let polled = node.map_or(Poll::Pending, |node| {
+            done.registration.poll_with(node, &mut cx, see_to_timer)
+        });
+        if let Poll::Ready(error) = polled {
             return Some(error);
         }
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             return None;
         }
-        // The context's deadline holds although its runtime may be gone, and the timer with it.
-        match left.into_iter().chain(remaining()).min() {
+        let deadline = node.and_then(|node| node.deadline());
+        let remaining = deadline.map(|deadline| deadline.saturating_duration_since(now()));
+        match left.into_iter().chain(remaining).min() {
             Some(left) => thread::park_timeout(left),
             None => thread::park(),
         }

@@ -11,11 +11,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use tokio::time::Instant;
-
 use super::deadline::Deadline;
 use super::listeners::{Listeners, Waiter, Waiters};
-use super::node::{BY_FINISH, BY_HANDLE, BY_PARENT, ENDED, GUARDED, Node, Owner};
+use super::node::{BY_FINISH, BY_HANDLE, BY_PARENT, ENDED, GUARDED, Node, OVERDUE, Owner};
+use super::timer::Timers;
+use crate::destructor::nested;
 use crate::error::{ContextError, Reason};
 use crate::panic::contain;
 use crate::sync::Ordering;
@@ -36,20 +36,20 @@ impl Node {
     ///
     /// Returns when every node below is ended and every waiter is told.
     pub(crate) fn end(self: &Arc<Self>, error: impl FnOnce() -> ContextError) -> bool {
-        // `is_done` lets a deadline win that has passed.
-        !self.is_done() && self.close_subtree(Cause::Error(&error()))
+        // A deadline wins that has passed.
+        !self.tell_if_overdue() && self.end_by(Cause::Error(&error()))
     }
 
     /// Ends the context of a group whose tasks have all ended; `false` if it had ended before.
     pub(crate) fn finish(self: &Arc<Self>) -> bool {
-        !self.is_done() && self.close_subtree(Cause::Finish)
+        !self.tell_if_overdue() && self.end_by(Cause::Finish)
     }
 
     /// Gives up a handle, which ends the node if it was the last.
     pub(super) fn drop_handle(self: &Arc<Self>) {
         // With no other owner there is nobody to ask: a child, a waiter, a context would own the node, too.
-        if self.remove_handle() && Arc::strong_count(self) > 1 && !self.is_done() {
-            self.close_subtree(Cause::Handle);
+        if self.remove_handle() && Arc::strong_count(self) > 1 && !self.tell_if_overdue() {
+            self.end_by(Cause::Handle);
         }
     }
 
@@ -59,21 +59,45 @@ impl Node {
         self.close_subtree(Cause::Parent(parent));
     }
 
-    fn close_subtree(self: &Arc<Self>, cause: Cause<'_>) -> bool {
-        let Some(listeners) = self.close(cause) else {
-            return false;
+    /// Ends the subtree for this reason; `false` if another was first.
+    fn end_by(self: &Arc<Self>, cause: Cause<'_>) -> bool {
+        match self.close_subtree(cause) {
+            Closing::Done => true,
+            Closing::HadEnded => false,
+            Closing::WasOverdue => {
+                // Somebody saw the deadline passed after we had asked: the others below it are to be told, too.
+                self.expire();
+                false
+            }
+        }
+    }
+
+    fn close_subtree(self: &Arc<Self>, cause: Cause<'_>) -> Closing {
+        let by_handle = matches!(cause, Cause::Handle);
+        let Some(closed) = self.close(cause) else {
+            return Closing::HadEnded;
         };
         self.unlink();
-        match listeners.is_empty() {
+        match closed.listeners.is_empty() {
             true => tell_owner(self.owner()),
-            false => Walk::below(self, listeners),
+            false => {
+                let walk = Walk::below(self, closed.listeners);
+                match by_handle {
+                    // A callback may own the handle of the next, and so on.
+                    true => nested(|| walk.tell()),
+                    false => walk.tell(),
+                }
+            }
         }
-        true
+        match closed.was_overdue {
+            true => Closing::WasOverdue,
+            false => Closing::Done,
+        }
     }
 
     /// Ends this node alone and hands out who is to be told; `None` if it had ended before.
     #[inline]
-    fn close(&self, cause: Cause<'_>) -> Option<Listeners> {
+    fn close(&self, cause: Cause<'_>) -> Option<Closed> {
         let at_once = match cause {
             Cause::Parent(_) => self.close_unguarded(BY_PARENT),
             Cause::Handle => self.close_unguarded(BY_HANDLE),
@@ -81,7 +105,7 @@ impl Node {
             Cause::Error(_) => false,
         };
         match at_once {
-            true => Some(Listeners::default()),
+            true => Some(Closed::default()),
             false => self.close_guarded(cause),
         }
     }
@@ -101,8 +125,8 @@ impl Node {
     }
 
     /// The other end of its race is `listen`: it sees to `GUARDED` under the same lock (invariant 1).
-    fn close_guarded(&self, cause: Cause<'_>) -> Option<Listeners> {
-        let own = match cause {
+    fn close_guarded(&self, cause: Cause<'_>) -> Option<Closed> {
+        let mut own = match cause {
             Cause::Parent(parent) => self.own_error(parent),
             Cause::Handle | Cause::Finish => None,
             Cause::Error(error) => Some(error.clone()),
@@ -120,7 +144,13 @@ impl Node {
             drop(listeners);
             return None;
         }
-        if let Some(error) = own {
+        let was_overdue = state & OVERDUE != 0;
+        let by = match was_overdue {
+            // The error is there, and decided.
+            true => 0,
+            false => by,
+        };
+        if let Some(error) = own.take_if(|_| !was_overdue) {
             // Empty, since it is filled with the end.
             let _ = self.error.set(error);
         }
@@ -130,12 +160,15 @@ impl Node {
         let taken = std::mem::take(&mut *listeners);
         drop(listeners);
         if let Some(deadline) = self.own_deadline() {
-            deadline.disarm();
+            deadline.stop();
         }
         if self.merged.is_some() {
             self.unlink();
         }
-        Some(taken)
+        Some(Closed {
+            listeners: taken,
+            was_overdue,
+        })
     }
 
     /// The error with which a parent's end reaches this node if it is not simply the parent's: its deadline's, if that
@@ -147,34 +180,86 @@ impl Node {
             Some(_) => self.deadline.as_ref(),
         };
         match deadline {
-            Some(deadline) if Instant::now() >= deadline.at() => Some(deadline.error()),
+            Some(deadline) if deadline.has_passed() => Some(deadline.error().clone()),
             _ => self.merged.as_ref().map(|_| parent.end_error().clone()),
         }
     }
 
+    /// Whether the deadline of a node that has not ended has passed. Records it, and tells nobody (invariant 7).
+    #[inline(never)]
     pub(super) fn is_overdue(self: &Arc<Self>) -> bool {
+        // Acquire: as in `is_done`.
+        if self.state.load(Ordering::Acquire) & OVERDUE != 0 {
+            return true;
+        }
         match &self.deadline {
-            Some(deadline) if Instant::now() >= deadline.at() => {
-                self.expire(deadline);
+            Some(deadline) if deadline.has_passed() => {
+                self.record(deadline);
                 true
             }
             _ => false,
         }
     }
 
-    /// Ends the owner of the deadline that has passed, and with it this node.
+    /// Decides the end: first that of the node which set the deadline, then this one's, whose reason is that one's.
     #[cold]
-    fn expire(self: &Arc<Self>, deadline: &Deadline) {
-        let error = match deadline.owner() {
+    fn record(self: &Arc<Self>, deadline: &Deadline) {
+        let error = match deadline.node() {
             Some(owner) => {
-                owner.close_subtree(Cause::Error(&deadline.error()));
+                owner.set_overdue(deadline.error().clone());
                 owner.end_error().clone()
             }
-            None => deadline.error(),
+            None => deadline.error().clone(),
+        };
+        self.set_overdue(error);
+    }
+
+    /// Does nothing to a node whose end is decided.
+    fn set_overdue(&self, error: ContextError) {
+        let listeners = self.listeners.lock();
+        let state = self.guard();
+        if state & (ENDED | OVERDUE) == 0 {
+            // Empty, since it is filled with the end.
+            let _ = self.error.set(error);
+            // Release: pairs with the Acquire of `is_done`. A store is enough, as in `close_guarded`.
+            self.state.store(state | OVERDUE, Ordering::Release);
+        }
+        drop(listeners);
+    }
+
+    #[inline(never)]
+    pub(super) fn expire_if_overdue(self: &Arc<Self>) -> bool {
+        let is_overdue = self.is_overdue();
+        if is_overdue {
+            self.expire();
+        }
+        is_overdue
+    }
+
+    /// Ends the node that set the deadline, which has passed, and with it this one; tells whoever waits.
+    #[cold]
+    pub(super) fn expire(self: &Arc<Self>) {
+        let Some(deadline) = &self.deadline else {
+            return;
+        };
+        deadline.set_passed();
+        let error = match deadline.node() {
+            Some(owner) => {
+                owner.close_subtree(Cause::Error(deadline.error()));
+                owner.end_error().clone()
+            }
+            None => deadline.error().clone(),
         };
         // Another thread may be on its way down from the owner, or from above it.
         if !self.has_ended() {
             self.close_subtree(Cause::Error(&error));
+        }
+    }
+
+    /// A runtime goes, on which somebody waits for the node or for one below.
+    pub(super) fn move_timer(&self, closed: &Timers) {
+        if let Some(deadline) = self.own_deadline() {
+            deadline.move_from(closed);
         }
     }
 
@@ -235,6 +320,21 @@ impl Node {
     }
 }
 
+/// What ending a subtree came to.
+enum Closing {
+    Done,
+    HadEnded,
+    /// It has ended now, and not for this reason: somebody had recorded that the deadline has passed.
+    WasOverdue,
+}
+
+/// A node that has been ended, and who is to be told.
+#[derive(Default)]
+struct Closed {
+    listeners: Listeners,
+    was_overdue: bool,
+}
+
 /// Who is told of an end.
 enum Told {
     Group(Weak<dyn Owner>),
@@ -251,13 +351,18 @@ struct Walk {
 }
 
 impl Walk {
-    fn below(node: &Node, listeners: Listeners) {
+    /// Closes all that is below a node which has been closed.
+    fn below(node: &Node, listeners: Listeners) -> Self {
         let mut walk = Self::default();
         walk.close_children(node, listeners);
         while let Some((node, listeners)) = walk.queue.pop_front() {
             walk.close_children(&node, listeners);
         }
-        for told in walk.to_tell {
+        walk
+    }
+
+    fn tell(self) {
+        for told in self.to_tell {
             match told {
                 Told::Group(owner) => tell_owner(owner.upgrade()),
                 Told::Waiters(waiters, error) => tell(waiters, &error),
@@ -276,8 +381,8 @@ impl Walk {
                 continue;
             };
             match child.close(Cause::Parent(node)) {
-                Some(listeners) if !listeners.is_empty() || child.has_owner() => {
-                    self.queue.push_back((child, listeners));
+                Some(closed) if !closed.listeners.is_empty() || child.has_owner() => {
+                    self.queue.push_back((child, closed.listeners));
                 }
                 _ => {}
             }

@@ -51,6 +51,16 @@ impl CancelHandle {
         }
     }
 
+    /// Returns `true` from the context's end on, as [`Context::is_done`](crate::Context::is_done) does.
+    pub fn is_done(&self) -> bool {
+        self.node.as_ref().is_some_and(Node::is_done)
+    }
+
+    /// Returns why the context has ended, or `None` while it is live, as [`Context::err`](crate::Context::err) does.
+    pub fn err(&self) -> Option<ContextError> {
+        self.node.as_ref().and_then(Node::err)
+    }
+
     fn end(&self, error: impl FnOnce() -> ContextError) {
         if let Some(node) = &self.node {
             node.end(error);

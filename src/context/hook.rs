@@ -1,12 +1,14 @@
 //! `OnDone`: a callback at the end of a context.
 
 use std::fmt;
-use std::sync::Arc;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::{Arc, Mutex};
 
 use super::listeners::{Hook, Waiter};
 use super::node::Node;
+use crate::destructor::destroy;
 use crate::error::ContextError;
-use crate::panic::{contain, discard};
+use crate::panic::contain;
 
 /// Holds a callback that runs when a [`Context`](crate::Context) ends: the value of
 /// [`Context::on_done`](crate::Context::on_done).
@@ -20,22 +22,22 @@ use crate::panic::{contain, discard};
 pub struct OnDone {
     /// `None` once there is nothing to stop.
     registered: Option<(Arc<Node>, u32)>,
-    /// The callback of a context that never ends.
-    never: Option<Hook>,
+    /// The callback of a context that never ends. The lock, never contended, is what makes a `Send` value `Sync`.
+    never: Mutex<Option<Hook>>,
 }
 
 impl OnDone {
     pub(super) fn new(node: Option<&Arc<Node>>, hook: Hook) -> Self {
         let mut on_done = Self {
             registered: None,
-            never: None,
+            never: Mutex::default(),
         };
         let Some(node) = node else {
-            on_done.never = Some(hook);
+            on_done.never = Mutex::new(Some(hook));
             return on_done;
         };
-        // `is_done` asks the clock too; `register` does not.
-        node.is_done();
+        // As a poll does: a deadline that has passed is told now.
+        node.tell_if_overdue();
         match node.register(Waiter::Hook(hook)) {
             Ok(key) => on_done.registered = Some((node.clone(), key)),
             Err(Waiter::Hook(hook)) => {
@@ -71,10 +73,13 @@ impl OnDone {
                 Some(Waiter::Hook(hook)) => Some(hook),
                 _ => None,
             },
-            None => self.never.take(),
+            None => match self.never.get_mut() {
+                Ok(never) => never.take(),
+                Err(poisoned) => poisoned.into_inner().take(),
+            },
         };
         let was_prevented = hook.is_some();
-        discard(hook);
+        destroy(hook);
         was_prevented
     }
 }
@@ -85,6 +90,10 @@ impl Drop for OnDone {
     }
 }
 
+// No callback runs through it, and none is seen half-made.
+impl UnwindSafe for OnDone {}
+impl RefUnwindSafe for OnDone {}
+
 impl fmt::Debug for OnDone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OnDone").finish_non_exhaustive()
@@ -92,7 +101,10 @@ impl fmt::Debug for OnDone {
 }
 
 /// Tells a foreign future's task to stop when the context ends or is dropped; see `Context::with_cancel_on`.
-pub(crate) fn abort_with(node: &Arc<Node>, task: tokio::task::AbortHandle) {
+///
+/// The node's key is handed out, `None` if it has ended: who takes the task out again gives up the handle, and with it the
+/// runtime.
+pub(crate) fn abort_with(node: &Arc<Node>, task: tokio::task::AbortHandle) -> Option<u32> {
     struct AbortOnDrop(tokio::task::AbortHandle);
     impl Drop for AbortOnDrop {
         fn drop(&mut self) {
@@ -101,5 +113,6 @@ pub(crate) fn abort_with(node: &Arc<Node>, task: tokio::task::AbortHandle) {
     }
     let guard = AbortOnDrop(task);
     // Refused by an ended node, run by the end or freed with the node: each way the guard is dropped.
-    let _ = node.register(Waiter::Hook(Box::new(move |_: &ContextError| drop(guard))));
+    let hook = Waiter::Hook(Box::new(move |_: &ContextError| drop(guard)));
+    node.add(hook).ok()
 }

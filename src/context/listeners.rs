@@ -125,35 +125,28 @@ impl Listeners {
 }
 
 impl Node {
-    /// Adds somebody to be told of the end; hands it back if the node has ended.
+    /// Adds somebody to be told of the end, by a timer too; hands it back if the node has ended.
     pub(crate) fn register(&self, waiter: Waiter) -> Result<u32, Waiter> {
+        // First: it panics in a runtime without a timer, and what it ends refuses the waiter.
+        self.see_to_timer();
+        self.add(waiter)
+    }
+
+    /// As `register`, without a timer.
+    pub(super) fn add(&self, waiter: Waiter) -> Result<u32, Waiter> {
         let Ok(mut listeners) = self.listen() else {
             return Err(waiter);
         };
-        let key = listeners.crowd().waiters.insert(waiter);
-        drop(listeners);
-        self.see_to_timer();
-        Ok(key)
+        Ok(listeners.crowd().waiters.insert(waiter))
     }
 
-    /// As `register`, for a waker; it is dropped if the node has ended.
+    /// As `add`, for a waker; it is dropped if the node has ended.
     #[inline]
     pub(super) fn register_waker(&self, waker: Waker) -> Option<u32> {
         let mut listeners = self.listen().ok()?;
         let waiters = &mut listeners.crowd().waiters;
         // Made in place: by far most waiters are wakers, and most contexts have one at most.
-        let key = waiters.insert_with(|| Waiter::Waker(waker));
-        drop(listeners);
-        self.see_to_timer();
-        Some(key)
-    }
-
-    /// Somebody waits for the node from now on. This may end it.
-    #[inline]
-    pub(crate) fn see_to_timer(&self) {
-        if let Some(deadline) = &self.deadline {
-            deadline.arm();
-        }
+        Some(waiters.insert_with(|| Waiter::Waker(waker)))
     }
 
     /// Takes a waiter out again; `None` if the end was first.
@@ -163,13 +156,19 @@ impl Node {
         listeners.crowd.as_mut()?.waiters.remove(key)
     }
 
-    /// Makes sure that a registered waker wakes the given task.
-    pub(crate) fn refresh(&self, key: u32, waker: &Waker) -> Refreshed {
+    /// Makes sure that a registered waker wakes the given task. Another task may be on another runtime: `see_to_timer`.
+    pub(super) fn refresh(
+        &self,
+        key: u32,
+        waker: &Waker,
+        see_to_timer: impl FnOnce(&Self),
+    ) -> Refreshed {
         match self.listeners.lock().waker_mut(key) {
             None => return Refreshed::Ended,
             Some(old) if old.will_wake(waker) => return Refreshed::Registered,
             Some(_) => {}
         }
+        see_to_timer(self);
         let mut replaced = waker.clone();
         let mut listeners = self.listeners.lock();
         let refreshed = match listeners.waker_mut(key) {
@@ -187,7 +186,7 @@ impl Node {
     /// Makes the node keep itself until it ends.
     pub(crate) fn keep(self: &Arc<Self>) {
         // Refused by an ended node: then there is nothing to keep it for.
-        let _ = self.register(Waiter::Kept {
+        let _ = self.add(Waiter::Kept {
             _node: self.clone(),
         });
     }

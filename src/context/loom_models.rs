@@ -321,7 +321,7 @@ fn asked_by_two_at_once_then_one_error() {
         };
         let mine = child.err().expect("ended");
         let theirs = other.join().unwrap();
-        assert!(mine.is(&theirs));
+        assert!(mine == theirs);
     });
 }
 

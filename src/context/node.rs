@@ -10,16 +10,23 @@
 //!    end needs that lock, too, and takes the listeners out in the same critical section. Hence whoever holds the lock
 //!    and has seen to `GUARDED` either sees the end or has registered before it.
 //! 2. `error` says why, and is empty before the end. Where it can be told later it is made by the first to ask: a node
-//!    ended `BY_PARENT` has the parent's, one ended `BY_HANDLE` or `BY_FINISH` has its own location. Any other error is there before
-//!    `ENDED` is.
+//!    ended `BY_PARENT` has the parent's, one ended `BY_HANDLE` or `BY_FINISH` has its own location. Any other error is
+//!    there before `ENDED` or `OVERDUE` is.
 //! 3. A child is live, or its registration with the parent has been taken by the parent's end or by its own.
 //! 4. After the end nothing registers again, so a key never comes to mean something else.
 //! 5. `deadline` is the earliest of the node's own and its ancestors', fixed at derivation and shared with the node
 //!    that set it: had an ancestor's been earlier, no node would have been made.
 //! 6. A node whose deadline has passed when an end reaches it ends by its deadline, although the timer has not run.
+//! 7. Asking is pure: who asks and sees the deadline passed sets `OVERDUE`, on the node that set the deadline and then on
+//!    this one. With that the end is decided, and has its error; the waiters stay registered until somebody tells them,
+//!    who sets `ENDED`. So whatever asks may stand under locks of its own, and nobody sees the node live again.
 //!
-//! Lock order: none. No thread holds two of these locks, and none is held while wakers, callbacks, destructors or
-//! tokio's timer run.
+//! Which flags there are together: `ENDED` alone has an error of its own; at most one of `OVERDUE`, `BY_PARENT`,
+//! `BY_HANDLE` and `BY_FINISH` goes with it, the last three are set in the same step, `OVERDUE` before or never.
+//! `OVERDUE` needs `TIMED` and `GUARDED`. `OWNS_DEADLINE` needs `TIMED` and `GUARDED`.
+//!
+//! Lock order: none. No thread holds two of these locks, and none is held while wakers, callbacks, destructors or timers
+//! run.
 //!
 //! Why not end every node under its lock? Most contexts are leaves: ending one is then a single atomic operation, and a
 //! parent ends hundreds of thousands of them. Why not hand the error down with the end? Few of them are ever asked.
@@ -34,12 +41,16 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::listeners::Listeners;
+use crate::destructor::destroy;
 use crate::error::ContextError;
-use crate::panic::discard;
 use crate::sync::{AtomicU32, Mutex, MutexGuard, OnceLock, Ordering};
 
 /// The node has ended. Final.
 pub(super) const ENDED: u32 = 1;
+
+/// The deadline has passed, and who saw it was not to tell: the node has ended for whoever asks, not for whoever waits.
+/// Set under the lock.
+pub(super) const OVERDUE: u32 = 1 << 7;
 
 /// The node has a deadline, its own or an ancestor's: live is only who has asked the clock. Set at derivation.
 pub(super) const TIMED: u32 = 1 << 1;
@@ -57,7 +68,7 @@ pub(super) const BY_HANDLE: u32 = 1 << 4;
 /// Set with `ENDED`: the group that owns the node has finished.
 pub(super) const BY_FINISH: u32 = 1 << 6;
 
-/// `deadline` is the node's own: if it has a timer, the node frees it. Set at derivation.
+/// `deadline` is the node's own: the node stops its timers. Set at derivation.
 const OWNS_DEADLINE: u32 = 1 << 5;
 
 /// "Not registered with a parent", in `Node::key`.
@@ -337,22 +348,45 @@ impl Node {
     }
 
     /// Returns `true` from the end on, a deadline included that has passed without its timer having run.
+    ///
+    /// Pure: it tells nobody and runs no foreign code (invariant 7).
     #[inline]
     pub(crate) fn is_done(self: &Arc<Self>) -> bool {
-        // Acquire: pairs with the Release of `close_unguarded` and `close`. Without it the error might not be there yet,
-        // the node's own or the parent's.
+        // Acquire: pairs with the Release of `close_unguarded`, `close_guarded` and `set_overdue`. Without it the error
+        // might not be there yet, the node's own or the parent's.
         match self.state.load(Ordering::Acquire) & (ENDED | TIMED) {
             0 => false,
-            state => self.is_over(state),
+            TIMED => self.is_overdue(),
+            _ => true,
         }
     }
 
-    #[inline(never)]
-    fn is_over(self: &Arc<Self>, state: u32) -> bool {
-        state & ENDED != 0 || self.is_overdue()
+    /// As `is_done`, and whoever waits has been told, or is being told by another thread: polling, ending and
+    /// registering call this, asking does not.
+    #[inline]
+    pub(crate) fn tell_if_overdue(self: &Arc<Self>) -> bool {
+        // Acquire: as in `is_done`.
+        match self.state.load(Ordering::Acquire) & (ENDED | TIMED) {
+            0 => false,
+            TIMED => self.expire_if_overdue(),
+            _ => true,
+        }
     }
 
-    /// As `is_done`, without asking the clock.
+    /// Somebody waits for the node from now on: on this thread's runtime, or outside of any. Without a deadline there is
+    /// nothing to do; otherwise a timer is armed, which may end the node at once.
+    ///
+    /// # Panics
+    ///
+    /// Below a deadline, in a runtime without a timer, by tokio; then nothing has been registered.
+    #[inline]
+    pub(crate) fn see_to_timer(&self) {
+        if let Some(deadline) = &self.deadline {
+            deadline.arm();
+        }
+    }
+
+    /// As `is_done`, without asking the clock, and only once whoever waits is being told.
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
         self.state.load(Ordering::Acquire) & ENDED != 0
@@ -432,16 +466,15 @@ impl Node {
 
     /// Takes the node out of the tree and hands out what it owned of it.
     fn dismantle(&mut self, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
-        if let Some(deadline) = self.own_deadline().filter(|deadline| deadline.is_armed()) {
-            // The timer holds another reference, in its waker.
-            deadline.disarm();
+        if let Some(deadline) = self.own_deadline() {
+            deadline.stop();
         }
         if let Some(link) = self.merged.take() {
             link.leave();
             others.push(link.other);
         }
         if let Some(waiters) = self.listeners.get_mut().take_waiters() {
-            waiters.into_iter().for_each(discard);
+            waiters.into_iter().for_each(destroy);
         }
         self.leave()
     }

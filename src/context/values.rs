@@ -5,7 +5,7 @@
 use std::any::{Any, TypeId};
 use std::sync::Arc;
 
-use crate::panic::discard;
+use crate::destructor::destroy;
 
 #[derive(Clone)]
 pub(super) struct Values(Option<Arc<Layer>>);
@@ -42,12 +42,12 @@ impl Values {
 impl Drop for Layer {
     /// Frees the outer layers that only this one kept, one after the other instead of one inside the other.
     fn drop(&mut self) {
-        discard(self.value.take());
+        destroy(self.value.take());
         let mut next = self.outer.0.take();
         while let Some(layer) = next {
             // Of several threads that drop the last owners at once, `into_inner` gives the layer to exactly one.
             next = Arc::into_inner(layer).and_then(|mut layer| {
-                discard(layer.value.take());
+                destroy(layer.value.take());
                 layer.outer.0.take()
             });
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use errgroup::{Context, Reason};
+use errgroup::{Context, DoneOwned, Reason};
 use futures::FutureExt;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, timeout};
@@ -337,18 +337,184 @@ fn c3_loop_without_await_sees_its_deadline_on_the_real_clock() {
     });
 }
 
+/// A context below a deadline that has just passed, with all who wait for it, above it and beside it; no timer has run.
+struct JustPassed {
+    timed: Context,
+    asked: Context,
+    beside: Context,
+    log: Log<&'static str>,
+    waker: Arc<Counter>,
+    _done: DoneOwned,
+}
+
+impl JustPassed {
+    fn new() -> Self {
+        let timed = background().with_timeout_cause(ms(5), "deadline");
+        let (asked, beside) = (child(&timed), child(&timed));
+        let (log, waker) = (Log::new(), Counter::new());
+        log_end(&timed, &log, "timed");
+        log_end(&asked, &log, "asked");
+        log_end(&beside, &log, "beside");
+        let mut done = beside.done_owned();
+        assert!(poll(&mut done, &waker).is_pending());
+        advance_without_timers(ms(5));
+        Self {
+            timed,
+            asked,
+            beside,
+            log,
+            waker,
+            _done: done,
+        }
+    }
+
+    fn assert_nobody_is_told(&self) {
+        assert_eq!((self.waker.woken(), self.log.take()), (0, vec![]));
+    }
+
+    fn assert_all_are_told(&self) {
+        assert_eq!(self.waker.woken(), 1);
+        assert_eq!(self.log.take(), ["timed", "asked", "beside"]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn c3_who_notices_the_deadline_tells_all_who_wait() {
-    let timed = background().with_timeout(ms(5));
-    let (sibling, _sibling_handle) = timed.with_cancel();
-    let (asked, _asked_handle) = timed.with_cancel();
-    let waker = Counter::new();
-    let mut done = sibling.done();
-    assert!(poll(&mut done, &waker).is_pending());
+async fn c3_asking_when_the_deadline_has_just_passed_tells_nobody() {
+    type Ask = fn(&Context);
+    let ways: [Ask; 12] = [
+        |ctx| assert!(ctx.is_done()),
+        |ctx| assert!(ctx.err().is_some()),
+        |ctx| assert!(ctx.check().is_err()),
+        |ctx| assert!(ctx.cause().is_some()),
+        |ctx| assert_eq!(ctx.remaining(), Some(Duration::ZERO)),
+        |ctx| assert!(format!("{ctx:?}").contains("deadline")),
+        |ctx| assert!(child(ctx).is_done()),
+        |ctx| assert!(ctx.with_timeout(HOUR).is_done()),
+        |ctx| assert!(ctx.with_deadline(Instant::now()).is_done()),
+        |ctx| assert!(ctx.merge(&child(&background())).is_done()),
+        |ctx| assert!(child(&background()).merge(ctx).is_done()),
+        |ctx| assert!(ctx.with_value(1_u8).is_done()),
+    ];
+    for ask in ways {
+        let just = JustPassed::new();
+        ask(&just.asked);
+        ask(&just.timed);
+        just.assert_nobody_is_told();
+        advance(ms(1)).await;
+        just.assert_all_are_told();
+        for ctx in [&just.asked, &just.timed, &just.beside] {
+            assert_eq!(cause(ctx).as_deref(), Some("deadline"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_handle_asked_when_the_deadline_has_just_passed_tells_nobody() {
+    let log = Log::new();
+    let (ctx, handle) = background().with_timeout(ms(5)).with_cancel();
+    log_end(&ctx, &log, "told");
+    assert!(!handle.is_done() && handle.err().is_none());
     advance_without_timers(ms(5));
-    assert_eq!(waker.woken(), 0);
-    assert!(asked.is_done());
-    assert_eq!(waker.woken(), 1);
+    assert!(handle.is_done());
+    assert_eq!(handle.err(), ctx.err());
+    assert!(format!("{handle:?}").contains("deadline exceeded"));
+    assert_eq!(log.take(), [""; 0]);
+    handle.cancel();
+    assert_eq!(log.take(), ["told"]);
+    assert_eq!(reason(&ctx), Some(Reason::DeadlineExceeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_polled_waited_ended_or_called_back_when_the_deadline_has_passed_tells_all() {
+    type Tell = fn(&Context);
+    let ways: [Tell; 6] = [
+        |ctx| assert!(ctx.done().now_or_never().is_some()),
+        |ctx| assert!(ctx.done_owned().now_or_never().is_some()),
+        |ctx| assert!(ctx.done_blocking(None).is_some()),
+        |ctx| {
+            assert!(
+                ctx.run(std::future::pending::<()>())
+                    .now_or_never()
+                    .is_some()
+            )
+        },
+        |ctx| ctx.on_done(|_| ()).detach(),
+        |ctx| assert!(ctx.sleep(HOUR).now_or_never().is_some()),
+    ];
+    for tell in ways {
+        for asked_before in [false, true] {
+            let just = JustPassed::new();
+            if asked_before {
+                assert!(just.timed.is_done() && just.asked.is_done());
+            }
+            tell(&just.asked);
+            just.assert_all_are_told();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_ended_by_other_hands_when_the_deadline_was_seen_passed_then_all_are_told_of_the_deadline()
+ {
+    for drops in [false, true] {
+        let (top, top_handle) = background().with_cancel();
+        let timed = top.with_timeout_cause(ms(5), "deadline");
+        let (below, below_handle) = timed.with_cancel();
+        let (log, waker) = (Log::new(), Counter::new());
+        log_end(&timed, &log, "timed");
+        log_end(&below, &log, "below");
+        let mut done = below.done();
+        assert!(poll(&mut done, &waker).is_pending());
+        advance_without_timers(ms(5));
+        assert!(below.is_done());
+        assert_eq!((waker.woken(), log.take().len()), (0, 0));
+        match drops {
+            true => drop(below_handle),
+            false => top_handle.cancel_with("late"),
+        }
+        assert_eq!(waker.woken(), 1);
+        assert_eq!(log.take(), ["timed", "below"]);
+        assert_eq!(cause(&below).as_deref(), Some("deadline"));
+        assert_eq!(cause(&timed).as_deref(), Some("deadline"));
+        assert_eq!(top.is_done(), !drops);
+    }
+}
+
+/// Beside a paused clock there is another: what one of them has seen holds for all, and the error is one.
+#[test]
+fn c3_seen_passed_by_one_clock_then_live_by_none() {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let timed = background().with_timeout(HOUR);
+    let (below, beside) = (child(&timed), child(&timed));
+    let seen = runtime.block_on(async {
+        advance_without_timers(2 * HOUR);
+        below.err().expect("by this clock it has passed")
+    });
+    // By the system's clock there is an hour left.
+    for ctx in [&timed, &below, &beside, &child(&below), &child(&timed)] {
+        assert!(ctx.is_done());
+        assert_eq!(ctx.err().as_ref(), Some(&seen));
+        assert_eq!(ctx.done_blocking(None).as_ref(), Some(&seen));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c3_stopped_after_the_deadline_was_seen_passed_prevents_the_callback() {
+    let log = Log::new();
+    let ctx = background().with_timeout(ms(5));
+    let on_done = ctx.on_done({
+        let log = log.clone();
+        move |_| log.push("told")
+    });
+    advance_without_timers(ms(5));
+    assert!(ctx.is_done());
+    assert!(on_done.stop());
+    advance(ms(5)).await;
+    assert_eq!(log.take(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -487,41 +653,56 @@ const DERIVE: [fn() -> Context; 4] = [
 ];
 
 #[test]
-fn c8_deadline_outside_a_runtime_panics_and_says_so() {
-    for derive in DERIVE {
-        let text = panic_text(derive);
-        assert!(
-            text.contains("deadline needs the timer of a tokio runtime"),
-            "{text}"
-        );
-        assert!(text.contains("this thread is in none"), "{text}");
-        assert!(
-            text.contains("Handle::enter"),
-            "what to do about it: {text}"
-        );
+fn c8_deadline_is_derived_outside_a_runtime_and_in_one_without_time() {
+    let without_time = Builder::new_current_thread().build().unwrap();
+    for entered in [false, true] {
+        let _in = entered.then(|| without_time.enter());
+        for derive in DERIVE {
+            let ctx = derive();
+            assert_eq!(ctx.deadline().unwrap() > Instant::now(), !ctx.is_done());
+            let below = child(&ctx).with_timeout(2 * HOUR);
+            assert_eq!(below.deadline(), ctx.deadline());
+            assert_eq!(below.err(), ctx.err());
+        }
     }
 }
 
 #[test]
-fn c8_deadline_outside_a_runtime_panics_below_an_ended_or_earlier_parent_too() {
-    let (cancelled, handle) = background().with_cancel();
-    handle.cancel();
-    let (timed, _runtime) = in_an_hour();
-    for parent in [cancelled, timed] {
-        let text = panic_text(|| parent.with_timeout(2 * HOUR));
-        assert!(text.contains("this thread is in none"), "{text}");
-    }
-}
-
-#[test]
-fn c8_deadline_with_time_disabled_panics_and_says_so() {
+fn c8_waited_for_with_time_disabled_panics_and_says_so_and_leaves_nothing_behind() {
     let runtime = Builder::new_current_thread().build().unwrap();
-    let _in = runtime.enter();
-    for derive in DERIVE {
-        let text = panic_text(derive);
+    let (held, cause) = held_by_waiter();
+    let ctx = background().with_timeout(HOUR);
+    {
+        let _in = runtime.enter();
+        for _ in 0..2 {
+            let mut done = ctx.done();
+            let text = panic_text(|| poll(&mut done, &Counter::new()));
+            assert!(text.contains("timers are disabled"), "{text}");
+            assert!(text.contains("enable_time"), "what to do about it: {text}");
+        }
+        let text = panic_text(|| ctx.on_done(move |_| drop(cause)));
         assert!(text.contains("timers are disabled"), "{text}");
-        assert!(text.contains("enable_time"), "what to do about it: {text}");
+        assert_eq!(Arc::strong_count(&held), 1, "the callback is gone");
+        // Who needs no timer needs no time.
+        assert!(!ctx.is_done());
+        assert!(ctx.done_blocking(Some(Duration::ZERO)).is_none());
     }
+    // Elsewhere it is as good as new.
+    let elsewhere = self::runtime();
+    let waker = Counter::new();
+    let mut done = ctx.done();
+    elsewhere.block_on(async { assert!(poll(&mut done, &waker).is_pending()) });
+    assert!(
+        background()
+            .with_timeout(ms(1))
+            .done_blocking(None)
+            .is_some()
+    );
+}
+
+fn held_by_waiter() -> (Arc<()>, Arc<()>) {
+    let held = Arc::new(());
+    (held.clone(), held)
 }
 
 #[test]

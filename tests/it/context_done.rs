@@ -461,6 +461,30 @@ async fn sleeping_task_wakes_at_the_end() {
 }
 
 /// A future given to `run` need not be `Unpin`, `Send` or `'static`.
+#[tokio::test]
+async fn c10_run_adds_as_many_bytes_for_each_layer() {
+    let ctx = background();
+    let inner = || async {
+        let bytes = vec![[0_u8; 1_024]; 1][0];
+        pending::<()>().await;
+        std::hint::black_box(&bytes);
+    };
+    let none = size_of_val(&inner());
+    let one = size_of_val(&ctx.run(inner()));
+    let two = size_of_val(&ctx.run(ctx.run(inner())));
+    let eight = size_of_val(
+        &ctx.run(ctx.run(ctx.run(ctx.run(ctx.run(ctx.run(ctx.run(ctx.run(inner())))))))),
+    );
+    let layer = one - none;
+    assert!(layer <= 64, "{layer}");
+    assert!(two - none <= 2 * layer, "{none} {one} {two}");
+    assert!(eight - none <= 8 * layer, "{none} {one} {eight}");
+    // No captured sleep beside the one that is awaited.
+    let sleep = size_of_val(&tokio::time::sleep(ms(1)));
+    let sleeps = size_of_val(&ctx.sleep(ms(1)));
+    assert!(sleeps <= sleep + layer + 64, "{sleep} {sleeps}");
+}
+
 #[test]
 fn run_takes_any_future() {
     async fn borrows(text: &str) -> usize {

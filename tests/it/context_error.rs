@@ -7,7 +7,7 @@ use std::panic::Location;
 use errgroup::{Context, ContextError, Reason};
 use tokio::time::Instant;
 
-use crate::support::{advance, background, end_of, error, ms};
+use crate::support::{advance, background, child, end_of, error, ms};
 
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("quota of {0} used up")]
@@ -227,4 +227,16 @@ fn error_in_debug_names_reason_and_text() {
         debug.contains("Cancelled") && debug.contains("quota of 7 used up"),
         "{debug}"
     );
+}
+
+#[test]
+fn errors_are_equal_if_they_tell_of_the_same_end() {
+    let (ctx, handle) = background().with_cancel();
+    let (other, other_handle) = background().with_cancel();
+    let below = child(&ctx);
+    for handle in [handle, other_handle] {
+        handle.cancel();
+    }
+    assert_eq!(error(&ctx), error(&below));
+    assert_ne!(error(&ctx), error(&other), "alike, and two events");
 }

@@ -1,7 +1,7 @@
 //! The tests that see the crate as its users do, in one binary. (`tests/alloc.rs` counts allocations and is another.)
 //!
 //! A test is named `event_then_event` or `event_during_event`, with what is expected after it; one that pins a
-//! guarantee of the design begins with its number, `c1_` to `c9_` for contexts and `g1_` to `g17_` for groups. No real
+//! guarantee of the design begins with its number, `c1_` to `c11_` for contexts and `g1_` to `g17_` for groups. No real
 //! sleep decides a test: the clock is paused and pushed by hand, threads meet at barriers, futures are polled by hand.
 //!
 //! What peers pin, and where it is pinned here:
@@ -95,6 +95,7 @@ mod batch_source;
 mod batch_support;
 mod checksum;
 mod context_cause;
+mod context_chain;
 mod context_deadline;
 mod context_done;
 mod context_error;
@@ -105,6 +106,7 @@ mod context_merge;
 mod context_order;
 mod context_race;
 mod context_reentry;
+mod context_runtime;
 mod context_tree;
 mod context_value;
 mod go_parity;

@@ -15,11 +15,11 @@ assert_impl_all!(Done<'static>: Future<Output = ContextError>, FusedFuture, Send
 assert_impl_all!(DoneOwned: Future<Output = ContextError>, FusedFuture, Send, Sync, Unpin);
 assert_impl_all!(Done<'static>: UnwindSafe, RefUnwindSafe, std::fmt::Debug);
 assert_impl_all!(DoneOwned: UnwindSafe, RefUnwindSafe, std::fmt::Debug);
-assert_impl_all!(OnDone: Send, Unpin, std::fmt::Debug);
-assert_impl_all!(ContextError: Error, Clone, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe);
+assert_impl_all!(OnDone: Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
+assert_impl_all!(ContextError: Error, Clone, Eq, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe);
 assert_impl_all!(Reason: Copy, Eq, Hash, Send, Sync, Unpin, UnwindSafe, std::fmt::Display);
 
-// It travels by `?` into the errors that programs use, and is no group of errors that can be matched by equality.
+// It travels by `?` into the errors that programs use.
 assert_impl_all!(BoxError: From<ContextError>);
 assert_impl_all!(std::io::Error: From<ContextError>);
 

@@ -17,7 +17,7 @@ use super::{Group, Spawner};
 use crate::context::Context;
 use crate::error::{BoxError, ContextError, GroupId, Reason};
 use crate::sync::model::{block_on, poll_once};
-use crate::task::{ContextError, Output, Owned, TaskId, Watch};
+use crate::task::{Output, Owned, TaskId, Watch};
 
 type Guard = TaskGuard<BoxError>;
 

@@ -66,13 +66,21 @@ async fn serve(group: &Group, tasks: usize) {
                 Unit::Ok(())
             };
             match (turn + number) % 10 {
-                0 => drop(group.task("named").spawn(work)),
-                1 => drop(group.spawn_with(|_| work)),
+                0 => {
+                    group.task("named").spawn(work);
+                }
+                1 => {
+                    group.spawn_with(|_| work);
+                }
                 2 => drop(group.spawner().spawn(work).ok()),
                 3 => group.spawn(pending::<Unit>()).abort(),
-                4 => drop(group.slot().await.spawn(work)),
+                4 => {
+                    group.slot().await.spawn(work);
+                }
                 5 => drop(group.try_spawn(work).ok()),
-                _ => drop(group.spawn(work)),
+                _ => {
+                    group.spawn(work);
+                }
             }
         }
         until_left(group, 0).await;
@@ -106,10 +114,10 @@ fn g15_burst_of_tasks_gives_its_memory_back() {
         let survivor = group.spawn(pending::<Unit>());
         let burst = async || {
             for _ in 0..20_000 {
-                drop(group.spawn(async {
+                group.spawn(async {
                     turns(1).await;
                     Unit::Ok(())
-                }));
+                });
             }
             until_left(&group, 1).await;
         };
@@ -147,8 +155,8 @@ fn g15_groups_of_one_parent_leave_nothing() {
         let serve = async |groups: usize| {
             for number in 0..groups {
                 let mut group: Group = Group::with_context(&parent);
-                drop(group.spawn(pending::<Unit>()));
-                drop(group.spawn_with(async |_| Err::<(), _>("failed".into())));
+                group.spawn(pending::<Unit>());
+                group.spawn_with(async |_| Err::<(), _>("failed".into()));
                 match number % 3 {
                     0 => drop(group.wait().await),
                     1 => drop(group.shutdown(HOUR).await),
@@ -166,7 +174,7 @@ fn g15_groups_of_one_parent_leave_nothing() {
 fn g15_waits_and_slots_given_up_leave_nothing() {
     on_runtime(async {
         let mut group = one_at_a_time();
-        drop(group.spawn(pending::<Unit>()));
+        group.spawn(pending::<Unit>());
         turns(4).await;
         let mut give_up = async |times: usize| {
             for _ in 0..times {
@@ -203,7 +211,7 @@ fn task_costs_one_allocation() {
 fn name_costs_one_allocation_more() {
     on_runtime(async {
         let group: Group = Group::new();
-        drop(group.spawn(pending::<Unit>()));
+        group.spawn(pending::<Unit>());
         let unnamed = allocations(|| drop(group.spawn(pending::<Unit>())));
         let named = allocations(|| drop(group.task("named").spawn(pending::<Unit>())));
         assert_eq!(named, unnamed + 1);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
-use errgroup::{CancelHandle, Context, Group, Reason, Task, TaskError};
+use errgroup::{CancelHandle, Context, Group, Reason, Task};
 use futures::future::BoxFuture;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
@@ -498,10 +498,7 @@ async fn check(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 }
             }
             Op::SetLimit(limit) => {
-                real.group
-                    .as_ref()
-                    .unwrap()
-                    .set_limit(limit.and_then(at_most));
+                real.group.as_ref().unwrap().set_limit(limit);
                 model.limit = limit;
                 model.grant();
             }
@@ -539,15 +536,19 @@ async fn check(ops: Vec<Op>) -> Result<(), TestCaseError> {
         prop_assert_eq!(is_polled, member.is_started, "task {}", number);
         let Some(task) = task else { continue };
         prop_assert!(task.is_finished(), "task {}", number);
+        let id = task.id().to_string();
         let fate = match task.await {
             Ok(value) => {
                 prop_assert_eq!(value, number);
                 Fate::Completed
             }
-            Err(TaskError::Failed) => Fate::Failed,
-            Err(TaskError::Panicked) => Fate::Panicked,
-            Err(TaskError::Cancelled(end)) => Fate::Cancelled(end.reason()),
-            Err(_) => Fate::Aborted,
+            Err(why) => match (why.task() == Some(&*id), why.reason()) {
+                (true, Reason::TaskFailed) => Fate::Failed,
+                (true, Reason::TaskPanicked) => Fate::Panicked,
+                (true, Reason::TaskAborted) => Fate::Aborted,
+                (false, reason) => Fate::Cancelled(reason),
+                (true, reason) => panic!("{reason:?}"),
+            },
         };
         prop_assert_eq!(Some(fate), member.fate, "task {}", number);
     }

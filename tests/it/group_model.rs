@@ -143,6 +143,8 @@ struct Model {
     end: Option<Reason>,
     is_dropped: bool,
     was_cut: bool,
+    /// Something was spawned after the end, and no `wait` has told of it yet.
+    was_refused: bool,
     error: Option<usize>,
     panic: Option<usize>,
     failures: usize,
@@ -181,6 +183,7 @@ impl Model {
         match self.end {
             Some(reason) => {
                 self.was_cut = true;
+                self.was_refused = true;
                 self.members[number].fate = Some(Fate::Cancelled(reason));
             }
             None => {
@@ -298,8 +301,13 @@ impl Model {
             return None;
         }
         self.end(Reason::GroupFinished);
+        let was_refused = std::mem::take(&mut self.was_refused);
         if std::mem::replace(&mut self.is_settled, true) {
-            return Some(Verdict::Ok);
+            return Some(match self.end {
+                None | Some(Reason::GroupCancelled) => Verdict::Ok,
+                Some(_) if !was_refused => Verdict::Ok,
+                Some(reason) => Verdict::Ended(reason),
+            });
         }
         Some(match (self.panic, self.error, self.end) {
             (Some(number), ..) => Verdict::Panicked(number),

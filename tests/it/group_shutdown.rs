@@ -70,7 +70,8 @@ on_both_runtimes! {
         assert!(poll(&mut shutdown).is_pending());
         drop(shutdown);
         assert_eq!(context.err().unwrap().reason(), Reason::Shutdown);
-        stopped_by_drop(task).await;
+        let reason = why(task).await.reason();
+        assert!(matches!(reason, Reason::TaskAborted | Reason::Shutdown), "{reason:?}");
         let group: Group = Group::new();
         let context = group.context().clone();
         drop(group.shutdown(GRACE));
@@ -132,7 +133,7 @@ async fn g16_stubborn_tasks_are_aborted_listed_and_waited_for() {
     );
     assert_eq!(first.to_string(), text);
     for task in [older, younger] {
-        assert_eq!(own_end(task).await, Reason::TaskAborted);
+        assert_eq!(why(task).await.reason(), Reason::TaskAborted);
     }
     in_time.await.unwrap();
 }

@@ -253,15 +253,15 @@ on_both_runtimes! {
     }
 
     async fn g4_all_completed_then_the_context_has_finished() {
-        let mut group: Group = Group::new();
+        let (mut group, line) = (Group::<errgroup::BoxError>::new(), line!());
         group.spawn(async { Ok(()) });
-        let (outcome, line) = (group.wait(), line!());
-        outcome.await.unwrap();
+        group.wait().await.unwrap();
         let end = group.context().err().unwrap();
         assert_eq!(end.reason(), Reason::GroupFinished);
         assert_eq!(end.location().map(|place| place.line()), Some(line));
         let late = group.spawn(pend());
         assert_eq!(cancelled(late).await.reason(), Reason::GroupFinished);
+        assert!(group.wait().await.is_err(), "it is told");
         group.wait().await.unwrap();
     }
 

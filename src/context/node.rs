@@ -34,7 +34,7 @@
 //! How an end goes through the tree is in `end.rs`.
 
 use std::any::Any;
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe};
 use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
@@ -98,7 +98,7 @@ pub(crate) struct Node {
 }
 
 /// A group, as its node knows it.
-pub(crate) trait Owner: Send + Sync {
+pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
     /// The node has ended, and everything below it. Called with no lock held, by the thread that ends it.
     fn context_ended(&self);
 

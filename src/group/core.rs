@@ -11,7 +11,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe};
 use std::sync::{Arc, OnceLock, Weak};
 
 use futures::FutureExt;
@@ -366,6 +366,9 @@ impl<E: GroupError> Core<E> {
         }
     }
 }
+
+// What it shows of itself changes in one step, and foreign code runs with no lock held.
+impl<E> RefUnwindSafe for Core<E> {}
 
 impl<E: Send + 'static> Owner for Core<E> {
     fn context_ended(&self) {

@@ -149,7 +149,7 @@ on_both_runtimes! {
                 .await
             });
             until(|| inside.now() == 3).await;
-            drop(group.spawn(fail("sibling")));
+            group.spawn(fail("sibling"));
             assert_eq!(group.await.unwrap_err().to_string(), "sibling");
             assert_eq!(inside.now(), 0);
             assert_eq!(cancelled(task).await.reason(), Reason::TaskFailed);
@@ -159,9 +159,9 @@ on_both_runtimes! {
     async fn batch_in_a_group_fails_then_that_is_its_tasks_error() {
         let group: Group = Group::new();
         let ctx = group.context().clone();
-        drop(group.task("index").spawn_with(|ctx| async move {
+        group.task("index").spawn_with(|ctx| async move {
             batch(0..9, limit(3)).context(&ctx).for_each(|_, _| fail("boom")).await
-        }));
+        });
         assert_eq!(group.await.unwrap_err().to_string(), "boom");
         assert_eq!(ctx.err().unwrap().task(), Some("index"));
     }

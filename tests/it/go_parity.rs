@@ -67,9 +67,9 @@ async fn go_try_spawn_under_a_limit_that_is_raised_lowered_and_lifted() {
         assert!(group.try_spawn(pend()).is_err());
     };
     fill(&group, 42);
-    group.set_limit(at_most(50));
+    group.set_limit(Some(50));
     fill(&group, 8);
-    group.set_limit(at_most(10));
+    group.set_limit(Some(10));
     fill(&group, 0);
     tasks.drain(..45).for_each(|task| task.abort());
     idle().await;
@@ -103,7 +103,7 @@ async fn go_cause_of_a_groups_context() {
 
     let parent = Context::background().with_timeout_cause(Duration::from_secs(1), "too slow");
     let mut group: Group = Group::with_context(&parent);
-    drop(group.spawn(pend()));
+    group.spawn(pend());
     assert!(
         group
             .wait()

@@ -6,10 +6,11 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use errgroup::{Group, Reason, Task, TaskError};
+use errgroup::{Group, Reason, Task};
 use tokio::sync::oneshot;
 
 use crate::group_support::*;
+use crate::support::panic_text;
 
 /// Every way in which the code of a task can panic with `"boom"`.
 const WAYS: [fn(&Group) -> Task<()>; 10] = [
@@ -25,13 +26,13 @@ const WAYS: [fn(&Group) -> Task<()>; 10] = [
     |group| group.spawn(TwoPanics),
     // Queued first.
     |group| {
-        group.set_limit(at_most(2));
-        drop(group.spawn(turns_then_ok()));
+        group.set_limit(Some(2));
+        group.spawn(turns_then_ok());
         group.spawn(panics("boom"))
     },
     |group| {
-        group.set_limit(at_most(2));
-        drop(group.spawn(turns_then_ok()));
+        group.set_limit(Some(2));
+        group.spawn(turns_then_ok());
         group.spawn_blocking(|_| quiet_panic("boom"))
     },
 ];
@@ -72,7 +73,7 @@ on_both_runtimes! {
             let sibling = group.spawn_with(pass_on);
             let task = spawn(&group);
             let id = task.id().to_string();
-            assert!(matches!(task.await, Err(TaskError::Panicked)), "way {way}");
+            assert_eq!(own_end(task).await, Reason::TaskPanicked, "way {way}");
             assert_eq!(panic_of(group.wait()).await, "boom", "way {way}");
             let end = cancelled(sibling).await;
             assert_eq!(end.reason(), Reason::TaskPanicked, "way {way}");
@@ -88,12 +89,12 @@ on_both_runtimes! {
         #[derive(PartialEq)]
         struct Custom(u32);
         let mut group: Group = Group::new();
-        drop(group.spawn(async { panics_with(Custom(7)) }));
+        group.spawn(async { panics_with(Custom(7)) });
         assert!(payload_of(group.wait()).await.downcast_ref() == Some(&Custom(7)));
         assert!(group.context().err().unwrap().to_string().contains("no text"));
 
         let group: Group = Group::new();
-        drop(group.spawn_blocking(|_| -> Unit { resume_unwind(Box::new(String::from("owned"))) }));
+        group.spawn_blocking(|_| -> Unit { resume_unwind(Box::new(String::from("owned"))) });
         let context = group.context().clone();
         assert!(payload_of(group.into_future()).await.downcast_ref() == Some(&"owned".to_owned()));
         assert!(context.err().unwrap().to_string().contains("panicked: owned"));
@@ -103,13 +104,13 @@ on_both_runtimes! {
         let mut group: Group = Group::new();
         let (finish, busy) = mpsc::channel::<()>();
         let (started, start) = oneshot::channel();
-        drop(group.spawn_blocking(move |_| {
+        group.spawn_blocking(move |_| {
             started.send(()).unwrap();
             let _ = busy.recv();
             Ok(())
-        }));
+        });
         start.await.unwrap();
-        drop(group.spawn(panics("boom")));
+        group.spawn(panics("boom"));
         assert_eq!(group.context().done().await.reason(), Reason::TaskPanicked);
         assert!(poll(&mut group.wait()).is_pending());
         drop(finish);
@@ -124,8 +125,8 @@ on_both_runtimes! {
         });
         until(|| group.len() == 1).await;
         idle().await;
-        drop(group.spawn(fail("first")));
-        assert!(matches!(panicking.await, Err(TaskError::Panicked | TaskError::Cancelled(_))));
+        group.spawn(fail("first"));
+        assert_eq!(own_end(panicking).await, Reason::TaskPanicked);
         let reason = group.context().err().unwrap().reason();
         assert_eq!(reason, Reason::TaskFailed, "the first end stays");
         assert_eq!(panic_of(group.wait()).await, "later");
@@ -136,19 +137,19 @@ on_both_runtimes! {
         let mut group: Group = Group::new();
         let (started, start) = oneshot::channel();
         let (started_too, start_too) = oneshot::channel();
-        drop(group.spawn_with(async |ctx| -> Unit {
+        group.spawn_with(async |ctx| -> Unit {
             started.send(()).unwrap();
             ctx.done().await;
             fail("later").await
-        }));
-        drop(group.spawn_with(async |ctx| -> Unit {
+        });
+        group.spawn_with(async |ctx| -> Unit {
             started_too.send(()).unwrap();
             ctx.done().await;
             quiet_panic("later")
-        }));
+        });
         start.await.unwrap();
         start_too.await.unwrap();
-        drop(group.spawn(panics("first")));
+        group.spawn(panics("first"));
         assert_eq!(panic_of(group.wait()).await, "first");
         assert_eq!(group.suppressed(), 2);
     }
@@ -162,27 +163,30 @@ on_both_runtimes! {
             resume_unwind(Box::new(bomb("payload")))
         });
         start.await.unwrap();
-        drop(group.spawn(panics("first")));
-        assert!(matches!(second.await, Err(TaskError::Panicked)));
+        group.spawn(panics("first"));
+        assert_eq!(own_end(second).await, Reason::TaskPanicked);
         assert_eq!(panic_of(group.wait()).await, "first");
         assert_eq!(group.suppressed(), 1);
     }
 
-    async fn g5_shutdown_resumes_it() {
+    async fn g5_shutdown_hands_it_over_and_its_result_resumes_it() {
         let group: Group = Group::new();
         drop(group.spawn(panics("boom")).await);
-        let shutdown = group.shutdown(Duration::from_secs(1));
-        assert_eq!(panic_of(shutdown).await, "boom");
+        let shutdown = group.shutdown(Duration::from_secs(1)).await;
+        let failure = shutdown.failure().unwrap();
+        assert_eq!(failure.panic().unwrap().downcast_ref(), Some(&"boom"));
+        assert!(failure.error().is_none());
+        assert_eq!(panic_text(|| shutdown.result()), "boom");
     }
 
     async fn g5_cancelled_by_the_owner_then_a_panic_is_resumed_all_the_same() {
         let mut group: Group = Group::new();
         let (started, start) = oneshot::channel();
-        drop(group.spawn_with(async |ctx| -> Unit {
+        group.spawn_with(async |ctx| -> Unit {
             started.send(()).unwrap();
             ctx.done().await;
             quiet_panic("boom")
-        }));
+        });
         start.await.unwrap();
         group.cancel();
         assert_eq!(panic_of(group.wait()).await, "boom");
@@ -192,7 +196,7 @@ on_both_runtimes! {
         let mut group: Group = Group::new();
         let plain = group.spawn(pend_then_panic_in_drop("plain"));
         group.cancel();
-        assert!(matches!(plain.await, Err(TaskError::Panicked)));
+        assert_eq!(own_end(plain).await, Reason::TaskPanicked);
         assert_eq!(panic_of(group.wait()).await, "plain");
     }
 
@@ -214,7 +218,7 @@ on_both_runtimes! {
 
     async fn g5_dropped_unpolled_then_a_panic_in_the_destructor_is_the_tasks() {
         let mut group: Group = limited(1);
-        drop(group.spawn(pend()));
+        group.spawn(pend());
         let capture = bomb("closure");
         let queued = [
             group.spawn(pend_then_panic_in_drop("future")),
@@ -227,7 +231,7 @@ on_both_runtimes! {
         });
         group.cancel();
         for task in queued.into_iter().chain([blocking]) {
-            assert!(matches!(task.await, Err(TaskError::Panicked)));
+            assert_eq!(own_end(task).await, Reason::TaskPanicked);
         }
         let _ = payload_of(group.wait()).await;
         assert_eq!(group.suppressed(), 2);
@@ -247,8 +251,8 @@ on_both_runtimes! {
         let sibling = group.spawn_with(ignore);
         tokio::task::yield_now().await;
         drop(group);
-        assert!(matches!(task.await, Err(TaskError::Panicked)));
-        assert!(matches!(sibling.await, Err(TaskError::Aborted | TaskError::Cancelled(_))));
+        assert_eq!(own_end(task).await, Reason::TaskPanicked);
+        stopped_by_drop(sibling).await;
     }
 
     async fn g5_group_dropped_with_a_panic_then_it_goes_no_further() {
@@ -268,7 +272,7 @@ fn g5_queued_blocking_task_aborted_then_a_panic_in_the_destructor_is_the_tasks()
         let task = group.spawn_blocking(move_in(bomb("capture")));
         idle().await;
         task.abort();
-        assert!(matches!(task.await, Err(TaskError::Panicked)));
+        assert_eq!(own_end(task).await, Reason::TaskPanicked);
         occupant.abort();
         assert_eq!(panic_of(group.wait()).await, "capture");
     });
@@ -286,7 +290,7 @@ fn g5_blocking_task_aborted_before_a_thread_was_free_then_a_panic_in_the_destruc
         drop(free);
         let _ = occupied.await;
         assert!(aborted.is_ok());
-        assert!(matches!(task.await, Err(TaskError::Panicked)));
+        assert_eq!(own_end(task).await, Reason::TaskPanicked);
         assert_eq!(panic_of(group.wait()).await, "capture");
     }));
 }
@@ -312,7 +316,7 @@ fn really_panics() -> Unit {
 #[tokio::test]
 async fn g5_panic_with_any_payload_is_resumed() {
     let mut group: Group = Group::new();
-    drop(group.spawn(async { really_panics() }));
+    group.spawn(async { really_panics() });
     assert_eq!(payload_of(group.wait()).await.downcast_ref(), Some(&3_u8));
 }
 

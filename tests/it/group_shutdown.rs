@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use errgroup::{Context, Group, Reason, TaskError};
+use errgroup::{Context, Group, Reason};
 use futures::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use crate::group_support::*;
+use crate::support::panic_text;
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -25,8 +26,8 @@ on_both_runtimes! {
         let tasks = [group.spawn(pend()), group.spawn_with(pass_on), group.spawn(pend())];
         let (shutdown, line) = (group.shutdown(GRACE), line!());
         let shutdown = shutdown.await;
-        shutdown.result.unwrap();
         assert!(shutdown.stragglers.is_empty());
+        shutdown.result().unwrap();
         let end = context.err().unwrap();
         assert_eq!(end.reason(), Reason::Shutdown);
         assert_eq!(end.location().map(|place| place.line()), Some(line));
@@ -39,25 +40,25 @@ on_both_runtimes! {
         let group: Group = Group::new();
         drop(group.spawn(fail("before")).await);
         let shutdown = group.shutdown(GRACE).await;
-        assert_eq!(shutdown.result.unwrap_err().to_string(), "before");
+        assert_eq!(shutdown.result().unwrap_err().to_string(), "before");
     }
 
     async fn g16_task_fails_while_it_stops_then_its_error_is_the_result() {
         let group: Group = Group::new();
         start_failing_at_the_end(&group).await;
         let shutdown = group.shutdown(GRACE).await;
-        assert_eq!(shutdown.result.unwrap_err().to_string(), "could not flush");
+        assert_eq!(shutdown.result().unwrap_err().to_string(), "could not flush");
     }
 
     async fn g16_parent_ended_before_then_being_cut_short_is_no_error() {
         let (parent, handle) = Context::background().with_cancel();
         let group: Group = Group::with_context(&parent);
-        drop(group.spawn(pend()));
-        drop(group.spawn_with(pass_on));
+        group.spawn(pend());
+        group.spawn_with(pass_on);
         handle.cancel();
-        drop(group.spawn(pend()));
+        group.spawn(pend());
         let context = group.context().clone();
-        group.shutdown(GRACE).await.result.unwrap();
+        group.shutdown(GRACE).await.result().unwrap();
         assert_eq!(context.err().unwrap().reason(), Reason::Cancelled);
     }
 
@@ -69,7 +70,8 @@ on_both_runtimes! {
         assert!(poll(&mut shutdown).is_pending());
         drop(shutdown);
         assert_eq!(context.err().unwrap().reason(), Reason::Shutdown);
-        assert!(matches!(task.await, Err(TaskError::Aborted | TaskError::Cancelled(_))));
+        let reason = why(task).await.reason();
+        assert!(matches!(reason, Reason::TaskAborted | Reason::Shutdown), "{reason:?}");
         let group: Group = Group::new();
         let context = group.context().clone();
         drop(group.shutdown(GRACE));
@@ -81,7 +83,7 @@ on_both_runtimes! {
 fn g16_nothing_to_wait_for_then_no_runtime_is_needed() {
     let group: Group = Group::new();
     let shutdown = group.shutdown(GRACE).now_or_never().expect("at once");
-    shutdown.result.unwrap();
+    shutdown.result().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +113,7 @@ async fn g16_stubborn_tasks_are_aborted_listed_and_waited_for() {
     let (ids, shutdown) = ([older.id(), younger.id()], group.shutdown(GRACE).await);
     assert_eq!(start.elapsed(), Duration::from_secs(10) + GRACE);
     assert_eq!(Arc::strong_count(&used), 1, "waited for");
-    shutdown.result.unwrap();
+    assert!(shutdown.failure().is_none());
 
     let [first, second] = &shutdown.stragglers[..] else {
         panic!("{:?}", shutdown.stragglers);
@@ -131,7 +133,7 @@ async fn g16_stubborn_tasks_are_aborted_listed_and_waited_for() {
     );
     assert_eq!(first.to_string(), text);
     for task in [older, younger] {
-        assert!(matches!(task.await, Err(TaskError::Aborted)));
+        assert_eq!(why(task).await.reason(), Reason::TaskAborted);
     }
     in_time.await.unwrap();
 }
@@ -146,15 +148,17 @@ async fn g16_no_grace_then_what_stops_itself_is_aborted_at_once() {
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(shutdown.stragglers.len(), 1);
     assert!(shutdown.stragglers[0].was_aborted);
-    assert!(matches!(task.await, Err(TaskError::Aborted)));
+    assert_eq!(own_end(task).await, Reason::TaskAborted);
 }
 
 #[tokio::test(start_paused = true)]
-async fn g16_stubborn_task_panics_when_it_is_dropped_then_that_is_resumed() {
+async fn g16_stubborn_task_panics_when_it_is_dropped_then_that_is_the_result() {
     let group: Group = Group::new();
-    drop(group.spawn_with(|_| pend_then_panic_in_drop("drop")));
+    group.spawn_with(|_| pend_then_panic_in_drop("drop"));
     idle().await;
-    assert_eq!(panic_of(group.shutdown(GRACE)).await, "drop");
+    let shutdown = group.shutdown(GRACE).await;
+    assert_eq!(shutdown.stragglers.len(), 1);
+    assert_eq!(panic_text(|| shutdown.result()), "drop");
 }
 
 /// A blocking task cannot be aborted: it is listed, and nobody waits for it.
@@ -175,7 +179,6 @@ fn g16_blocking_straggler_is_listed_as_running_and_not_waited_for() {
         until(|| group.len() == 2).await;
         let shutdown = group.shutdown(GRACE).await;
         assert!(!blocking.is_finished());
-        shutdown.result.unwrap();
         let aborted: Vec<_> = shutdown
             .stragglers
             .iter()
@@ -189,6 +192,7 @@ fn g16_blocking_straggler_is_listed_as_running_and_not_waited_for() {
             .unwrap()
             .to_string();
         assert!(text.contains("still running after "), "{text}");
+        shutdown.result().unwrap();
         drop(finish);
         assert_eq!(blocking.await.unwrap(), "finished");
         drop(stubborn);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use errgroup::{BoxError, Context, Group, Reason, Spawner, TaskError};
+use errgroup::{BoxError, Context, Group, Reason, Spawner};
 use tokio::sync::oneshot;
 
 use crate::group_support::*;
@@ -22,7 +22,7 @@ fn descend(
         reached.fetch_add(1, Ordering::SeqCst);
         if depth > 0 {
             let next = descend(depth - 1, spawner.clone(), reached);
-            assert!(spawner.spawn(next).is_ok());
+            spawner.spawn(next);
         }
         Ok(())
     })
@@ -32,7 +32,7 @@ on_both_runtimes! {
     async fn g12_tasks_spawn_tasks_to_depth_100_then_wait_covers_them() {
         let reached = Arc::new(AtomicUsize::new(0));
         let mut group: Group = Group::new();
-        drop(group.spawn(descend(100, group.spawner(), reached.clone())));
+        group.spawn(descend(100, group.spawner(), reached.clone()));
         group.wait().await.unwrap();
         assert_eq!(reached.load(Ordering::SeqCst), 101);
     }
@@ -41,7 +41,7 @@ on_both_runtimes! {
         let reached = Arc::new(AtomicUsize::new(0));
         let mut group: Group = Group::new();
         let (spawner, count) = (group.spawner(), reached.clone());
-        drop(group.spawn(async move {
+        group.spawn(async move {
             for number in 0..10_000 {
                 let count = count.clone();
                 let task = async move |_| {
@@ -49,10 +49,10 @@ on_both_runtimes! {
                     count.fetch_add(1, Ordering::SeqCst);
                     Ok(())
                 };
-                assert!(spawner.spawn_with(task).is_ok());
+                spawner.spawn_with(task);
             }
             Ok(())
-        }));
+        });
         group.wait().await.unwrap();
         assert_eq!(reached.load(Ordering::SeqCst), 10_000);
     }
@@ -61,14 +61,14 @@ on_both_runtimes! {
         let mut group: Group = Group::new();
         let spawner = group.spawner();
         let (tell, told) = mpsc::channel();
-        drop(group.spawn_blocking(move |_| {
+        group.spawn_blocking(move |_| {
             let inner = spawner.clone();
-            assert!(spawner.spawn_blocking(move |_| {
-                assert!(inner.spawn(async move { Ok(tell.send("told")?) }).is_ok());
+            spawner.spawn_blocking(move |_| {
+                inner.spawn(async move { Ok(tell.send("told")?) });
                 Ok(())
-            }).is_ok());
+            });
             Ok(())
-        }));
+        });
         group.wait().await.unwrap();
         assert_eq!(told.try_recv().unwrap(), "told");
     }
@@ -83,9 +83,9 @@ on_both_runtimes! {
                 turns(5).await;
                 Ok(tell.send("told")?)
             };
-            assert!(spawner.spawn(told).is_ok());
+            spawner.spawn(told);
         });
-        drop(group.spawn(holding(last_will, async { Ok(()) })));
+        group.spawn(holding(last_will, async { Ok(()) }));
         group.wait().await.unwrap();
         assert_eq!(told.try_recv().unwrap(), "told");
     }
@@ -93,14 +93,14 @@ on_both_runtimes! {
     async fn g12_spawned_inside_fails_then_the_group_fails() {
         let mut group: Group = Group::new();
         let spawner = group.spawner();
-        drop(group.spawn(async move {
-            assert!(spawner.spawn(fail("inner")).is_ok());
+        group.spawn(async move {
+            spawner.spawn(fail("inner"));
             Ok(())
-        }));
+        });
         assert_eq!(group.wait().await.unwrap_err().to_string(), "inner");
     }
 
-    async fn g12_group_has_ended_then_refused_and_the_code_is_given_back() {
+    async fn g12_group_has_ended_then_refused_as_the_groups_and_try_spawn_gives_the_future_back() {
         for is_waited_for in [false, true] {
             let mut group: Group = Group::new();
             let spawner = group.spawner().clone();
@@ -108,15 +108,29 @@ on_both_runtimes! {
                 true => group.wait().await.unwrap(),
                 false => group.cancel(),
             }
-            let future = spawner.spawn(async { Ok(1) }).err().unwrap();
+            let end = group.context().err().unwrap().reason();
+            let future = spawner.try_spawn(async { Ok(1) }).err().unwrap();
             assert_eq!(future.await.unwrap(), 1);
-            let ctx = spawner.context().clone();
-            let f = spawner.spawn_with(async |_| Ok(2)).err().unwrap();
-            assert_eq!(f(ctx.clone()).await.unwrap(), 2);
-            let f = spawner.spawn_blocking(|_| Ok(3)).err().unwrap();
-            assert_eq!(f(ctx).unwrap(), 3);
-            cancelled(spawner.task("named").spawn(pend())).await;
+            let future = spawner.task("named").try_spawn(async { Ok(2) }).err().unwrap();
+            assert_eq!(future.await.unwrap(), 2);
+            let used = Arc::new(());
+            let (one, two, three, four) = (used.clone(), used.clone(), used.clone(), used.clone());
+            let never = |_| -> Unit { unreachable!("it was started") };
+            let refused = [
+                spawner.spawn(async move { never(one) }),
+                spawner.spawn_with(async move |_| never(two)),
+                spawner.spawn_blocking(move |_| never(three)),
+                spawner.task("named").spawn(async move { never(four) }),
+            ];
+            assert_eq!(Arc::strong_count(&used), 1, "dropped in the call");
+            for task in refused {
+                assert!(task.is_finished());
+                assert_eq!(cancelled(task).await.reason(), end);
+            }
+            assert_eq!(spawner.slot().await.unwrap_err().reason(), end);
             assert_eq!(group.len(), 0);
+            // After `cancel` it is no error; after an outcome it is told.
+            assert_eq!(group.wait().await.is_err(), is_waited_for);
             group.wait().await.unwrap();
         }
     }
@@ -129,14 +143,14 @@ on_both_runtimes! {
         let task = group.spawn_blocking(move |_| {
             started.send(()).unwrap();
             let _ = busy.recv();
-            Ok(spawner.spawn(pend()).is_err())
+            Ok(spawner.spawn(pend()).is_finished())
         });
         start.await.unwrap();
         drop(group);
         drop(finish);
         assert!(task.await.unwrap(), "refused");
         assert_eq!(kept.context().err().unwrap().reason(), Reason::GroupDropped);
-        assert!(kept.spawn(pend()).is_err());
+        cancelled(kept.spawn(pend())).await;
     }
 
     /// Each spawn beside the end is refused, or counted and waited for: nothing is left when `wait` returns.
@@ -146,12 +160,12 @@ on_both_runtimes! {
             let ran = Arc::new(AtomicUsize::new(0));
             let (spawner, count) = (group.spawner(), ran.clone());
             let runtime = tokio::runtime::Handle::current();
-            drop(group.spawn(async { Ok(()) }));
+            group.spawn(async { Ok(()) });
             let thread = thread::spawn(move || {
                 let _inside = runtime.enter();
                 let spawn = || {
                     let count = OnDrop::new({ let count = count.clone(); move || drop(count) });
-                    spawner.spawn(holding(count, async { Ok(()) })).is_ok()
+                    spawner.try_spawn(holding(count, async { Ok(()) })).is_ok()
                 };
                 (0..200).all(|_| spawn());
             });
@@ -177,7 +191,7 @@ async fn g12_spawned_in_a_callback_of_the_parents_end_then_refused() {
         let group = inside.lock().unwrap();
         let group = group.as_ref().unwrap();
         assert!(group.context().is_done());
-        let is_refused = group.spawner().spawn(pend()).is_err();
+        let is_refused = group.spawner().spawn(pend()).is_finished();
         let is_refused_at_once = group.try_spawn(pend()).is_err();
         *tell.lock().unwrap() = Some((
             is_refused,
@@ -208,7 +222,7 @@ on_both_runtimes! {
         let outer: Group = Group::new();
         let inner: Group = Group::with_context(outer.context());
         let task = inner.spawn(pend());
-        drop(outer.task("db").spawn(fail("connection refused")));
+        outer.task("db").spawn(fail("connection refused"));
         let end = cancelled(task).await;
         assert_eq!((end.reason(), end.task()), (Reason::TaskFailed, Some("db")));
         assert_eq!(outer.await.unwrap_err().to_string(), "connection refused");
@@ -217,18 +231,18 @@ on_both_runtimes! {
     async fn g13_inner_group_fails_then_the_outer_one_hears_of_it_by_its_task_only() {
         let mut outer: Group = Group::new();
         let mut swallowed: Group = Group::with_context(outer.context());
-        drop(swallowed.spawn(fail("swallowed")));
+        swallowed.spawn(fail("swallowed"));
         assert!(swallowed.wait().await.is_err());
         assert!(!outer.context().is_done());
 
         let parent = outer.context().clone();
         let task = outer.spawn(async move {
             let inner: Group = Group::with_context(&parent);
-            drop(inner.spawn(fail("passed on")));
+            inner.spawn(fail("passed on"));
             inner.await
         });
         let id = task.id().to_string();
-        assert!(matches!(task.await, Err(TaskError::Failed)));
+        assert_eq!(own_end(task).await, Reason::TaskFailed);
         assert_eq!(outer.wait().await.unwrap_err().to_string(), "passed on");
         let end = outer.context().err().unwrap();
         assert_eq!((end.reason(), end.task()), (Reason::TaskFailed, Some(&*id)));
@@ -240,10 +254,10 @@ on_both_runtimes! {
         let (started, start) = oneshot::channel();
         let task = outer.spawn_with(async |ctx| {
             let inner: Group = Group::with_context(&ctx);
-            drop(inner.spawn(async {
+            inner.spawn(async {
                 let _ = started.send(());
                 pend().await
-            }));
+            });
             inner.await
         });
         start.await.unwrap();
@@ -257,7 +271,7 @@ on_both_runtimes! {
         let mut groups: Vec<Group<BoxError>> = vec![Group::with_context(top.context())];
         for _ in 0..50 {
             let next = Group::with_context(groups.last().unwrap().context());
-            drop(next.spawn(pend()));
+            next.spawn(pend());
             groups.push(next);
         }
         top.cancel();

@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
-use errgroup::{BoxError, Context, ContextError, Group, GroupError, Slot, Task, TaskError};
+use errgroup::{BoxError, Context, ContextError, Group, GroupError, Reason, Slot, Task};
 use futures::FutureExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
@@ -91,19 +90,14 @@ pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
-pub(crate) fn at_most(limit: usize) -> Option<NonZeroUsize> {
-    Some(NonZeroUsize::new(limit).unwrap())
-}
-
 pub(crate) fn limited<E: GroupError>(limit: usize) -> Group<E> {
-    Group::builder()
-        .limit(NonZeroUsize::new(limit).unwrap())
-        .build()
+    Group::builder().limit(limit).build()
 }
 
 /// The slot that is free now.
 pub(crate) fn slot<E: GroupError>(group: &Group<E>) -> Slot<'_, E> {
-    group.slot().now_or_never().expect("there is room")
+    let granted = group.slot().now_or_never().expect("there is room");
+    granted.expect("the context is live")
 }
 
 pub(crate) async fn fail(text: &'static str) -> Unit {
@@ -178,13 +172,35 @@ pub(crate) async fn panic_of<F: Future>(future: F) -> &'static str {
     payload.downcast_ref::<&'static str>().expect("a literal")
 }
 
-/// Why a task was cut short.
-pub(crate) async fn cancelled<T>(task: Task<T>) -> ContextError {
+/// Why a task has no value.
+pub(crate) async fn why<T>(task: Task<T>) -> ContextError {
     match task.await {
-        Err(TaskError::Cancelled(error)) => error,
-        Err(other) => panic!("not cancelled: {other:?}"),
-        Ok(_) => panic!("not cancelled: it has a value"),
+        Err(why) => why,
+        Ok(_) => panic!("it has a value"),
     }
+}
+
+/// Why a task has no value that failed, panicked, was aborted or lost its runtime: its handle names the task itself.
+pub(crate) async fn own_end<T>(task: Task<T>) -> Reason {
+    let id = task.id().to_string();
+    let why = why(task).await;
+    assert_eq!(why.task(), Some(&*id), "{why}");
+    why.reason()
+}
+
+/// The end of the context that cut a task short.
+pub(crate) async fn cancelled<T>(task: Task<T>) -> ContextError {
+    let id = task.id().to_string();
+    let why = why(task).await;
+    assert_ne!(why.task(), Some(&*id), "{why}");
+    why
+}
+
+/// Whether a group that was dropped got hold of a task between two polls, or before the first, makes no difference here.
+pub(crate) async fn stopped_by_drop<T>(task: Task<T>) {
+    let reason = why(task).await.reason();
+    let is_stopped = matches!(reason, Reason::TaskAborted | Reason::GroupDropped);
+    assert!(is_stopped, "{reason:?}");
 }
 
 /// Runs a closure when it is dropped.
@@ -306,10 +322,10 @@ impl fmt::Debug for Trouble {
 /// Starts a task that stops itself when the context ends, and fails with an error of its own: "could not flush".
 pub(crate) async fn start_failing_at_the_end(group: &Group) {
     let (started, start) = oneshot::channel();
-    drop(group.spawn_with(async |ctx| {
+    group.spawn_with(async |ctx| {
         started.send(()).unwrap();
         ctx.done().await;
         fail("could not flush").await
-    }));
+    });
     start.await.unwrap();
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, mpsc};
 
-use errgroup::{Context, Group, Task, TaskError};
+use errgroup::{Context, Group, Reason, Task};
 use tokio::sync::oneshot;
 
 use crate::group_support::*;
@@ -32,7 +32,7 @@ on_both_runtimes! {
         for (number, task) in tasks.into_iter().enumerate() {
             match task.await {
                 Ok(value) => assert_eq!((value, number % 2), (number, 1)),
-                Err(error) => assert!(matches!(error, TaskError::Aborted) && number % 2 == 0),
+                Err(why) => assert_eq!((why.reason(), number % 2), (Reason::TaskAborted, 0)),
             }
         }
         assert_eq!(group.suppressed(), 0);
@@ -44,7 +44,7 @@ on_both_runtimes! {
         let other = group.spawn(takes_turns(20));
         aborted.abort();
         aborted.abort();
-        assert!(matches!(aborted.await, Err(TaskError::Aborted)));
+        assert_eq!(own_end(aborted).await, Reason::TaskAborted);
         assert!(!group.context().is_done());
         other.await.unwrap();
         group.wait().await.unwrap();
@@ -77,8 +77,8 @@ on_both_runtimes! {
             group.wait().await.unwrap();
             assert_eq!(Arc::strong_count(&reached), 1);
             match Arc::into_inner(task).unwrap().await {
-                Err(TaskError::Aborted) => assert!(passes_an_await),
-                other => assert!(other.is_ok() && !passes_an_await),
+                Err(why) => assert_eq!((why.reason(), passes_an_await), (Reason::TaskAborted, true)),
+                Ok(()) => assert!(!passes_an_await),
             }
         }
     }
@@ -100,33 +100,34 @@ on_both_runtimes! {
         assert_eq!(task.await.unwrap(), "finished");
     }
 
-    async fn g11_queued_blocking_task_aborted_while_it_runs_then_it_is_waited_for() {
+    async fn g11_queued_blocking_task_aborted_while_it_runs_then_it_keeps_its_value() {
         let mut group: Group = limited(1);
         let (open, gate) = oneshot::channel::<()>();
-        drop(group.spawn(async { Ok(gate.await?) }));
+        group.spawn(async { Ok(gate.await?) });
         let (finish, busy) = mpsc::channel::<()>();
         let (started, start) = oneshot::channel();
         let task = group.spawn_blocking(move |_| {
             started.send(()).unwrap();
             let _ = busy.recv();
-            Ok(())
+            Ok("finished")
         });
         open.send(()).unwrap();
         start.await.unwrap();
         task.abort();
-        let _ = task.await;
+        assert!(!task.is_finished());
         assert!(poll(&mut group.wait()).is_pending());
         drop(finish);
         group.wait().await.unwrap();
+        assert_eq!(task.await.unwrap(), "finished");
     }
 
     async fn g11_handle_dropped_then_the_group_still_owns_the_task() {
         let mut group: Group = Group::new();
         let (open, gate) = oneshot::channel::<()>();
-        drop(group.spawn(async {
+        group.spawn(async {
             gate.await?;
             fail("seen").await
-        }));
+        });
         tokio::task::yield_now().await;
         assert_eq!(group.len(), 1);
         assert!(poll(&mut group.wait()).is_pending());
@@ -139,7 +140,7 @@ on_both_runtimes! {
         let mut group: Group = Group::with_context(&parent);
         let task = group.spawn(pend());
         task.abort();
-        assert!(matches!(task.await, Err(TaskError::Aborted)));
+        assert_eq!(own_end(task).await, Reason::TaskAborted);
         handle.cancel();
         group.wait().await.unwrap();
     }
@@ -157,7 +158,7 @@ async fn g11_aborted_before_the_first_poll_then_dropped_unpolled() {
     ];
     tasks.iter().for_each(Task::abort);
     for task in tasks {
-        assert!(matches!(task.await, Err(TaskError::Aborted)));
+        assert_eq!(own_end(task).await, Reason::TaskAborted);
     }
     assert_eq!(Arc::strong_count(&used), 1);
     group.wait().await.unwrap();
@@ -173,7 +174,7 @@ fn g11_blocking_task_aborted_before_a_thread_was_free_then_it_never_runs() {
         task.abort();
         drop(free);
         let _ = occupied.await;
-        assert!(matches!(task.await, Err(TaskError::Aborted)));
+        assert_eq!(own_end(task).await, Reason::TaskAborted);
         group.wait().await.unwrap();
     }));
 }
@@ -191,7 +192,7 @@ fn g11_queued_blocking_task_aborted_before_a_thread_was_free_then_it_never_runs(
         occupant.abort();
         idle().await;
         task.abort();
-        assert!(matches!(task.await, Err(TaskError::Aborted)));
+        assert_eq!(own_end(task).await, Reason::TaskAborted);
         drop(free);
         let _ = occupied.await;
         group.wait().await.unwrap();
@@ -238,23 +239,37 @@ async fn handle_polled_in_parts_then_nothing_is_lost() {
     assert_eq!(task.await.unwrap(), "kept");
 }
 
-#[test]
-fn handle_errors_say_what_to_do() {
+/// One line for each, with the task and its place; `?` passes it on into every error type that a group takes.
+#[tokio::test]
+async fn handle_errors_name_the_task_its_place_and_what_it_came_to() {
+    let group: Group = limited(9);
+    let end = |task: Task<()>| async move { (task.id().to_string(), why(task).await) };
+    let (bad, line) = (group.spawn(fail("disk full")), line!());
+    let (id, failed) = end(bad).await;
+    let place = failed.location().unwrap();
+    assert_eq!((place.file(), place.line()), (file!(), line));
+    let text = format!("cancelled: task {id} failed: disk full (spawned at {place})");
+    assert_eq!(failed.to_string(), text);
+    assert_eq!(failed.task(), Some(&*id));
+    let _passed_on: std::io::Error = failed.into();
+
+    let group: Group = Group::new();
+    let (gone, line) = (group.task("gone").spawn(pend()), line!());
+    gone.abort();
+    let (_, aborted) = end(gone).await;
+    let place = aborted.location().unwrap();
+    assert_eq!((place.file(), place.line()), (file!(), line));
+    let text = format!("task \"gone\" was aborted (spawned at {place})");
+    assert_eq!(aborted.to_string(), text);
     assert_eq!(
-        TaskError::Failed.to_string(),
-        "task failed; its error went to the group"
+        (aborted.reason(), aborted.task()),
+        (Reason::TaskAborted, Some("gone"))
     );
-    assert!(
-        TaskError::Panicked
-            .to_string()
-            .contains("resumed by the group's wait")
-    );
-    assert_eq!(TaskError::Aborted.to_string(), "task aborted");
-    assert!(
-        TaskError::Refused
-            .to_string()
-            .contains("runtime has been shut down")
-    );
+    assert!(!group.context().is_done());
+
+    let (_, panicked) = end(group.task("odd").spawn(panics("boom"))).await;
+    let text = "cancelled: task \"odd\" panicked: boom (spawned at ";
+    assert!(panicked.to_string().starts_with(text), "{panicked}");
 }
 
 /// So many that their places in the registry are used again: nothing of one is left to the next.
@@ -276,7 +291,7 @@ fn tasks_one_after_the_other_then_ids_rise_and_names_are_their_own() {
             task.await.unwrap();
         }
         assert_eq!(group.len(), 0);
-        drop(group.spawn(async { Err::<(), _>("boom".into()) }));
+        group.spawn(async { Err::<(), _>("boom".into()) });
         let ctx = group.context().clone();
         group.await.unwrap_err();
         let task = ctx.err().unwrap().task().unwrap().to_owned();

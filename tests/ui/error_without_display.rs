@@ -11,8 +11,14 @@ impl From<ContextError> for FetchError {
     }
 }
 
+// A field asks for nothing: the bounds stand on functions.
 struct Fetcher {
-    _group: Group<FetchError>,
+    group: Group<FetchError>,
 }
 
-fn main() {}
+fn main() {
+    let fetcher = Fetcher {
+        group: Group::new(),
+    };
+    drop(fetcher.group);
+}

@@ -90,11 +90,17 @@ pub(crate) struct Node {
     pub(super) error: OnceLock<ContextError>,
     /// Its own, or the ancestor's that holds here.
     pub(super) deadline: Option<Arc<Deadline>>,
-    /// A second parent.
-    pub(super) merged: Option<Box<Link>>,
-    /// The group whose context this is. Told of the end before any waiter of the node.
-    owner: Option<Weak<dyn Owner>>,
+    pub(super) kind: Kind,
     location: &'static Location<'static>,
+}
+
+/// What few nodes have, and none has both of.
+pub(super) enum Kind {
+    Plain,
+    /// It has a second parent.
+    Merged(Box<Link>),
+    /// It is a group's context. The group is told of the end before any waiter of the node.
+    Owned(Weak<dyn Owner>),
 }
 
 /// A group, as its node knows it.
@@ -133,8 +139,7 @@ impl Node {
             listeners: Mutex::default(),
             error: OnceLock::new(),
             deadline,
-            merged: None,
-            owner: None,
+            kind: Kind::Plain,
             location,
         }
     }
@@ -155,22 +160,36 @@ impl Node {
         };
         Self::linked(parent, |_| {
             let mut node = Self::new(0, parent, 0, deadline, location);
-            node.owner = Some(owner);
+            node.kind = Kind::Owned(owner);
             node
         })
     }
 
     /// Returns the group whose context this is.
     pub(crate) fn owner(&self) -> Option<Arc<dyn Owner>> {
-        self.owner.as_ref()?.upgrade()
+        match &self.kind {
+            Kind::Owned(owner) => owner.upgrade(),
+            Kind::Plain | Kind::Merged(_) => None,
+        }
+    }
+
+    /// The link to the second parent.
+    pub(super) fn merged(&self) -> Option<&Link> {
+        match &self.kind {
+            Kind::Merged(link) => Some(link),
+            Kind::Plain | Kind::Owned(_) => None,
+        }
     }
 
     pub(super) fn weak_owner(&self) -> Option<Weak<dyn Owner>> {
-        self.owner.clone()
+        match &self.kind {
+            Kind::Owned(owner) => Some(owner.clone()),
+            Kind::Plain | Kind::Merged(_) => None,
+        }
     }
 
     pub(super) fn has_owner(&self) -> bool {
-        self.owner.is_some()
+        matches!(self.kind, Kind::Owned(_))
     }
 
     /// Returns the nearest group above, whose context this one derives from.
@@ -178,7 +197,7 @@ impl Node {
         let mut others = Vec::new();
         let mut next = Some(self);
         while let Some(node) = next {
-            others.extend(node.merged.as_ref().map(|link| &link.other));
+            others.extend(node.merged().map(|link| &link.other));
             next = node
                 .parent
                 .as_ref()
@@ -248,7 +267,7 @@ impl Node {
             return Self::ended(error, 0, deadline, location);
         }
         let mut node = Self::new(GUARDED, Some(first), 0, deadline, location);
-        node.merged = Some(Box::new(Link {
+        node.kind = Kind::Merged(Box::new(Link {
             other: second.clone(),
             key: AtomicU32::new(UNLINKED),
         }));
@@ -293,7 +312,7 @@ impl Node {
         if let Some(parent) = &self.parent {
             self.link_to(parent, &self.key, Arc::downgrade(self));
         }
-        if let Some(link) = &self.merged {
+        if let Some(link) = self.merged() {
             self.link_to(&link.other, &link.key, Arc::downgrade(self));
             if self.has_ended() {
                 // The first parent ended while the second was being told. Either the unlinking of that end has seen the
@@ -308,7 +327,7 @@ impl Node {
         if let Some(parent) = &self.parent {
             parent.disown(&self.key);
         }
-        if let Some(link) = &self.merged {
+        if let Some(link) = self.merged() {
             link.other.disown(&link.key);
         }
     }
@@ -469,7 +488,7 @@ impl Node {
         if let Some(deadline) = self.own_deadline() {
             deadline.stop();
         }
-        if let Some(link) = self.merged.take() {
+        if let Kind::Merged(link) = std::mem::replace(&mut self.kind, Kind::Plain) {
             link.leave();
             others.push(link.other);
         }

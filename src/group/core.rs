@@ -335,22 +335,28 @@ impl<E: GroupError> Core<E> {
     }
 
     /// What `wait` returns, once all tasks have ended. Resumes a panic.
+    ///
+    /// That something was refused is told once: by this, or by the next if this one is `Ok`.
     pub(crate) fn settle(&self) -> Result<(), E> {
-        // Of what is refused from now on the next `wait` tells.
-        let fates = self.registry.take_fates();
-        match self.outcome.settle() {
-            Settled::Failed(failure) => failure.into_result(),
-            Settled::Unfailed(None) if fates & fate::CUT != 0 => Err(E::from(self.end_error())),
+        let fates = self.registry.fates();
+        let why = match self.outcome.settle() {
+            Settled::Failed(failure) => {
+                self.registry.forget_refused();
+                return failure.into_result();
+            }
+            Settled::Unfailed(None) if fates & fate::CUT != 0 => self.end_error(),
             Settled::Unfailed(None | Some(EndedBy::Finish)) if fates & fate::LOST != 0 => {
-                Err(E::from(lost_runtime()))
+                lost_runtime()
             }
             Settled::Again(None | Some(EndedBy::Failure | EndedBy::Finish))
                 if fates & fate::REFUSED != 0 =>
             {
-                Err(E::from(self.end_error()))
+                self.end_error()
             }
-            Settled::Unfailed(_) | Settled::Again(_) => Ok(()),
-        }
+            Settled::Unfailed(_) | Settled::Again(_) => return Ok(()),
+        };
+        self.registry.forget_refused();
+        Err(E::from(why))
     }
 
     /// As `settle`, where the tasks tell whether all was done.

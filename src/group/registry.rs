@@ -362,12 +362,9 @@ impl Registry {
         self.tasks.lock().fates
     }
 
-    /// As `fates`; whether something was refused is told once.
-    pub(crate) fn take_fates(&self) -> u8 {
-        let mut tasks = self.tasks.lock();
-        let fates = tasks.fates;
-        tasks.fates &= !fate::REFUSED;
-        fates
+    /// It has been told that something was refused.
+    pub(crate) fn forget_refused(&self) {
+        self.tasks.lock().fates &= !fate::REFUSED;
     }
 
     pub(crate) fn is_empty(&self) -> bool {

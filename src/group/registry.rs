@@ -325,10 +325,10 @@ impl Registry {
 
     /// Raises the stage, then wakes the tasks that it concerns.
     pub(crate) fn raise(&self, stage: Stage) {
-        // Release: pairs with `stage`. A task that misses it here meets it under the lock.
-        self.stage.fetch_max(stage as u8, Ordering::Release);
         let mut tasks = self.tasks.lock();
         tasks.stage = tasks.stage.max(stage);
+        // Under the lock: who sees it here relies on it there, as `Core::stop_admission` does. Release: pairs with `stage`.
+        self.stage.fetch_max(stage as u8, Ordering::Release);
         let runtime = tasks.unused_runtime();
         let mut wakers = Vec::new();
         // A chunk at a time, so that nobody waits for long. Nothing is added meanwhile (invariant 2).

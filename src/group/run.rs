@@ -114,7 +114,7 @@ where
 mod tests {
     use std::mem::size_of;
 
-    use super::{Output, Run};
+    use super::Run;
     use crate::error::BoxError;
 
     #[test]
@@ -124,12 +124,5 @@ mod tests {
         assert_eq!(size_of::<Task>(), size_of::<Future>() + 16);
         // tokio tells by values that a task cannot have whether it runs, has a result, or had it.
         assert_eq!(size_of::<Option<Result<Task, usize>>>(), size_of::<Task>());
-    }
-
-    /// tokio's smallest allocation for a task has 32 bytes for the task or its result.
-    #[test]
-    fn result_without_value_fits_into_the_smallest_task() {
-        type Stage = Option<Option<Result<Output<()>, tokio::task::JoinError>>>;
-        assert!(size_of::<Stage>() <= 32);
     }
 }

@@ -121,7 +121,9 @@ fn context(timeout: Option<Duration>) -> Context {
 /// Hashes all the files, and returns when every task has ended.
 async fn hash_all(ctx: &Context, args: &Args, run: &Arc<Run>) -> Result<(), Error> {
     let group = Group::builder().context(ctx).limit(args.jobs.get());
-    group.run(async |group| walk(group, &args.paths, run).await).await
+    group
+        .run(async |group| walk(group, &args.paths, run).await)
+        .await
 }
 
 /// Spawns a task for each file.

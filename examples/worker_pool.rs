@@ -8,15 +8,18 @@
 //! Stop it with Ctrl-C. The other end of a pool is that there are no more jobs: with `--close` the channel is closed,
 //! and the pool ends when it is empty. A number as the last argument says how many jobs there are.
 //!
-//! The pool is a group with a limit, and its body a loop that waits for a slot *before* it takes a job: so none is taken
-//! that nobody can start. The body only borrows the channel. When [`run`](errgroup::GroupBuilder::run) returns, every task
-//! has ended, and what is left in the channel is what was not begun.
+//! The pool is a group with a limit, and its body a loop that waits for a slot, then for a job. The body borrows the
+//! channel. When [`run`](errgroup::GroupBuilder::run) returns, every task has ended, and what is left in the channel is what
+//! was not begun.
+//!
+//! The group does not derive from the context that the signal ends: a job that was taken must not be dropped. The body
+//! looks at that context instead, and comes to its end. So a stop is no error, either.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use errgroup::{BoxError, Context, ContextError, Group, Reason};
+use errgroup::{BoxError, Context, Group, Spawner};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -38,13 +41,12 @@ async fn main() -> Result<(), BoxError> {
     }
     let sender = (!close).then_some(sender); // without one the channel is closed
 
-    let ctx = Context::background().with_signals()?;
+    let stop = Context::background().with_signals()?;
     let done = Arc::new(AtomicU32::new(0));
-    match work_off(&ctx, &mut jobs, &done).await {
-        Ok(()) => println!("stopped: there are no more jobs"),
-        // Asked for, and so no failure of the program.
-        Err(error) if is_signal(&error) => println!("stopped: {error}"),
-        Err(error) => return Err(error),
+    work_off(&stop, &mut jobs, &done).await?;
+    match stop.err() {
+        Some(why) => println!("stopped: {why}"),
+        None => println!("stopped: there are no more jobs"),
     }
     drop(sender);
     let mut handed_back = Vec::new();
@@ -59,22 +61,19 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Does jobs until there are no more, one has failed, or the context ends.
-async fn work_off(ctx: &Context, jobs: &mut Jobs, done: &Arc<AtomicU32>) -> Result<(), BoxError> {
-    let group = Group::builder().context(ctx).limit(WORKERS);
-    group
-        .run(async |group| {
-            loop {
-                let slot = group.slot().await?;
-                let Some(job) = jobs.recv().await else {
-                    return Ok(());
-                };
-                let done = done.clone();
-                // Begun, a job is finished: `spawn` would drop it in the middle.
-                slot.spawn_with(move |_| work(job, done));
-            }
-        })
-        .await
+/// Does jobs until there are no more, `stop` ends, or one has failed.
+async fn work_off(stop: &Context, jobs: &mut Jobs, done: &Arc<AtomicU32>) -> Result<(), BoxError> {
+    let group = Group::builder().context(&stop.without_cancel());
+    let body = async |group: Spawner| {
+        loop {
+            let slot = group.slot().await?;
+            match stop.run(jobs.recv()).await {
+                Ok(Some(job)) => slot.spawn(work(job, done.clone())),
+                Ok(None) | Err(_) => return Ok(()),
+            };
+        }
+    };
+    group.limit(WORKERS).run(body).await
 }
 
 async fn work(Job(id): Job, count: Arc<AtomicU32>) -> Result<(), BoxError> {
@@ -83,9 +82,4 @@ async fn work(Job(id): Job, count: Arc<AtomicU32>) -> Result<(), BoxError> {
     println!("job {id}: done");
     count.fetch_add(1, Ordering::Relaxed);
     Ok(())
-}
-
-fn is_signal(error: &BoxError) -> bool {
-    let end = error.downcast_ref::<ContextError>();
-    end.is_some_and(|end| end.reason() == Reason::Signal)
 }

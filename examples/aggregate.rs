@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use errgroup::{BoxError, Context, Group, Spawner};
+use errgroup::{BoxError, Context, Group};
 use tokio::time::sleep;
 
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ type Part<T> = Result<T, BoxError>;
 /// Here the deadline is the backends', not the group's: the body outlives it, and has what came before.
 async fn best_effort(ctx: &Context) -> Result<(Part<f64>, Part<u32>, Part<Vec<String>>), BoxError> {
     let [for_price, for_stock, for_reviews] = [(); 3].map(|()| ctx.with_timeout(DEADLINE));
-    Group::run(ctx, async |group: Spawner| {
+    Group::run(ctx, async |group| {
         let price = group.spawn_with(|_| async { Ok(price(for_price).await) });
         let stock = group.spawn_with(|_| async { Ok(stock(for_stock).await) });
         let reviews = group.spawn_with(|_| async { Ok(reviews(for_reviews).await) });

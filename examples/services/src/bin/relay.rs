@@ -144,18 +144,27 @@ async fn accept(listener: TcpListener, connections: &Connections, rules: &Arc<Ru
             Ok(Ok((client, peer))) => {
                 let rules = rules.clone();
                 let task = slot.task(format!("connection from {peer}"));
-                task.spawn_with(move |ctx| async move {
-                    match relay(&ctx, client, &rules).await {
-                        end @ End::Closed(_) => Ok(log(format_args!("{peer}: {end}"))),
-                        failure => Err(failure),
-                    }
-                });
+                task.spawn_with(move |ctx| connection(ctx, client, peer, rules));
             }
             // Out of file descriptors, most likely: it gets better when a connection ends.
             Ok(Err(_)) => drop(ctx.sleep(PAUSE).await),
             Err(_) => return,
         }
     }
+}
+
+/// One task. Its end is a failure, unless a side has closed in order.
+async fn connection(
+    ctx: Context,
+    client: TcpStream,
+    peer: SocketAddr,
+    rules: Arc<Rules>,
+) -> Result<(), End> {
+    match relay(&ctx, client, &rules).await {
+        end @ End::Closed(_) => log(format_args!("{peer}: {end}")),
+        failure => return Err(failure),
+    }
+    Ok(())
 }
 
 /// Relays one connection until its first end.
@@ -247,6 +256,7 @@ impl Display for Side {
 }
 
 fn log(line: impl Display) {
-    // Unlike `eprintln!`, this does not panic when nobody reads the log.
-    let _ = writeln!(io::stderr(), "{line}");
+    // In one piece, so that no panic's report comes in between. Unlike `eprintln!`, this does not panic when nobody reads
+    // the log.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }

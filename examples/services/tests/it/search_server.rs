@@ -185,10 +185,10 @@ async fn backend_panics_then_connection_closed_and_logged_and_server_serves_on()
     server.wait_for_nothing().await;
     assert_eq!(server.search("q=").await.0, 400);
     let log = server.stop_idle(4, 1).await;
+    let panics = r#"" panicked: the backend "titles" has a bug (spawned at "#;
+    assert_eq!(log.matches(panics).count(), 3, "{log}");
     let named = r#"task "connection from 127.0.0.1:"#;
-    let panics = log.lines().filter(|line| line.starts_with(named));
-    let panics = panics.filter(|line| line.contains(r#"panicked: the backend "titles" has a bug"#));
-    assert_eq!(panics.count(), 3, "{log}");
+    assert_eq!(log.matches(named).count(), 3, "{log}");
     assert_eq!(log.matches("no answer: it panicked").count(), 3, "{log}");
 }
 
@@ -204,13 +204,12 @@ async fn no_http_then_connection_logged_and_server_serves_on() {
     }
     assert_eq!(server.search("q=rust").await.0, 200);
     let log = server.stop_idle(1, 1).await;
-    let named = r#"task "connection from 127.0.0.1:"#;
-    let failures = log.lines().filter(|line| line.starts_with(named));
     assert_eq!(
-        failures.filter(|line| line.contains(" failed: ")).count(),
+        log.matches(r#"task "connection from 127.0.0.1:"#).count(),
         3,
         "{log}"
     );
+    assert_eq!(log.matches(r#"" failed: "#).count(), 3, "{log}");
 }
 
 // Clients that go away.

@@ -174,8 +174,9 @@ async fn tasks(State(server): State<Arc<Server>>) -> String {
 
 /// Writes a line in the log.
 pub fn log(line: impl Display) {
-    // Unlike `eprintln!`, this does not panic when nobody reads the log.
-    let _ = writeln!(io::stderr(), "{line}");
+    // In one piece, so that no panic's report comes in between. Unlike `eprintln!`, this does not panic when nobody reads
+    // the log.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 impl Display for Summary {

@@ -51,7 +51,7 @@
 //! assert_eq!(group.wait().await.unwrap_err().to_string(), "invalid digit found in string");
 //! assert_eq!(answer.await?, 42);
 //! let why = sibling.await.unwrap_err().to_string();
-//! assert!(why.starts_with(r#"cancelled: task "port" failed: invalid digit found in string (spawned at src/lib.rs"#));
+//! assert!(why.starts_with(r#"cancelled: task "port" failed: invalid digit found in string (spawned at "#));
 //! # Ok(()) }
 //! ```
 //!

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks that the first ```rust example of README.md, pasted into the main.rs of
-# an empty crate, builds and runs with no more than errgroup and the tokio
-# features below. Nothing the repository has for its own tests helps it.
+# Checks that what a new user writes builds and runs in an empty crate, with
+# nothing of what the repository has for its own tests: the first ```rust example
+# of README.md, with no more than errgroup and the tokio features below, and the
+# programs of ci/scratch/, each with the error crate it is named for.
 # Needs cargo.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,11 +13,13 @@ root=$PWD
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-mkdir "$scratch/src"
-first_rust_example >"$scratch/src/main.rs"
-cat >"$scratch/Cargo.toml" <<EOF
+# Runs the program on standard input as crate $1, with the dependencies $2...
+run() {
+    mkdir -p "$scratch/$1/src"
+    cat >"$scratch/$1/src/main.rs"
+    cat >"$scratch/$1/Cargo.toml" <<EOF
 [package]
-name = "scratch"
+name = "scratch-$1"
 version = "0.0.0"
 edition = "2024"
 publish = false
@@ -25,6 +28,10 @@ publish = false
 errgroup = { path = "$root" }
 tokio = { version = "1", features = ["rt-multi-thread", "macros", "time"] }
 EOF
+    (($# == 1)) || printf '%s\n' "${@:2}" >>"$scratch/$1/Cargo.toml"
+    (cd "$scratch/$1" && RUSTFLAGS="-D warnings" CARGO_TARGET_DIR=$root/target/scratch cargo run)
+}
 
-cd "$scratch"
-CARGO_TARGET_DIR=$root/target/scratch cargo run
+first_rust_example | run readme
+run thiserror 'thiserror = "2"' <ci/scratch/thiserror.rs
+run anyhow 'anyhow = "1"' <ci/scratch/anyhow.rs

@@ -7,11 +7,11 @@
 //!
 //! It shows a [`Group`] at work:
 //!
-//! - `--jobs` is the group's limit. The walk waits for a [`slot`](Group::slot) before it looks for the next file, so
-//!   that it runs no further ahead than the hashing can follow, however large the tree is. It is no task of the group
-//!   itself: it would take a slot from the hashing.
+//! - The walk is the body of [`Group::run`], and each file a task. `--jobs` is the limit, which the body itself does not
+//!   count against. The walk waits for a [`slot`](Group::slot) before it looks for the next file, so that it runs no
+//!   further ahead than the hashing can follow, however large the tree is.
 //! - A file that cannot be read fails its task, and so ends the group: its siblings stop within a chunk, the walk
-//!   stops at the next entry, and `wait` returns that first error.
+//!   stops at the next entry, and `run` returns that first error when all have ended.
 //! - Ctrl-C and `--timeout` end the context that the group derives from. There is nothing more to do for either.
 //!
 //! The list is printed whole or not at all: a list that lacks files would pass `sha256sum --check` like a good one.
@@ -47,7 +47,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use clap::Parser;
-use errgroup::{BoxError, Context, ContextError, Group};
+use errgroup::{BoxError, Context, ContextError, Group, Spawner};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::Sha256;
 use sha2::digest::Output;
@@ -120,25 +120,24 @@ fn context(timeout: Option<Duration>) -> Context {
 
 /// Hashes all the files, and returns when every task has ended.
 async fn hash_all(ctx: &Context, args: &Args, run: &Arc<Run>) -> Result<(), Error> {
-    let mut group = Group::builder().context(ctx).limit(args.jobs).build();
-    let walked = walk(&group, &args.paths, run).await;
-    // A task's error goes first: it is why the walk was stopped.
-    group.wait().await?;
-    Ok(walked?)
+    let group = Group::builder().context(ctx).limit(args.jobs.get());
+    group
+        .run(async |group| walk(group, &args.paths, run).await)
+        .await
 }
 
-/// Spawns a task for each file; fails if the group ends before it has.
-async fn walk(group: &Group<Error>, paths: &[PathBuf], run: &Arc<Run>) -> Result<(), ContextError> {
+/// Spawns a task for each file.
+async fn walk(group: Spawner<Error>, paths: &[PathBuf], run: &Arc<Run>) -> Result<(), Error> {
     let mut entries = paths.iter().flat_map(WalkDir::new);
-    let mut slot = group.slot().await;
+    let mut slot = group.slot().await?;
     // There is no other way to list a directory than one that blocks.
     while let Some(entry) = block_in_place(|| entries.next()) {
         group.context().check()?;
         // What the walk cannot read is left to a task too, so that there is one place for errors.
         if let Some(path) = regular_file(entry).transpose() {
             let run = Arc::clone(run);
-            drop(slot.spawn_blocking(move |ctx| run.checksum(&ctx, path)));
-            slot = group.slot().await;
+            slot.spawn_blocking(move |ctx| run.checksum(&ctx, path));
+            slot = group.slot().await?;
         }
     }
     Ok(())

@@ -36,12 +36,9 @@ async fn main() -> ExitCode {
     });
     let mut group: Group = Group::new();
     let (for_rsvps, for_pickups) = (party.clone(), party.clone());
-    drop(group.task("rsvps").spawn_with(|ctx| rsvps(ctx, for_rsvps)));
-    drop(
-        group
-            .task("pickups")
-            .spawn_with(|ctx| pickups(ctx, for_pickups)),
-    );
+    let (rsvp, pickup) = (group.task("rsvps"), group.task("pickups"));
+    rsvp.spawn_with(|ctx| rsvps(ctx, for_rsvps));
+    pickup.spawn_with(|ctx| pickups(ctx, for_pickups));
 
     let outcome = group.wait().await;
     party.note("party", group.context().done().await);
@@ -95,7 +92,7 @@ async fn pickups(ctx: Context, party: Arc<Party>) -> Result<(), BoxError> {
         handles.insert(guest, handle);
         let party = party.clone();
         let task = group.task(guest);
-        drop(task.spawn_with(move |_| async move {
+        task.spawn_with(move |_| async move {
             let driven = ctx.run(drive(guest, &party.trouble)).await;
             let text = match &driven {
                 Ok(Ok(())) => "picked up".to_owned(),
@@ -104,7 +101,7 @@ async fn pickups(ctx: Context, party: Arc<Party>) -> Result<(), BoxError> {
             };
             party.note(&format!("party/pickups/{guest}"), text);
             driven.unwrap_or(Ok(())) // called off is no failure
-        }));
+        });
     }
     if party.trouble == "flat-tyre" {
         handles["Bob"].cancel_with("a flat tyre");

@@ -32,9 +32,9 @@ async fn main() -> ExitCode {
     let (numbers, to_square) = channel(CAPACITY);
     let (squares, to_collect) = channel(CAPACITY);
     let producer = produce(bad, lines, produced.clone());
-    drop(group.task("produce").spawn(producer));
-    drop(group.task("parse").spawn(parse(to_parse, numbers)));
-    drop(group.task("square").spawn(square(to_square, squares)));
+    group.task("produce").spawn(producer);
+    group.task("parse").spawn(parse(to_parse, numbers));
+    group.task("square").spawn(square(to_square, squares));
     let collector = collect(to_collect, produced.clone());
     let collected = group.task("collect").spawn(collector);
 

@@ -29,7 +29,7 @@ async fn main() -> Result<(), BoxError> {
         None => {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             let address = listener.local_addr()?;
-            drop(group.task("api").spawn(serve(listener)));
+            group.task("api").spawn(serve(listener));
             address
         }
     };
@@ -37,7 +37,7 @@ async fn main() -> Result<(), BoxError> {
     let poller = group.task("poller").spawn_with(move |ctx| poll(ctx, api));
 
     println!("stopping: {}", group.context().done().await);
-    group.shutdown(TIMEOUT).await.result?;
+    group.stop().grace(TIMEOUT).await.result()?;
     println!("stopped: {} answers", poller.await?);
     Ok(())
 }

@@ -25,16 +25,16 @@ async fn main() -> Result<(), BoxError> {
     let ctx = Context::background().with_signals()?;
     let group: Group = Group::with_context(&ctx);
     let sync = group.task("sync");
-    drop(sync.spawn_with(move |ctx| sync_batches(ctx, records)));
+    sync.spawn_with(move |ctx| sync_batches(ctx, records));
 
     let why = group.context().done().await; // the signal, or a failure
     println!("stopping: {why}");
-    let shutdown = group.shutdown(GRACE).await;
-    shutdown.result?;
-    match shutdown.stragglers.first() {
-        None => println!("stopped: no batch was cut"),
-        Some(task) => return Err(format!("a batch was cut after {GRACE:?}: {task}").into()),
+    let shutdown = group.stop().grace(GRACE).await;
+    if let Some(task) = shutdown.stragglers.first() {
+        return Err(format!("a batch was cut after {GRACE:?}: {task}").into());
     }
+    shutdown.result()?;
+    println!("stopped: no batch was cut");
     Ok(())
 }
 

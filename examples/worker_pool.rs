@@ -1,4 +1,4 @@
-//! A pool of workers that drain a channel of jobs. Stopped, they finish the jobs in hand and start no other, and the jobs
+//! A pool: jobs from a channel, four at a time. Stopped, it finishes the jobs in hand and starts no other, and the jobs
 //! that were not started are handed back: every job is accounted for.
 //!
 //! ```sh
@@ -6,23 +6,28 @@
 //! ```
 //!
 //! Stop it with Ctrl-C. The other end of a pool is that there are no more jobs: with `--close` the channel is closed,
-//! and the workers go when it is empty. A number as the last argument says how many jobs there are.
+//! and the pool ends when it is empty. A number as the last argument says how many jobs there are.
 //!
-//! [`Group::wait`] returns when each worker has ended *and all that it held is dropped*. That is why the owner can then
-//! take the channel out of its `Arc`.
+//! The pool is a group with a limit, and its body a loop that waits for a slot, then for a job. The body borrows the
+//! channel. When [`run`](errgroup::GroupBuilder::run) returns, every task has ended, and what is left in the channel is what
+//! was not begun.
+//!
+//! The group does not derive from the context that the signal ends: a job that was taken must not be dropped. The body
+//! looks at that context instead, and comes to its end. So a stop is no error, either.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use errgroup::{BoxError, Context, Group, Task};
-use tokio::sync::{Mutex, mpsc};
+use errgroup::{BoxError, Context, Group, Spawner};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 const WORKERS: usize = 4;
 
 struct Job(u32);
 
-type Jobs = Arc<Mutex<mpsc::UnboundedReceiver<Job>>>;
+type Jobs = mpsc::UnboundedReceiver<Job>;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -30,51 +35,51 @@ async fn main() -> Result<(), BoxError> {
     let close = args.next_if(|arg| arg == "--close").is_some();
     let count = args.next().map_or(Ok(100), |arg| arg.parse())?;
 
-    let (sender, jobs) = mpsc::unbounded_channel();
+    let (sender, mut jobs) = mpsc::unbounded_channel();
     for id in 1..=count {
         sender.send(Job(id))?;
     }
     let sender = (!close).then_some(sender); // without one the channel is closed
 
-    let ctx = Context::background().with_signals()?;
-    let mut group: Group = Group::with_context(&ctx);
-    let jobs: Jobs = Arc::new(Mutex::new(jobs));
-    let worker = |n| {
-        let jobs = jobs.clone();
-        let task = group.task(format!("worker {n}"));
-        task.spawn_with(move |ctx| work(ctx, jobs))
-    };
-    let workers: Vec<Task<u32>> = (1..=WORKERS).map(worker).collect();
-
-    group.wait().await?;
-    println!("stopped: {}", group.context().done().await);
-    drop(sender);
-    let mut done = 0;
-    for worker in workers {
-        done += worker.await?;
+    let stop = Context::background().with_signals()?;
+    let done = Arc::new(AtomicU32::new(0));
+    work_off(&stop, &mut jobs, &done).await?;
+    match stop.err() {
+        Some(why) => println!("stopped: {why}"),
+        None => println!("stopped: there are no more jobs"),
     }
-    let mut jobs = Arc::into_inner(jobs).ok_or("a worker has not ended")?;
+    drop(sender);
     let mut handed_back = Vec::new();
-    while let Some(job) = jobs.get_mut().recv().await {
+    while let Some(job) = jobs.recv().await {
         handed_back.push(job);
     }
     println!(
-        "jobs: {count}, done: {done}, handed back: {}",
+        "jobs: {count}, done: {}, handed back: {}",
+        done.load(Ordering::Relaxed),
         handed_back.len()
     );
     Ok(())
 }
 
-/// Does jobs until the context ends or there are no more; returns how many it has done.
-async fn work(ctx: Context, jobs: Jobs) -> Result<u32, BoxError> {
-    let mut done = 0;
-    // Both awaits are cancel safe: a job that was not returned is still in the channel.
-    let next = async || jobs.lock().await.recv().await;
-    while let Ok(Some(Job(id))) = ctx.run(next()).await {
-        println!("job {id}: begun");
-        sleep(Duration::from_millis(50)).await;
-        println!("job {id}: done");
-        done += 1;
-    }
-    Ok(done)
+/// Does jobs until there are no more, `stop` ends, or one has failed.
+async fn work_off(stop: &Context, jobs: &mut Jobs, done: &Arc<AtomicU32>) -> Result<(), BoxError> {
+    let group = Group::builder().context(&stop.without_cancel());
+    let body = async |group: Spawner| {
+        loop {
+            let slot = group.slot().await?;
+            match stop.run(jobs.recv()).await {
+                Ok(Some(job)) => slot.spawn(work(job, done.clone())),
+                Ok(None) | Err(_) => return Ok(()),
+            };
+        }
+    };
+    group.limit(WORKERS).run(body).await
+}
+
+async fn work(Job(id): Job, count: Arc<AtomicU32>) -> Result<(), BoxError> {
+    println!("job {id}: begun");
+    sleep(Duration::from_millis(50)).await;
+    println!("job {id}: done");
+    count.fetch_add(1, Ordering::Relaxed);
+    Ok(())
 }

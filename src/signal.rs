@@ -183,11 +183,11 @@ impl Context {
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
     /// let ctx = Context::background().with_signals()?;
     /// let group: Group = Group::with_context(&ctx);
-    /// drop(group.task("server").spawn_with(serve));
+    /// group.task("server").spawn_with(serve);
     ///
     /// println!("stopping: {}", group.context().done().await); // the signal, or a failure
-    /// let shutdown = group.shutdown(Duration::from_secs(5)).await;
-    /// # assert!(shutdown.result.is_err());
+    /// let shutdown = group.stop().grace(Duration::from_secs(5)).await;
+    /// assert_eq!(shutdown.result().unwrap_err().to_string(), "the port is in use");
     /// # Ok(()) }
     /// ```
     #[track_caller]

@@ -7,10 +7,12 @@
 //! It shows two groups, one inside the other:
 //!
 //! - The connections are the tasks of a group with a limit. The relay waits for a [`slot`](Group::slot) before it
-//!   accepts, so that clients above the limit wait in the kernel's queue, and cost the relay nothing.
+//!   accepts, so that clients above the limit wait in the kernel's queue, and cost the relay nothing. The group is
+//!   [isolated](errgroup::GroupBuilder::isolated): a connection that breaks or panics is logged, and stops no other. Try it
+//!   with `--poison boom`.
 //! - Each connection owns a group of three tasks: one for each direction, and one that watches for idleness. None of
 //!   them succeeds. Each ends with an [`End`], the first of which is why the connection ends, and the group stops the
-//!   other two.
+//!   other two. A side that closes in order is an end, but no failure of the connection.
 //!
 //! The first end closes both directions. So a half-close is an end, too: when one side has sent its last byte, all that
 //! it sent is passed on, and both sides are closed. What the other had yet to say is lost. (A relay for protocols that
@@ -29,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use errgroup::{BoxError, Context, ContextError, Group, Shutdown};
+use errgroup::{BoxError, Context, ContextError, Group};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -60,6 +62,9 @@ struct Args {
     /// How long connections have to end after SIGTERM
     #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds)]
     grace_ms: Duration,
+    /// Have a bug: panic when a connection passes on what has this text in it
+    #[arg(long, value_name = "TEXT")]
+    poison: Option<String>,
 }
 
 fn milliseconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
@@ -93,8 +98,14 @@ enum Side {
     Server,
 }
 
-/// Connections never fail their group: one that breaks is no reason to stop the others.
-type Connections = Group<ContextError>;
+type Connections = Group<End>;
+
+/// What connections are told.
+struct Rules {
+    to: SocketAddr,
+    idle: Duration,
+    poison: Option<Vec<u8>>,
+}
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
@@ -103,29 +114,37 @@ async fn main() -> Result<ExitCode, BoxError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await?;
     println!("listening on {}", listener.local_addr()?);
 
-    let connections = Group::builder().context(&stop).limit(args.limit).build();
-    accept(listener, &connections, args.to, args.idle_ms).await;
-    let Shutdown { stragglers, .. } = connections.shutdown(args.grace_ms).await;
-    for straggler in &stragglers {
+    let rules = Arc::new(Rules {
+        to: args.to,
+        idle: args.idle_ms,
+        poison: args.poison.map(String::into_bytes),
+    });
+    let connections = Group::builder()
+        .context(&stop)
+        .limit(args.limit.get())
+        .isolated()
+        .on_failure(|failure| log(failure))
+        .build();
+    accept(listener, &connections, &rules).await;
+    let shutdown = connections.stop().grace(args.grace_ms).await;
+    for straggler in &shutdown.stragglers {
         println!("{straggler}");
     }
     println!("stopped");
-    Ok(ExitCode::from(u8::from(!stragglers.is_empty())))
+    let was_clean = shutdown.stragglers.is_empty();
+    shutdown.result()?; // what connections came to has been logged
+    Ok(ExitCode::from(u8::from(!was_clean)))
 }
 
-/// Accepts until the group's context ends: the signal, or a panic in a connection.
-async fn accept(listener: TcpListener, connections: &Connections, to: SocketAddr, idle: Duration) {
+/// Accepts until the signal.
+async fn accept(listener: TcpListener, connections: &Connections, rules: &Arc<Rules>) {
     let ctx = connections.context();
-    loop {
-        let slot = connections.slot().await;
+    while let Ok(slot) = connections.slot().await {
         match ctx.run(listener.accept()).await {
             Ok(Ok((client, peer))) => {
+                let rules = rules.clone();
                 let task = slot.task(format!("connection from {peer}"));
-                drop(task.spawn_with(move |ctx| async move {
-                    let end = relay(&ctx, client, to, idle).await;
-                    log(peer, &end);
-                    Ok(())
-                }));
+                task.spawn_with(move |ctx| connection(ctx, client, peer, rules));
             }
             // Out of file descriptors, most likely: it gets better when a connection ends.
             Ok(Err(_)) => drop(ctx.sleep(PAUSE).await),
@@ -134,9 +153,24 @@ async fn accept(listener: TcpListener, connections: &Connections, to: SocketAddr
     }
 }
 
+/// One task. Its end is a failure, unless a side has closed in order.
+async fn connection(
+    ctx: Context,
+    client: TcpStream,
+    peer: SocketAddr,
+    rules: Arc<Rules>,
+) -> Result<(), End> {
+    match relay(&ctx, client, &rules).await {
+        end @ End::Closed(_) => log(format_args!("{peer}: {end}")),
+        failure => return Err(failure),
+    }
+    Ok(())
+}
+
 /// Relays one connection until its first end.
-async fn relay(ctx: &Context, client: TcpStream, to: SocketAddr, idle: Duration) -> End {
-    let server = match timeout(idle, TcpStream::connect(to)).await {
+async fn relay(ctx: &Context, client: TcpStream, rules: &Arc<Rules>) -> End {
+    let idle = rules.idle;
+    let server = match timeout(idle, TcpStream::connect(rules.to)).await {
         Ok(Ok(server)) => server,
         Ok(Err(error)) => return End::Broken(Side::Server, error),
         Err(_) => return End::Idle(idle),
@@ -146,11 +180,12 @@ async fn relay(ctx: &Context, client: TcpStream, to: SocketAddr, idle: Duration)
     let moved = Arc::new(Notify::new());
 
     // The relay's stop does not end a connection. If it outlives the grace, this future is dropped, and so the group.
-    let mut group = Group::with_context(&ctx.without_cancel());
-    drop(group.spawn(copy(Side::Client, from_client, to_server, moved.clone())));
-    drop(group.spawn(copy(Side::Server, from_server, to_client, moved.clone())));
-    drop(group.spawn(watch(moved, idle)));
-    group.wait().await.expect_err("no task returns but an end")
+    let group = Group::with_context(&ctx.without_cancel());
+    let copy = |side, from, to| copy(side, from, to, moved.clone(), rules.clone());
+    group.spawn(copy(Side::Client, from_client, to_server));
+    group.spawn(copy(Side::Server, from_server, to_client));
+    group.spawn(watch(moved.clone(), idle));
+    group.await.expect_err("no task returns but an end")
 }
 
 /// One direction: passes on what `side` sends.
@@ -159,8 +194,9 @@ async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     moved: Arc<Notify>,
+    rules: Arc<Rules>,
 ) -> Result<Infallible, End> {
-    let end = copy_all(side, &mut from, &mut to, &moved).await;
+    let end = copy_all(side, &mut from, &mut to, &moved, &rules).await;
     // The group closes the sockets when it knows of this end. Dropped, this half would be shut down before, and what the
     // other side answers to that could pass for the first end.
     to.forget();
@@ -172,6 +208,7 @@ async fn copy_all(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
     moved: &Notify,
+    rules: &Rules,
 ) -> Result<Infallible, End> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -180,6 +217,7 @@ async fn copy_all(
         if n == 0 {
             return Err(End::Closed(side));
         }
+        assert!(!rules.has_poison(&buffer[..n]), "the {side} sent poison");
         let written = to.write_all(&buffer[..n]).await;
         written.map_err(|error| End::Broken(side.other(), error))?;
         moved.notify_one();
@@ -190,6 +228,13 @@ async fn copy_all(
 async fn watch(moved: Arc<Notify>, idle: Duration) -> Result<Infallible, End> {
     while timeout(idle, moved.notified()).await.is_ok() {}
     Err(End::Idle(idle))
+}
+
+impl Rules {
+    fn has_poison(&self, bytes: &[u8]) -> bool {
+        let poison = self.poison.as_deref().filter(|poison| !poison.is_empty());
+        poison.is_some_and(|poison| bytes.windows(poison.len()).any(|part| part == poison))
+    }
 }
 
 impl Side {
@@ -210,7 +255,8 @@ impl Display for Side {
     }
 }
 
-fn log(peer: SocketAddr, end: &End) {
-    // Unlike `eprintln!`, this does not panic when nobody reads the log.
-    let _ = writeln!(io::stderr(), "{peer}: {end}");
+fn log(line: impl Display) {
+    // In one piece, so that no panic's report comes in between. Unlike `eprintln!`, this does not panic when nobody reads
+    // the log.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }

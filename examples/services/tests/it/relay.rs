@@ -1,11 +1,10 @@
 //! `relay`, between clients and a server that live in the test.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use errgroup::{BoxError, Group};
+use errgroup::{Group, Spawner};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -144,20 +143,19 @@ async fn assert_closed(stream: &mut TcpStream) {
 async fn thousand_connections_64_at_a_time_then_same_bytes_and_nothing_alive() {
     let server = Server::start().await;
     let relay = Relay::start(&server, &["--limit", "64"]).await;
-    let limit = NonZeroUsize::new(64).expect("not zero");
-    let mut clients = Group::<BoxError>::builder().limit(limit).build();
     let start = Instant::now();
-    for seed in 0..1000 {
-        let address = relay.address.clone();
-        drop(clients.slot().await.spawn(async move {
-            let mut stream = TcpStream::connect(address).await?;
-            exchange(&mut stream, &bytes(seed, seed as usize * 7919 % 100_000)).await;
-            Ok(())
-        }));
-    }
-    patient("the clients", clients.wait())
-        .await
-        .expect("no failure");
+    let clients = Group::builder().limit(64).run(async |clients: Spawner| {
+        for seed in 0..1000 {
+            let address = relay.address.clone();
+            clients.slot().await?.spawn(async move {
+                let mut stream = TcpStream::connect(address).await?;
+                exchange(&mut stream, &bytes(seed, seed as usize * 7919 % 100_000)).await;
+                Ok(())
+            });
+        }
+        Ok(())
+    });
+    patient("the clients", clients).await.expect("no failure");
     say(&format!(
         "relay: 1,000 connections in {:?}",
         start.elapsed()
@@ -266,6 +264,44 @@ async fn no_server_then_client_closed_and_relay_goes_on() {
     }
     let log = relay.stop_idle().await;
     assert_eq!(log.matches("the server: ").count(), 3, "{log}");
+}
+
+/// With one connection at a time, one that kept its slot would be the last.
+#[tokio::test]
+async fn connection_reset_then_logged_and_relay_goes_on() {
+    let server = Server::start().await;
+    let relay = Relay::start(&server, &["--limit", "1"]).await;
+    for _ in 0..3 {
+        let mut client = relay.connect().await;
+        exchange(&mut client, b"before").await;
+        client.set_zero_linger().expect("an option");
+        drop(client);
+    }
+    let mut client = relay.connect().await;
+    exchange(&mut client, b"after").await;
+    drop(client);
+    let log = relay.stop_idle().await;
+    assert_eq!(log.matches("failed: the client: ").count(), 3, "{log}");
+}
+
+#[tokio::test]
+async fn connection_panics_then_closed_and_logged_and_others_go_on() {
+    let server = Server::start().await;
+    let relay = Relay::start(&server, &["--limit", "2", "--poison", "boom"]).await;
+    let mut bystander = relay.connect().await;
+    exchange(&mut bystander, b"before").await;
+    for _ in 0..3 {
+        let mut client = relay.connect().await;
+        client.write_all(b"boom").await.expect("sent");
+        assert_closed(&mut client).await;
+    }
+    exchange(&mut bystander, b"after").await;
+    exchange(&mut relay.connect().await, b"another").await;
+    drop(bystander);
+    server.wait_for_nothing().await;
+    let log = relay.stop_idle().await;
+    let panics = r#"" panicked: the client sent poison (spawned at "#;
+    assert_eq!(log.matches(panics).count(), 3, "{log}");
 }
 
 #[tokio::test]

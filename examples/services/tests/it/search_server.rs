@@ -173,6 +173,45 @@ async fn deadline_above_the_cap_then_capped() {
     server.wait_for_nothing().await;
 }
 
+// One bad connection is one bad connection.
+
+#[tokio::test]
+async fn backend_panics_then_connection_closed_and_logged_and_server_serves_on() {
+    let server = Server::start(&[ENDLESS, &["--buggy", "titles"]].concat()).await;
+    for _ in 0..3 {
+        let request = server.get("/search?q=rust");
+        assert!(patient("the end", request.send()).await.is_err());
+    }
+    server.wait_for_nothing().await;
+    assert_eq!(server.search("q=").await.0, 400);
+    let log = server.stop_idle(4, 1).await;
+    let panics = r#"" panicked: the backend "titles" has a bug (spawned at "#;
+    assert_eq!(log.matches(panics).count(), 3, "{log}");
+    let named = r#"task "connection from 127.0.0.1:"#;
+    assert_eq!(log.matches(named).count(), 3, "{log}");
+    assert_eq!(log.matches("no answer: it panicked").count(), 3, "{log}");
+}
+
+#[tokio::test]
+async fn no_http_then_connection_logged_and_server_serves_on() {
+    let server = Server::start(&["--step-ms", "1"]).await;
+    for _ in 0..3 {
+        let mut stream = server.send("no HTTP\r\n\r\n").await;
+        let mut answer = String::new();
+        let read = patient("its end", stream.read_to_string(&mut answer)).await;
+        read.expect("closed in order");
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    assert_eq!(server.search("q=rust").await.0, 200);
+    let log = server.stop_idle(1, 1).await;
+    assert_eq!(
+        log.matches(r#"task "connection from 127.0.0.1:"#).count(),
+        3,
+        "{log}"
+    );
+    assert_eq!(log.matches(r#"" failed: "#).count(), 3, "{log}");
+}
+
 // Clients that go away.
 
 #[tokio::test]

@@ -14,6 +14,7 @@ pub struct Backend {
     pub name: &'static str,
     latency: Duration,
     is_broken: bool,
+    is_buggy: bool,
     documents: &'static [&'static str],
     pub alive: Alive,
 }
@@ -35,7 +36,7 @@ const TITLES: &[&str] = &["Rust in Action", "The Go Programming Language"];
 const PAGES: &[&str] = &["rust: futures are inert until polled", "go: context"];
 const ARCHIVE: &[&str] = &["2015: Rust 1.0", "2012: Go 1"];
 
-pub fn all(step: Duration, broken: Option<&str>) -> Vec<Arc<Backend>> {
+pub fn all(step: Duration, broken: Option<&str>, buggy: Option<&str>) -> Vec<Arc<Backend>> {
     let backends = [
         ("titles", 1, TITLES),
         ("pages", 3, PAGES),
@@ -45,6 +46,7 @@ pub fn all(step: Duration, broken: Option<&str>) -> Vec<Arc<Backend>> {
         name,
         latency: step * steps,
         is_broken: broken == Some(name),
+        is_buggy: buggy == Some(name),
         documents,
         alive: Alive::default(),
     };
@@ -57,6 +59,7 @@ impl Backend {
         if self.is_broken {
             return Err(SearchError::Backend(self.name));
         }
+        assert!(!self.is_buggy, "the backend {:?} has a bug", self.name);
         ctx.sleep(self.latency).await?;
         Ok(self.matches(&words.to_lowercase()))
     }

@@ -14,6 +14,9 @@
 //!
 //! Each of these stops the backends' work at the await it stands at. `GET /debug/tasks` counts what is alive.
 //!
+//! The connections are the tasks of an [isolated](errgroup::GroupBuilder::isolated) group: one that breaks, or whose
+//! handler panics, is logged and closed, and the server serves on. Try it with `--buggy archive`.
+//!
 //! On SIGTERM or Ctrl-C the server stops accepting and finishes what it has accepted, for `--grace-ms` at most. Then
 //! the requests that are left get 503, and the connections that are left even so are aborted, and named. A second
 //! signal kills it.
@@ -29,6 +32,8 @@
 //! | 502 | a backend failed |
 //! | 503 | the server is shutting down |
 //! | 504 | the deadline passed |
+//!
+//! A request in which something panics has no status: its connection is closed, and the log says why.
 
 mod backend;
 mod request;
@@ -56,6 +61,9 @@ struct Args {
     /// Let this backend fail at once: titles, pages or archive
     #[arg(long, value_name = "BACKEND")]
     broken: Option<String>,
+    /// Let this backend panic at once
+    #[arg(long, value_name = "BACKEND")]
+    buggy: Option<String>,
     /// The longest that a request may take
     #[arg(long, value_name = "MS", default_value = "10000", value_parser = milliseconds)]
     max_timeout_ms: Duration,
@@ -75,7 +83,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await?;
     println!("listening on http://{}", listener.local_addr()?);
 
-    let backends = backend::all(args.step_ms, args.broken.as_deref());
+    let backends = backend::all(args.step_ms, args.broken.as_deref(), args.buggy.as_deref());
     let run = Server::run(
         listener,
         backends,

@@ -1,19 +1,19 @@
 //! One request: its context, its group, its answer and its line in the log.
 
-use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use errgroup::{Context, ContextError, Group, Task};
+use errgroup::{Context, ContextError, Group};
 use serde::Deserialize;
 
 use crate::backend::{Backend, Hit, One};
-use crate::server::{Counts, Server};
+use crate::server::{Counts, Server, log};
 
 const MAX_QUERY: usize = 100;
 
@@ -73,19 +73,20 @@ async fn search(
     backends: &[Arc<Backend>],
     q: &str,
 ) -> Result<Vec<Hit>, SearchError> {
-    let mut group = Group::with_context(ctx);
-    let ask = |backend: &Arc<Backend>| -> Task<Vec<Hit>> {
-        let (backend, q) = (Arc::clone(backend), q.to_owned());
-        let task = group.task(backend.name);
-        task.spawn_with(|ctx| async move { backend.search(&ctx, &q).await })
-    };
-    let tasks: Vec<_> = backends.iter().map(ask).collect();
-    group.wait().await?;
-    let mut hits = Vec::new();
-    for task in tasks {
-        hits.extend(task.await.expect("no task failed"));
-    }
-    Ok(hits)
+    Group::run(ctx, async |group| {
+        let ask = |backend: &Arc<Backend>| {
+            let (backend, q) = (Arc::clone(backend), q.to_owned());
+            let task = group.task(backend.name);
+            task.spawn_with(|ctx| async move { backend.search(&ctx, &q).await })
+        };
+        let tasks: Vec<_> = backends.iter().map(ask).collect();
+        let mut hits = Vec::new();
+        for task in tasks {
+            hits.extend(task.await?);
+        }
+        Ok(hits)
+    })
+    .await
 }
 
 impl SearchError {
@@ -110,7 +111,8 @@ impl IntoResponse for SearchError {
     }
 }
 
-/// Writes one line when the request is over, and 499 if that is because nobody waits for the answer any more.
+/// Writes one line when the request is over: 499 if that is because nobody waits for the answer any more, and no status if
+/// something panicked.
 struct LogEntry<'a> {
     counts: &'a Counts,
     q: &'a str,
@@ -142,10 +144,11 @@ impl<'a> LogEntry<'a> {
 
 impl Drop for LogEntry<'_> {
     fn drop(&mut self) {
-        let Self {
-            q, start, outcome, ..
-        } = self;
-        // Unlike `eprintln!`, this does not panic when nobody reads the log.
-        let _ = writeln!(io::stderr(), "{q:?} {:?} {outcome}", start.elapsed());
+        let Self { q, start, .. } = self;
+        let outcome = match thread::panicking() {
+            true => "no answer: it panicked",
+            false => &self.outcome,
+        };
+        log(format_args!("{q:?} {:?} {outcome}", start.elapsed()));
     }
 }

@@ -1,7 +1,7 @@
 //! The server: its connections, how it stops, and what it counts.
 
 use std::fmt::{self, Display};
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use errgroup::{Context, ContextError, Group, Straggler};
+use errgroup::{Context, Group, Straggler};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -48,9 +48,6 @@ pub struct Counts {
 #[error("the server is shutting down")]
 struct ShuttingDown;
 
-/// Connections never fail their group: one that breaks is no reason to stop the others.
-type Connections = Group<ContextError>;
-
 /// What the server came to.
 pub struct Summary {
     pub aborted: Vec<Straggler>,
@@ -68,7 +65,11 @@ impl Server {
     ) -> Summary {
         // Neither derives from `stop`, which is where the server begins to finish, and not where requests end.
         let (requests, end_requests) = stop.without_cancel().with_cancel();
-        let mut connections = Connections::with_context(&stop.without_cancel());
+        let mut connections: Group = Group::builder()
+            .context(&stop.without_cancel())
+            .isolated() // one bad connection is one bad connection
+            .on_failure(|failure| log(failure))
+            .build();
         let server = Arc::new(Self {
             backends,
             max_timeout,
@@ -81,25 +82,18 @@ impl Server {
         if timeout(grace, connections.wait()).await.is_err() {
             end_requests.cancel_with(ShuttingDown);
         }
-        let aborted = connections.shutdown(LAST_WORDS).await.stragglers;
+        let aborted = connections.stop().grace(LAST_WORDS).await.stragglers;
         Summary { aborted, server }
     }
 
-    async fn accept(
-        self: &Arc<Self>,
-        listener: TcpListener,
-        connections: &Connections,
-        stop: &Context,
-    ) {
+    async fn accept(self: &Arc<Self>, listener: TcpListener, connections: &Group, stop: &Context) {
         let app = self.app();
         let serve = |stream, peer| self.serve(connections, stream, peer, app.clone());
-        // A panic in a connection ends their group. Then nothing more could be served.
-        let ctx = stop.merge(connections.context());
-        while let Ok(accepted) = ctx.run(listener.accept()).await {
+        while let Ok(accepted) = stop.run(listener.accept()).await {
             match accepted {
                 Ok((stream, peer)) => serve(stream, peer),
                 // Out of file descriptors, most likely: it gets better when a connection ends.
-                Err(_) => drop(ctx.sleep(LINGER).await),
+                Err(_) => drop(stop.sleep(LINGER).await),
             }
         }
         // What the kernel has accepted for us is served, too.
@@ -118,23 +112,22 @@ impl Server {
 
     fn serve(
         self: &Arc<Self>,
-        connections: &Connections,
+        connections: &Group,
         stream: TcpStream,
         peer: SocketAddr,
         app: Router,
     ) {
         let alive = self.counts.connections.one();
         let task = connections.task(format!("connection from {peer}"));
-        drop(task.spawn_with(|ctx| async move {
+        task.spawn_with(|ctx| async move {
             let _alive = alive;
-            // An error is the client's: it went away, or does not speak HTTP.
-            let _ = connection(&ctx, stream, app).await;
-            Ok(())
-        }));
+            Ok(connection(&ctx, stream, app).await?)
+        });
     }
 }
 
-/// Serves one connection. hyper drops the handler when the client closes it.
+/// Serves one connection. hyper drops the handler when the client closes it. An error is the client's: it went away, or
+/// does not speak HTTP. A panic is a handler's.
 async fn connection(ctx: &Context, stream: TcpStream, app: Router) -> hyper::Result<()> {
     let service = TowerToHyperService::new(app);
     let mut connection = pin!(
@@ -177,6 +170,13 @@ async fn tasks(State(server): State<Arc<Server>>) -> String {
         text += &format!("{} {}\n", backend.name, backend.alive);
     }
     text + &format!("{counts}\n")
+}
+
+/// Writes a line in the log.
+pub fn log(line: impl Display) {
+    // In one piece, so that no panic's report comes in between. Unlike `eprintln!`, this does not panic when nobody reads
+    // the log.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 impl Display for Summary {

@@ -47,7 +47,7 @@ pub async fn run(ctx: &Context, url: &str) -> Result<i64, BoxError> {
 
 async fn connect(config: &Config, connections: &Group) -> Result<Client, Error> {
     let (client, connection) = config.connect(NoTls).await?;
-    drop(connections.spawn(async { Ok(connection.await?) }));
+    connections.spawn(async { Ok(connection.await?) });
     Ok(client)
 }
 

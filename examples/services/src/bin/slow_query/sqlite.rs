@@ -9,10 +9,11 @@ const SLOW: &str = "
     SELECT max(i) FROM number";
 
 pub async fn run(ctx: &Context) -> Result<i64, BoxError> {
-    let mut group: Group = Group::with_context(ctx);
-    let answer = group.task("query").spawn_blocking(|ctx| query(&ctx));
-    group.wait().await?;
-    Ok(answer.await?)
+    Group::run(ctx, async |group| {
+        let answer = group.task("query").spawn_blocking(|ctx| query(&ctx));
+        Ok(answer.await?)
+    })
+    .await
 }
 
 fn query(ctx: &Context) -> Result<i64, BoxError> {

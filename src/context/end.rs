@@ -296,7 +296,12 @@ impl Node {
             }
             node = match node.ended_by_parent() {
                 Some(parent) => parent,
-                None => return node.error.get_or_init(|| node.own_end()).clone(),
+                None => {
+                    // Outside of the cell: a model may switch threads at every load.
+                    let reason = node.own_reason();
+                    let error = || ContextError::at(reason, node.location(), None);
+                    return node.error.get_or_init(error).clone();
+                }
             };
         }
     }
@@ -309,14 +314,13 @@ impl Node {
         }
     }
 
-    /// The error of a node that its last handle or its group has ended.
-    fn own_end(&self) -> ContextError {
+    /// Why a node has ended that its last handle or its group has ended.
+    fn own_reason(&self) -> Reason {
         // Relaxed, as above.
-        let reason = match self.state.load(Ordering::Relaxed) & BY_FINISH {
+        match self.state.load(Ordering::Relaxed) & BY_FINISH {
             0 => Reason::HandleDropped,
             _ => Reason::GroupFinished,
-        };
-        ContextError::at(reason, self.location(), None)
+        }
     }
 }
 

@@ -202,21 +202,18 @@ impl Deadline {
         if self.timers.lock().is_settled(id) {
             return;
         }
-        match runtime {
-            Some(handle) => self.register(&Timers::of_runtime(&handle)),
-            None => self.register(Timers::of_process()),
+        // Timers that close meanwhile do so for want of entries, or with their runtime: then there are none the next time.
+        while let Some(timers) = runtime.as_ref().and_then(Timers::of_runtime) {
+            if self.register(&timers) {
+                return;
+            }
         }
-    }
-
-    fn register(&self, timers: &Arc<Timers>) {
-        if !self.register_with(timers) {
-            // The runtime is going away. The process's are never closed.
-            self.register_with(Timers::of_process());
-        }
+        // Those are never closed.
+        self.register(Timers::of_process());
     }
 
     /// `false` if the timers are closed.
-    fn register_with(&self, timers: &Arc<Timers>) -> bool {
+    fn register(&self, timers: &Arc<Timers>) -> bool {
         let mut registered = self.timers.lock();
         if registered.is_stopped || registered.is_with(timers) {
             return true;
@@ -348,7 +345,10 @@ mod loom_models {
 
     /// Registers with timers that stand for those of a runtime.
     fn register(node: &Node, timers: &Arc<Timers>) {
-        node.own_deadline().expect("timed").register(timers);
+        let deadline = node.own_deadline().expect("timed");
+        if !deadline.register(timers) {
+            deadline.register(Timers::of_process());
+        }
     }
 
     fn set_passed(node: &Node) {

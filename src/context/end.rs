@@ -162,7 +162,7 @@ impl Node {
         if let Some(deadline) = self.own_deadline() {
             deadline.stop();
         }
-        if self.merged.is_some() {
+        if self.merged().is_some() {
             self.unlink();
         }
         Some(Closed {
@@ -175,13 +175,13 @@ impl Node {
     /// has passed (invariant 6), and what has to be written down since the node has two parents. A deadline that it has
     /// from the parent which ends has ended that one already.
     fn own_error(&self, parent: &Node) -> Option<ContextError> {
-        let deadline = match self.merged {
+        let deadline = match self.merged() {
             None => self.own_deadline(),
             Some(_) => self.deadline.as_ref(),
         };
         match deadline {
             Some(deadline) if deadline.has_passed() => Some(deadline.error().clone()),
-            _ => self.merged.as_ref().map(|_| parent.end_error().clone()),
+            _ => self.merged().map(|_| parent.end_error().clone()),
         }
     }
 
@@ -375,7 +375,8 @@ impl Walk {
     }
 
     fn close_children(&mut self, node: &Node, mut listeners: Listeners) {
-        self.to_tell.extend(node.weak_owner().map(Told::Group));
+        self.to_tell
+            .extend(node.weak_owner().cloned().map(Told::Group));
         if let Some(waiters) = listeners.take_waiters() {
             let error = node.end_error().clone();
             self.to_tell.push(Told::Waiters(waiters, error));
@@ -385,7 +386,7 @@ impl Walk {
                 continue;
             };
             match child.close(Cause::Parent(node)) {
-                Some(closed) if !closed.listeners.is_empty() || child.has_owner() => {
+                Some(closed) if !closed.listeners.is_empty() || child.weak_owner().is_some() => {
                     self.queue.push_back((child, closed.listeners));
                 }
                 _ => {}

@@ -89,11 +89,20 @@ pub(crate) struct Node {
     pub(super) error: OnceLock<ContextError>,
     /// Its own, or the ancestor's that holds here.
     pub(super) deadline: Option<Arc<Deadline>>,
-    /// A second parent.
-    pub(super) merged: Option<Box<Link>>,
-    /// The group whose context this is. Told of the end before any waiter of the node.
-    owner: Option<Weak<dyn Owner>>,
+    kind: Kind,
     location: &'static Location<'static>,
+}
+
+// With the reference counts, and its place in its parent's list, a derived context takes 128 bytes.
+#[cfg(all(not(errgroup_loom), target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Node>() <= 128 - 16 - 16);
+
+/// What a node is beyond a child of its parent. Never both, so that they share their place.
+enum Kind {
+    /// A context, which may have a second parent.
+    Context(Option<Box<Link>>),
+    /// The context of a group. It is told of the end before any waiter of the node.
+    Group(Weak<dyn Owner>),
 }
 
 /// A group, as its node knows it.
@@ -129,8 +138,7 @@ impl Node {
             listeners: Mutex::default(),
             error: OnceLock::new(),
             deadline,
-            merged: None,
-            owner: None,
+            kind: Kind::Context(None),
             location,
         }
     }
@@ -151,22 +159,28 @@ impl Node {
         };
         Self::linked(parent, |_| {
             let mut node = Self::new(0, parent, 0, deadline, location);
-            node.owner = Some(owner);
+            node.kind = Kind::Group(owner);
             node
         })
     }
 
     /// Returns the group whose context this is.
     pub(super) fn owner(&self) -> Option<Arc<dyn Owner>> {
-        self.owner.as_ref()?.upgrade()
+        self.weak_owner()?.upgrade()
     }
 
-    pub(super) fn weak_owner(&self) -> Option<Weak<dyn Owner>> {
-        self.owner.clone()
+    pub(super) fn weak_owner(&self) -> Option<&Weak<dyn Owner>> {
+        match &self.kind {
+            Kind::Group(owner) => Some(owner),
+            Kind::Context(_) => None,
+        }
     }
 
-    pub(super) fn has_owner(&self) -> bool {
-        self.owner.is_some()
+    pub(super) fn merged(&self) -> Option<&Link> {
+        match &self.kind {
+            Kind::Context(link) => link.as_deref(),
+            Kind::Group(_) => None,
+        }
     }
 
     /// Returns the nearest group above, whose context this one derives from.
@@ -238,10 +252,10 @@ impl Node {
             return Self::ended(error, 0, deadline, location);
         }
         let mut node = Self::new(GUARDED, Some(first), 0, deadline, location);
-        node.merged = Some(Box::new(Link {
+        node.kind = Kind::Context(Some(Box::new(Link {
             other: second.clone(),
             key: AtomicU32::new(UNLINKED),
-        }));
+        })));
         let node = Arc::new(node);
         node.link_both();
         node
@@ -283,7 +297,7 @@ impl Node {
         if let Some(parent) = &self.parent {
             self.link_to(parent, &self.key, Arc::downgrade(self));
         }
-        if let Some(link) = &self.merged {
+        if let Some(link) = self.merged() {
             self.link_to(&link.other, &link.key, Arc::downgrade(self));
             if self.has_ended() {
                 // The first parent ended while the second was being told. Either the unlinking of that end has seen the
@@ -298,7 +312,7 @@ impl Node {
         if let Some(parent) = &self.parent {
             parent.disown(&self.key);
         }
-        if let Some(link) = &self.merged {
+        if let Some(link) = self.merged() {
             link.other.disown(&link.key);
         }
     }
@@ -459,9 +473,11 @@ impl Node {
         if let Some(deadline) = self.own_deadline() {
             deadline.stop();
         }
-        if let Some(link) = self.merged.take() {
-            link.leave();
-            others.push(link.other);
+        if let Kind::Context(link) = &mut self.kind {
+            if let Some(link) = link.take() {
+                link.leave();
+                others.push(link.other);
+            }
         }
         if let Some(waiters) = self.listeners.get_mut().take_waiters() {
             waiters.into_iter().for_each(destroy);

@@ -154,9 +154,9 @@ impl Node {
             // Empty, since it is filled with the end.
             let _ = self.error.set(error);
         }
-        // Release: pairs with the Acquire of `is_done`. A store is enough: with `GUARDED` nobody else writes without the
-        // lock.
-        self.state.store(state | ENDED | by, Ordering::Release);
+        // Release: pairs with the Acquire of `is_done`. With `GUARDED` nobody else sets flags without the lock; handles come
+        // and go.
+        self.state.fetch_or(ENDED | by, Ordering::Release);
         let taken = std::mem::take(&mut *listeners);
         drop(listeners);
         if let Some(deadline) = self.own_deadline() {
@@ -221,8 +221,8 @@ impl Node {
         if state & (ENDED | OVERDUE) == 0 {
             // Empty, since it is filled with the end.
             let _ = self.error.set(error);
-            // Release: pairs with the Acquire of `is_done`. A store is enough, as in `close_guarded`.
-            self.state.store(state | OVERDUE, Ordering::Release);
+            // Release: pairs with the Acquire of `is_done`.
+            self.state.fetch_or(OVERDUE, Ordering::Release);
         }
         drop(listeners);
     }

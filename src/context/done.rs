@@ -46,8 +46,8 @@ pub struct DoneOwned {
 struct Registration {
     /// The key of the place, or one of the two that are none.
     key: u32,
-    /// Which waker lies there. It is alive while it does, so another one is not mistaken for it, and who polls again with
-    /// the same one need not lock the node to find that out.
+    /// Which waker was polled with. Its clone lies in the node, so another one is not mistaken for it, and who polls again
+    /// with the same one need not lock the node to find that out.
     waker: WakerId,
 }
 
@@ -140,14 +140,17 @@ impl Registration {
     fn register(&mut self, node: &Node, waker: &Waker, see_to_timer: impl FnOnce(&Node)) -> bool {
         // First: it panics in a runtime without a timer, and what it ends refuses the waker.
         see_to_timer(node);
-        let waker = waker.clone();
-        let waker_id = id(&waker);
+        let kept = waker.clone();
+        // A clone may have a table of its own, at another address. One that has data of its own keeps no other alive.
+        self.waker = match kept.data() == waker.data() {
+            true => id(waker),
+            false => id(&kept),
+        };
         let registered = match self.key() {
-            Some(key) => node.replace_waker(key, waker).then_some(key),
-            None => node.register_waker(waker),
+            Some(key) => node.replace_waker(key, kept).then_some(key),
+            None => node.register_waker(kept),
         };
         self.key = registered.unwrap_or(ENDED);
-        self.waker = waker_id;
         registered.is_some()
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct Deadline {
 #[derive(Default)]
 struct Registered {
     is_stopped: bool,
+    /// The last task that has waited, on a runtime where the deadline is registered.
+    task: Option<tokio::task::Id>,
     /// Most deadlines are waited for on one runtime.
     first: Option<Entry>,
     others: Vec<Entry>,
@@ -197,26 +199,28 @@ impl Deadline {
     ///
     /// In a runtime without a timer, by tokio; then nothing has been registered.
     pub(super) fn arm(&self) {
-        let runtime = Handle::try_current().ok();
-        let id = runtime.as_ref().map(Handle::id);
-        if self.timers.lock().is_settled(id) {
+        // A task stays on its runtime, and is cheaper to find.
+        let task = tokio::task::try_id();
+        if self.timers.lock().is_settled_for(task) {
             return;
         }
-        match runtime {
-            Some(handle) => self.register(&Timers::of_runtime(&handle)),
-            None => self.register(Timers::of_process()),
+        let runtime = Handle::try_current().ok();
+        let id = runtime.as_ref().map(Handle::id);
+        if self.timers.lock().is_settled(id, task) {
+            return;
         }
-    }
-
-    fn register(&self, timers: &Arc<Timers>) {
-        if !self.register_with(timers) {
-            // The runtime is going away. The process's are never closed.
-            self.register_with(Timers::of_process());
+        // Timers that close meanwhile do so for want of entries, or with their runtime: then there are none the next time.
+        while let Some(timers) = runtime.as_ref().and_then(Timers::of_runtime) {
+            if self.register(&timers) {
+                return;
+            }
         }
+        // Those are never closed.
+        self.register(Timers::of_process());
     }
 
     /// `false` if the timers are closed.
-    fn register_with(&self, timers: &Arc<Timers>) -> bool {
+    fn register(&self, timers: &Arc<Timers>) -> bool {
         let mut registered = self.timers.lock();
         if registered.is_stopped || registered.is_with(timers) {
             return true;
@@ -287,9 +291,18 @@ impl Deadline {
 
 impl Registered {
     /// Whether there is nothing to do for who waits there.
-    fn is_settled(&self, runtime: Option<Id>) -> bool {
+    fn is_settled(&mut self, runtime: Option<Id>, task: Option<tokio::task::Id>) -> bool {
         let mut entries = self.first.iter().chain(&self.others);
-        self.is_stopped || entries.any(|entry| entry.timers.runtime() == runtime)
+        let is_registered = entries.any(|entry| entry.timers.runtime() == runtime);
+        if is_registered {
+            self.task = task;
+        }
+        self.is_stopped || is_registered
+    }
+
+    /// As `is_settled`, for a task that has waited before.
+    fn is_settled_for(&self, task: Option<tokio::task::Id>) -> bool {
+        self.is_stopped || (task.is_some() && self.task == task)
     }
 
     fn is_with(&self, timers: &Timers) -> bool {
@@ -348,7 +361,10 @@ mod loom_models {
 
     /// Registers with timers that stand for those of a runtime.
     fn register(node: &Node, timers: &Arc<Timers>) {
-        node.own_deadline().expect("timed").register(timers);
+        let deadline = node.own_deadline().expect("timed");
+        if !deadline.register(timers) {
+            deadline.register(Timers::of_process());
+        }
     }
 
     fn set_passed(node: &Node) {

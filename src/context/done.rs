@@ -5,13 +5,12 @@ use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::task::{Context as TaskContext, Poll, RawWakerVTable, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 
-use super::listeners::Refreshed;
 use super::node::Node;
 use super::timer::{is_clock_paused, now};
 use crate::error::ContextError;
@@ -42,25 +41,41 @@ pub struct DoneOwned {
     registration: Registration,
 }
 
-/// A waker's place in a node: its key, or one of the two that are none. Registers once, however often it is polled.
-///
-/// Why not an enum? Then a `Done` would be three scalars, and moving it would go through memory.
-#[derive(Clone, Copy, PartialEq)]
-struct Registration(u32);
-
-impl Registration {
-    const IDLE: Self = Self(u32::MAX);
-    const ENDED: Self = Self(u32::MAX - 1);
+/// A waker's place in a node. Registers once, however often it is polled.
+#[derive(Clone, Copy)]
+struct Registration {
+    /// The key of the place, or one of the two that are none.
+    key: u32,
+    /// Which waker was polled with. Its clone lies in the node, so another one is not mistaken for it, and who polls again
+    /// with the same one need not lock the node to find that out.
+    waker: WakerId,
 }
 
-const _: () = assert!(FIRST < Registration::ENDED.0);
+/// What `Waker::will_wake` compares.
+type WakerId = (usize, usize);
+
+fn id(waker: &Waker) -> WakerId {
+    let vtable: *const RawWakerVTable = waker.vtable();
+    (waker.data().addr(), vtable.addr())
+}
+
+const IDLE: u32 = u32::MAX;
+const ENDED: u32 = u32::MAX - 1;
+const _: () = assert!(FIRST < ENDED);
+
+impl Registration {
+    const NONE: Self = Self {
+        key: IDLE,
+        waker: (0, 0),
+    };
+}
 
 impl<'a> Done<'a> {
     #[inline]
     pub(super) fn new(node: Option<&'a Arc<Node>>) -> Self {
         Self {
             node,
-            registration: Registration::IDLE,
+            registration: Registration::NONE,
         }
     }
 }
@@ -77,7 +92,7 @@ impl DoneOwned {
     pub(super) fn new(node: Option<Arc<Node>>) -> Self {
         Self {
             node,
-            registration: Registration::IDLE,
+            registration: Registration::NONE,
         }
     }
 }
@@ -100,7 +115,7 @@ impl Registration {
             return Poll::Pending;
         }
         // The entry, if there was one, went with the end.
-        *self = Registration::ENDED;
+        self.key = ENDED;
         match node.err() {
             Some(error) => Poll::Ready(error),
             None => unreachable!("errgroup: a node that refuses waiters has ended"),
@@ -115,19 +130,33 @@ impl Registration {
         waker: &Waker,
         see_to_timer: impl FnOnce(&Node),
     ) -> bool {
-        if let Some(key) = self.key() {
-            let refreshed = node.refresh(key, waker, see_to_timer);
-            return matches!(refreshed, Refreshed::Registered);
+        if self.key().is_some() && self.waker == id(waker) {
+            return true;
         }
+        self.register(node, waker, see_to_timer)
+    }
+
+    /// Another task may be on another runtime, so it sees to its timer as the first one did.
+    fn register(&mut self, node: &Node, waker: &Waker, see_to_timer: impl FnOnce(&Node)) -> bool {
+        // First: it panics in a runtime without a timer, and what it ends refuses the waker.
         see_to_timer(node);
-        let key = node.register_waker(waker.clone());
-        *self = key.map_or(Registration::ENDED, Registration);
-        key.is_some()
+        let kept = waker.clone();
+        // A clone may have a table of its own, at another address. One that has data of its own keeps no other alive.
+        self.waker = match kept.data() == waker.data() {
+            true => id(waker),
+            false => id(&kept),
+        };
+        let registered = match self.key() {
+            Some(key) => node.replace_waker(key, kept).then_some(key),
+            None => node.register_waker(kept),
+        };
+        self.key = registered.unwrap_or(ENDED);
+        registered.is_some()
     }
 
     #[inline]
     fn key(self) -> Option<u32> {
-        (self.0 <= FIRST).then_some(self.0)
+        (self.key <= FIRST).then_some(self.key)
     }
 
     #[inline]
@@ -145,9 +174,9 @@ impl Registration {
 
 impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match *self {
-            Registration::IDLE => "Idle",
-            Registration::ENDED => "Ended",
+        f.write_str(match self.key {
+            IDLE => "Idle",
+            ENDED => "Ended",
             _ => "Registered",
         })
     }
@@ -180,13 +209,13 @@ impl Future for DoneOwned {
 
 impl FusedFuture for Done<'_> {
     fn is_terminated(&self) -> bool {
-        self.registration == Registration::ENDED
+        self.registration.key == ENDED
     }
 }
 
 impl FusedFuture for DoneOwned {
     fn is_terminated(&self) -> bool {
-        self.registration == Registration::ENDED
+        self.registration.key == ENDED
     }
 }
 

@@ -154,9 +154,9 @@ impl Node {
             // Empty, since it is filled with the end.
             let _ = self.error.set(error);
         }
-        // Release: pairs with the Acquire of `is_done`. A store is enough: with `GUARDED` nobody else writes without the
-        // lock.
-        self.state.store(state | ENDED | by, Ordering::Release);
+        // Release: pairs with the Acquire of `is_done`. With `GUARDED` nobody else sets flags without the lock; handles come
+        // and go.
+        self.state.fetch_or(ENDED | by, Ordering::Release);
         let taken = std::mem::take(&mut *listeners);
         drop(listeners);
         if let Some(deadline) = self.own_deadline() {
@@ -221,8 +221,8 @@ impl Node {
         if state & (ENDED | OVERDUE) == 0 {
             // Empty, since it is filled with the end.
             let _ = self.error.set(error);
-            // Release: pairs with the Acquire of `is_done`. A store is enough, as in `close_guarded`.
-            self.state.store(state | OVERDUE, Ordering::Release);
+            // Release: pairs with the Acquire of `is_done`.
+            self.state.fetch_or(OVERDUE, Ordering::Release);
         }
         drop(listeners);
     }
@@ -296,7 +296,12 @@ impl Node {
             }
             node = match node.ended_by_parent() {
                 Some(parent) => parent,
-                None => return node.error.get_or_init(|| node.own_end()).clone(),
+                None => {
+                    // Outside of the cell: a model may switch threads at every load.
+                    let reason = node.own_reason();
+                    let error = || ContextError::at(reason, node.location(), None);
+                    return node.error.get_or_init(error).clone();
+                }
             };
         }
     }
@@ -309,14 +314,13 @@ impl Node {
         }
     }
 
-    /// The error of a node that its last handle or its group has ended.
-    fn own_end(&self) -> ContextError {
+    /// Why a node has ended that its last handle or its group has ended.
+    fn own_reason(&self) -> Reason {
         // Relaxed, as above.
-        let reason = match self.state.load(Ordering::Relaxed) & BY_FINISH {
+        match self.state.load(Ordering::Relaxed) & BY_FINISH {
             0 => Reason::HandleDropped,
             _ => Reason::GroupFinished,
-        };
-        ContextError::at(reason, self.location(), None)
+        }
     }
 }
 
@@ -371,7 +375,8 @@ impl Walk {
     }
 
     fn close_children(&mut self, node: &Node, mut listeners: Listeners) {
-        self.to_tell.extend(node.weak_owner().map(Told::Group));
+        self.to_tell
+            .extend(node.weak_owner().cloned().map(Told::Group));
         if let Some(waiters) = listeners.take_waiters() {
             let error = node.end_error().clone();
             self.to_tell.push(Told::Waiters(waiters, error));
@@ -381,7 +386,7 @@ impl Walk {
                 continue;
             };
             match child.close(Cause::Parent(node)) {
-                Some(closed) if !closed.listeners.is_empty() || child.has_owner() => {
+                Some(closed) if !closed.listeners.is_empty() || child.weak_owner().is_some() => {
                     self.queue.push_back((child, closed.listeners));
                 }
                 _ => {}

@@ -43,13 +43,6 @@ pub(crate) enum Waiter {
 
 pub(crate) type Hook = Box<dyn FnOnce(&ContextError) + Send>;
 
-/// What polling a registered waiter came to.
-#[must_use]
-pub(crate) enum Refreshed {
-    Registered,
-    Ended,
-}
-
 impl Listeners {
     #[inline]
     pub(super) fn insert_child(&mut self, child: Weak<Node>) -> u32 {
@@ -156,31 +149,16 @@ impl Node {
         listeners.crowd.as_mut()?.waiters.remove(key)
     }
 
-    /// Makes sure that a registered waker wakes the given task. Another task may be on another runtime: `see_to_timer`.
-    pub(super) fn refresh(
-        &self,
-        key: u32,
-        waker: &Waker,
-        see_to_timer: impl FnOnce(&Self),
-    ) -> Refreshed {
-        match self.listeners.lock().waker_mut(key) {
-            None => return Refreshed::Ended,
-            Some(old) if old.will_wake(waker) => return Refreshed::Registered,
-            Some(_) => {}
-        }
-        see_to_timer(self);
-        let mut replaced = waker.clone();
+    /// Puts another waker in a registered one's place; `false`: the node has ended.
+    pub(super) fn replace_waker(&self, key: u32, waker: Waker) -> bool {
         let mut listeners = self.listeners.lock();
-        let refreshed = match listeners.waker_mut(key) {
-            None => Refreshed::Ended,
-            Some(old) => {
-                std::mem::swap(old, &mut replaced);
-                Refreshed::Registered
-            }
+        let replaced = match listeners.waker_mut(key) {
+            None => Err(waker),
+            Some(old) => Ok(std::mem::replace(old, waker)),
         };
         drop(listeners);
-        drop(replaced);
-        refreshed
+        // Foreign code, in either case.
+        replaced.is_ok()
     }
 
     /// Makes the node keep itself until it ends.

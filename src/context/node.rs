@@ -55,7 +55,7 @@ pub(super) const OVERDUE: u32 = 1 << 7;
 /// The node has a deadline, its own or an ancestor's: live is only who has asked the clock. Set at derivation.
 pub(super) const TIMED: u32 = 1 << 1;
 
-/// `state` changes only under the `listeners` lock. Set there by the first to listen or to end with an error that has to
+/// The flags change only under the `listeners` lock. Set there by the first to listen or to end with an error that has to
 /// be written down, and from the beginning where an end has more to do: with a timer or two parents. Final.
 pub(super) const GUARDED: u32 = 1 << 2;
 
@@ -71,18 +71,23 @@ pub(super) const BY_FINISH: u32 = 1 << 6;
 /// `deadline` is the node's own: the node stops its timers. Set at derivation.
 const OWNS_DEADLINE: u32 = 1 << 5;
 
+/// The handles that have not been dropped are counted in `state`, above the flags: one of them.
+const HANDLE: u32 = 1 << 8;
+
+/// More handles than anybody has; the count holds twice as many, so that threads which pass the bound at once do no harm.
+const MAX_HANDLES: u32 = 1 << 23;
+
 /// "Not registered with a parent", in `Node::key`.
 const UNLINKED: u32 = u32::MAX;
 
 // `repr(C)` keeps what an end touches on one cache line with the reference counts.
 #[repr(C)]
 pub(crate) struct Node {
-    /// The flags above. Zero: live, without a deadline, and nobody has ever listened.
+    /// The flags above. None: live, without a deadline, and nobody has ever listened. Above them the handles: there is no
+    /// room for a word more.
     pub(super) state: AtomicU32,
     /// The node's key among its parent's children. Guarded by the parent's lock.
     key: AtomicU32,
-    /// `CancelHandle`s that have not been dropped.
-    handles: AtomicU32,
     pub(super) parent: Option<Arc<Node>>,
     /// Who is told of the end. Empty from the end on.
     pub(super) listeners: Mutex<Listeners>,
@@ -90,17 +95,20 @@ pub(crate) struct Node {
     pub(super) error: OnceLock<ContextError>,
     /// Its own, or the ancestor's that holds here.
     pub(super) deadline: Option<Arc<Deadline>>,
-    pub(super) kind: Kind,
+    kind: Kind,
     location: &'static Location<'static>,
 }
 
-/// What few nodes have, and none has both of.
-pub(super) enum Kind {
-    Plain,
-    /// It has a second parent.
-    Merged(Box<Link>),
-    /// It is a group's context. The group is told of the end before any waiter of the node.
-    Owned(Weak<dyn Owner>),
+// With the reference counts, and its place in its parent's list, a derived context takes 128 bytes.
+#[cfg(all(not(errgroup_loom), target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Node>() < 128 - 16 - 16);
+
+/// What a node is beyond a child of its parent. Never both, so that they share their place.
+enum Kind {
+    /// A context, which may have a second parent.
+    Context(Option<Box<Link>>),
+    /// The context of a group. It is told of the end before any waiter of the node.
+    Group(Weak<dyn Owner>),
 }
 
 /// A group, as its node knows it.
@@ -132,14 +140,13 @@ impl Node {
     ) -> Self {
         let timed = if deadline.is_some() { TIMED } else { 0 };
         Self {
-            state: AtomicU32::new(state | timed),
+            state: AtomicU32::new(state | timed | (handles * HANDLE)),
             key: AtomicU32::new(UNLINKED),
-            handles: AtomicU32::new(handles),
             parent: parent.cloned(),
             listeners: Mutex::default(),
             error: OnceLock::new(),
             deadline,
-            kind: Kind::Plain,
+            kind: Kind::Context(None),
             location,
         }
     }
@@ -160,36 +167,28 @@ impl Node {
         };
         Self::linked(parent, |_| {
             let mut node = Self::new(0, parent, 0, deadline, location);
-            node.kind = Kind::Owned(owner);
+            node.kind = Kind::Group(owner);
             node
         })
     }
 
     /// Returns the group whose context this is.
     pub(crate) fn owner(&self) -> Option<Arc<dyn Owner>> {
+        self.weak_owner()?.upgrade()
+    }
+
+    pub(super) fn weak_owner(&self) -> Option<&Weak<dyn Owner>> {
         match &self.kind {
-            Kind::Owned(owner) => owner.upgrade(),
-            Kind::Plain | Kind::Merged(_) => None,
+            Kind::Group(owner) => Some(owner),
+            Kind::Context(_) => None,
         }
     }
 
-    /// The link to the second parent.
     pub(super) fn merged(&self) -> Option<&Link> {
         match &self.kind {
-            Kind::Merged(link) => Some(link),
-            Kind::Plain | Kind::Owned(_) => None,
+            Kind::Context(link) => link.as_deref(),
+            Kind::Group(_) => None,
         }
-    }
-
-    pub(super) fn weak_owner(&self) -> Option<Weak<dyn Owner>> {
-        match &self.kind {
-            Kind::Owned(owner) => Some(owner.clone()),
-            Kind::Plain | Kind::Merged(_) => None,
-        }
-    }
-
-    pub(super) fn has_owner(&self) -> bool {
-        matches!(self.kind, Kind::Owned(_))
     }
 
     /// Returns the nearest group above, whose context this one derives from.
@@ -267,10 +266,10 @@ impl Node {
             return Self::ended(error, 0, deadline, location);
         }
         let mut node = Self::new(GUARDED, Some(first), 0, deadline, location);
-        node.kind = Kind::Merged(Box::new(Link {
+        node.kind = Kind::Context(Some(Box::new(Link {
             other: second.clone(),
             key: AtomicU32::new(UNLINKED),
-        }));
+        })));
         let node = Arc::new(node);
         node.link_both();
         node
@@ -442,7 +441,11 @@ impl Node {
 
     /// Counts one more handle.
     pub(crate) fn add_handle(&self) {
-        self.handles.fetch_add(1, Ordering::Relaxed);
+        let before = self.state.fetch_add(HANDLE, Ordering::Relaxed);
+        assert!(
+            before / HANDLE < MAX_HANDLES,
+            "errgroup: over eight million handles of one context"
+        );
     }
 
     /// Gives up a handle; `true` if it was the last.
@@ -450,8 +453,8 @@ impl Node {
     pub(crate) fn remove_handle(&self) -> bool {
         // AcqRel, Acquire: what the owners of the other handles did happens before the end that this one causes. The
         // only handle cannot be cloned meanwhile, and one load is cheaper.
-        self.handles.load(Ordering::Acquire) == 1
-            || self.handles.fetch_sub(1, Ordering::AcqRel) == 1
+        self.state.load(Ordering::Acquire) / HANDLE == 1
+            || self.state.fetch_sub(HANDLE, Ordering::AcqRel) / HANDLE == 1
     }
 }
 
@@ -488,9 +491,11 @@ impl Node {
         if let Some(deadline) = self.own_deadline() {
             deadline.stop();
         }
-        if let Kind::Merged(link) = std::mem::replace(&mut self.kind, Kind::Plain) {
-            link.leave();
-            others.push(link.other);
+        if let Kind::Context(link) = &mut self.kind {
+            if let Some(link) = link.take() {
+                link.leave();
+                others.push(link.other);
+            }
         }
         if let Some(waiters) = self.listeners.get_mut().take_waiters() {
             waiters.into_iter().for_each(destroy);

@@ -6,7 +6,8 @@
 //! driven by a thread, started when the first needs it.
 //!
 //! A sentinel task on each of these runtimes, which never completes, tells by its destructor that the runtime goes:
-//! tokio drops its tasks before it stops its timer. The deadlines then go over to the process's timers.
+//! tokio drops its tasks before it stops its timer. The deadlines then go over to the process's timers. When the driver
+//! rings and nobody waits any more, the timers close and the sentinel is aborted; who waits next starts anew.
 //!
 //! Invariants:
 //!
@@ -33,21 +34,23 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use tokio::runtime::{Handle, Id};
+use tokio::task::AbortHandle;
 use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::node::Node;
 use crate::panic::contain;
-use crate::sync::Mutex;
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 pub(super) struct Timers {
     /// `None` for the process's.
     runtime: Option<Id>,
+    /// Set under the lock, and final. Whoever needs to be certain looks at it there.
+    is_closed: AtomicBool,
     state: Mutex<State>,
 }
 
 struct State {
-    is_closed: bool,
     /// By time, and by number among those of one time. The nodes own their deadlines.
     entries: BTreeMap<(Instant, u64), Weak<Node>>,
     next_number: u64,
@@ -61,6 +64,8 @@ enum Driver {
         /// Does not count against the budget of the task that happens to set it: polled without budget, it would not
         /// register with the runtime.
         sleep: Pin<Box<Unconstrained<Sleep>>>,
+        /// `None` until it is spawned.
+        sentinel: Option<AbortHandle>,
     },
     /// `None` until it is started, and if that failed.
     Thread(Option<Thread>),
@@ -87,8 +92,8 @@ impl Timers {
     fn new(runtime: Option<Id>, driver: Driver) -> Arc<Self> {
         Arc::new(Self {
             runtime,
+            is_closed: AtomicBool::new(false),
             state: Mutex::new(State {
-                is_closed: false,
                 entries: BTreeMap::new(),
                 next_number: 0,
                 armed: None,
@@ -105,7 +110,7 @@ impl Timers {
     /// Adds a deadline; `None` if the timers are closed.
     pub(super) fn insert(self: &Arc<Self>, at: Instant, node: Weak<Node>) -> Option<Inserted> {
         let mut state = self.state.lock();
-        if state.is_closed {
+        if self.is_closed() {
             return None;
         }
         let number = state.next_number;
@@ -134,7 +139,15 @@ impl Timers {
             due.extend(state.entries.pop_first());
         }
         let armed = state.armed;
+        let sentinel = match state.entries.is_empty() {
+            true => self.retire(&mut state),
+            false => None,
+        };
         drop(state);
+        if let Some(sentinel) = sentinel {
+            // Its destructor does the rest.
+            sentinel.abort();
+        }
         for (_, node) in due {
             contain(|| {
                 if let Some(node) = node.upgrade() {
@@ -148,7 +161,7 @@ impl Timers {
     /// The runtime goes: its deadlines go over to the process's timers.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
-        state.is_closed = true;
+        self.set_closed();
         let entries = std::mem::take(&mut state.entries);
         let driver = std::mem::replace(&mut state.driver, Driver::Nobody);
         drop(state);
@@ -162,8 +175,23 @@ impl Timers {
         }
     }
 
+    /// Closes the timers of a runtime that nobody waits for; the sentinel is to be aborted with no lock held.
+    fn retire(&self, state: &mut State) -> Option<AbortHandle> {
+        let Driver::Runtime { sentinel, .. } = &mut state.driver else {
+            return None;
+        };
+        let sentinel = sentinel.take()?;
+        self.set_closed();
+        Some(sentinel)
+    }
+
+    // Relaxed: the lock orders what matters.
     fn is_closed(&self) -> bool {
-        self.state.lock().is_closed
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    fn set_closed(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -182,7 +210,7 @@ impl State {
 impl Driver {
     fn set(&mut self, timers: &Arc<Timers>, at: Instant) -> Set {
         match self {
-            Self::Runtime { handle, sleep } => {
+            Self::Runtime { handle, sleep, .. } => {
                 let _entered = handle.enter();
                 let waker = Waker::from(timers.clone());
                 sleep.set(unconstrained(sleep_until(at)));
@@ -278,21 +306,22 @@ thread_local! {
 }
 
 impl Timers {
-    /// The timers of the runtime at hand, which may be closed.
+    /// The timers of the runtime at hand; `None` if it is going away.
     ///
     /// # Panics
     ///
     /// In a runtime without a timer, by tokio.
-    pub(super) fn of_runtime(handle: &Handle) -> Arc<Timers> {
+    pub(super) fn of_runtime(handle: &Handle) -> Option<Arc<Timers>> {
         let id = handle.id();
         let last = LAST.try_with(|last| last.borrow().clone());
-        if let Some(timers) = last.ok().flatten().filter(|last| last.is_of(id)) {
-            return timers;
+        let is_good = |last: &Arc<Timers>| last.is_of(id) && !last.is_closed();
+        if let Some(timers) = last.ok().flatten().filter(is_good) {
+            return Some(timers);
         }
-        let timers = Self::find(id).unwrap_or_else(|| Self::start(handle));
+        let timers = Self::find(id).or_else(|| Self::start(handle))?;
         // Without a cache it works as well, in the destructors of thread-locals.
         let _ = LAST.try_with(|last| last.replace(Some(timers.clone())));
-        timers
+        Some(timers)
     }
 
     fn is_of(&self, id: Id) -> bool {
@@ -300,35 +329,46 @@ impl Timers {
     }
 
     fn find(id: Id) -> Option<Arc<Timers>> {
-        lock_runtimes()
-            .iter()
-            .find(|timers| timers.is_of(id))
-            .cloned()
+        find_open(&lock_runtimes(), id).cloned()
     }
 
-    fn start(handle: &Handle) -> Arc<Timers> {
+    fn start(handle: &Handle) -> Option<Arc<Timers>> {
         // First of all, since it panics in a runtime without a timer.
         let sleep = Box::pin(unconstrained(sleep_until(Instant::now())));
         let driver = Driver::Runtime {
             handle: handle.clone(),
             sleep,
+            sentinel: None,
         };
         let timers = Self::new(Some(handle.id()), driver);
         // Before others can find the timers. In a runtime that is shutting down this drops it at once.
-        let sentinel = handle.spawn(Sentinel(timers.clone()));
+        let sentinel = handle.spawn(Sentinel(timers.clone())).abort_handle();
+        timers.watch(sentinel.clone());
         let mut runtimes = lock_runtimes();
-        if let Some(other) = runtimes.iter().find(|other| other.is_of(handle.id())) {
-            let other = other.clone();
+        if let Some(other) = find_open(&runtimes, handle.id()).cloned() {
             drop(runtimes);
             sentinel.abort();
-            return other;
+            return Some(other);
         }
         // The sentinel closes first and removes after that, so here it is seen, or removes what is pushed.
-        if !timers.is_closed() {
-            runtimes.push(timers.clone());
+        if timers.is_closed() {
+            return None;
         }
-        timers
+        runtimes.push(timers.clone());
+        Some(timers)
     }
+
+    /// Keeps the sentinel, unless it has gone already.
+    fn watch(&self, task: AbortHandle) {
+        if let Driver::Runtime { sentinel, .. } = &mut self.state.lock().driver {
+            *sentinel = Some(task);
+        }
+    }
+}
+
+fn find_open(runtimes: &[Arc<Timers>], id: Id) -> Option<&Arc<Timers>> {
+    let is_good = |timers: &&Arc<Timers>| timers.is_of(id) && !timers.is_closed();
+    runtimes.iter().find(is_good)
 }
 
 fn lock_runtimes() -> std::sync::MutexGuard<'static, Vec<Arc<Timers>>> {

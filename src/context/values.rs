@@ -8,12 +8,12 @@ use std::sync::Arc;
 use crate::destructor::destroy;
 
 #[derive(Clone)]
-pub(super) struct Values(Option<Arc<Layer>>);
+pub(super) struct Values(Option<Arc<Layer<dyn Any + Send + Sync>>>);
 
-struct Layer {
+struct Layer<V: ?Sized> {
     key: TypeId,
-    value: Option<Box<dyn Any + Send + Sync>>,
     outer: Values,
+    value: V,
 }
 
 impl Values {
@@ -22,8 +22,8 @@ impl Values {
     pub(super) fn with<T: Send + Sync + 'static>(&self, value: T) -> Self {
         Self(Some(Arc::new(Layer {
             key: TypeId::of::<T>(),
-            value: Some(Box::new(value)),
             outer: self.clone(),
+            value,
         })))
     }
 
@@ -31,7 +31,7 @@ impl Values {
         let mut values = self;
         while let Some(layer) = &values.0 {
             if layer.key == TypeId::of::<T>() {
-                return layer.value.as_deref()?.downcast_ref();
+                return layer.value.downcast_ref();
             }
             values = &layer.outer;
         }
@@ -39,17 +39,16 @@ impl Values {
     }
 }
 
-impl Drop for Layer {
-    /// Frees the outer layers that only this one kept, one after the other instead of one inside the other.
+impl Drop for Values {
+    /// Frees the layers that only this one kept, one after the other instead of one inside the other.
+    #[inline]
     fn drop(&mut self) {
-        destroy(self.value.take());
-        let mut next = self.outer.0.take();
-        while let Some(layer) = next {
-            // Of several threads that drop the last owners at once, `into_inner` gives the layer to exactly one.
-            next = Arc::into_inner(layer).and_then(|mut layer| {
-                destroy(layer.value.take());
-                layer.outer.0.take()
-            });
+        let mut next = self.0.take();
+        while let Some(mut layer) = next {
+            // Of several threads that drop the last owners at once none may be the only one here. Then the last of them
+            // drops the outer layers inside of this one, and `destroy` bounds how deep that can go.
+            next = Arc::get_mut(&mut layer).and_then(|layer| layer.outer.0.take());
+            destroy(layer);
         }
     }
 }

@@ -235,7 +235,7 @@ struct World {
     waiters: Vec<Waiter>,
     /// Where each cause lies, once seen.
     causes: HashMap<usize, *const ()>,
-    /// The clock was pushed and no timer has run since: nodes that nobody asks may not know yet that they have ended.
+    /// The clock was pushed and no timer has run since: who waits below a deadline may not have been told yet.
     timers_are_late: bool,
 }
 
@@ -427,6 +427,7 @@ impl World {
 
     fn check(&mut self) {
         let ends = self.model.ends();
+        let told = self.told();
         for (node, ctx) in self.contexts.clone() {
             assert_eq!(ctx.is_done(), !ends[node].is_empty(), "node {node}");
             assert_eq!(ctx.value::<usize>().copied(), self.model.nodes[node].value);
@@ -439,6 +440,7 @@ impl World {
                 self.check_end(&ctx, &ends[node]);
             }
         }
+        assert_eq!(self.told(), told, "asking tells nobody");
         for index in 0..self.callbacks.len() {
             self.check_callback(index, &ends);
         }
@@ -491,9 +493,20 @@ impl World {
         );
     }
 
-    /// The node knows of its end: its timers have run, or `check` has asked it.
+    /// Whoever waits for the node has been told of its end: its timers have run, or it has none.
     fn is_certain(&self, node: usize) -> bool {
-        !self.timers_are_late || self.contexts.iter().any(|(held, _)| *held == node)
+        !self.timers_are_late || self.model.nodes[node].deadline.is_none()
+    }
+
+    /// How often anybody was told of anything.
+    fn told(&mut self) -> usize {
+        let mut told = 0;
+        for callback in &mut self.callbacks {
+            callback.seen.extend(callback.calls.take());
+            told += callback.seen.len();
+        }
+        let woken = self.waiters.iter().map(|waiter| waiter.waker.woken());
+        told + woken.sum::<usize>()
     }
 }
 
@@ -513,7 +526,8 @@ proptest! {
             let mut world = World::new();
             for op in &ops {
                 world.apply(op).await;
-                // To check is to ask, and who is asked looks at the clock: let the next operation be first at times.
+                // To check is to ask, and who asks records that a deadline has passed: let the next operation be first at
+                // times.
                 if !matches!(op, Op::AdvanceWithoutTimers(_)) {
                     world.check();
                 }

@@ -32,7 +32,7 @@
 //! | [`Group`] | the owner of a derived context and of the tasks spawned into it |
 //! | [`Task`] | one task's handle: its value, its abort |
 //! | [`batch`] | one function on many items, a few at a time, without a task for each |
-//! | [`WaitGroup`] | waits until all its [`Token`]s are dropped, and stops nobody |
+//! | [`WaitGroup`] | waits until all its [`WaitGroupToken`]s are dropped, and stops nobody |
 //!
 //! A context ends once and stays ended; what derives from it ends with it. Its [`ContextError`] says why, where and by
 //! which task.
@@ -333,7 +333,10 @@ pub use group::{
 #[cfg(feature = "signal")]
 pub use signal::Signals;
 pub use task::{AbortHandle, Task, TaskId};
-pub use wait_group::{Token, WaitGroup};
+/// The short name, which says less of whose it is.
+#[doc(hidden)]
+pub use wait_group::WaitGroupToken as Token;
+pub use wait_group::{WaitGroup, WaitGroupToken};
 
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/guide.md")]

@@ -4,22 +4,22 @@
 //! worlds: loom's has no `Weak`, and reference counts carry no protocol of ours. `Mutex::lock` hands out the guard
 //! directly: no foreign code ever runs under a lock of this crate, so a poisoned one still guards a whole value.
 
-#[cfg(not(errgroup_loom))]
+#[cfg(not(all(test, errgroup_loom)))]
 pub(crate) use std::sync::{
     MutexGuard, OnceLock,
     atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
 };
 
-#[cfg(errgroup_loom)]
+#[cfg(all(test, errgroup_loom))]
 pub(crate) use loom::sync::{
     MutexGuard,
     atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
 };
 
-#[cfg(not(errgroup_loom))]
+#[cfg(not(all(test, errgroup_loom)))]
 use std::sync::Mutex as Inner;
 
-#[cfg(errgroup_loom)]
+#[cfg(all(test, errgroup_loom))]
 use loom::sync::Mutex as Inner;
 
 /// A mutex that ignores poison.
@@ -45,14 +45,14 @@ impl<T> Mutex<T> {
 }
 
 /// std's cell with a flag that loom sees: the value itself is written once, before the flag.
-#[cfg(errgroup_loom)]
+#[cfg(all(test, errgroup_loom))]
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
     is_set: AtomicBool,
 }
 
-#[cfg(errgroup_loom)]
+#[cfg(all(test, errgroup_loom))]
 impl<T> OnceLock<T> {
     pub(crate) fn new() -> Self {
         Self {
@@ -81,7 +81,7 @@ impl<T> OnceLock<T> {
     }
 }
 
-#[cfg(errgroup_loom)]
+#[cfg(all(test, errgroup_loom))]
 impl<T> From<T> for OnceLock<T> {
     fn from(value: T) -> Self {
         Self {

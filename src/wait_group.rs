@@ -26,7 +26,7 @@ use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// Waits for a number of things to be done, without stopping them.
 ///
-/// Each thing holds a [`Token`]; [`wait`](WaitGroup::wait) returns when the last token is dropped. There may be any
+/// Each thing holds a [`WaitGroupToken`]; [`wait`](WaitGroup::wait) returns when the last token is dropped. There may be any
 /// number of waiters, and the group can be used again and again.
 ///
 /// # Comparison to Go's `sync.WaitGroup` and tokio-util's `TaskTracker`
@@ -59,7 +59,7 @@ pub struct WaitGroup(Arc<State>);
 ///
 /// A clone stands for one more.
 #[must_use = "dropped at once, it makes nobody wait"]
-pub struct Token(Arc<State>);
+pub struct WaitGroupToken(Arc<State>);
 
 #[derive(Default)]
 struct State {
@@ -84,8 +84,8 @@ impl WaitGroup {
     }
 
     /// Adds one thing to wait for.
-    pub fn token(&self) -> Token {
-        Token::new(&self.0)
+    pub fn token(&self) -> WaitGroupToken {
+        WaitGroupToken::new(&self.0)
     }
 
     /// Returns how many tokens are out.
@@ -225,20 +225,20 @@ impl State {
     }
 }
 
-impl Token {
+impl WaitGroupToken {
     fn new(state: &Arc<State>) -> Self {
         state.add();
         Self(state.clone())
     }
 }
 
-impl Clone for Token {
+impl Clone for WaitGroupToken {
     fn clone(&self) -> Self {
         Self::new(&self.0)
     }
 }
 
-impl Drop for Token {
+impl Drop for WaitGroupToken {
     fn drop(&mut self) {
         self.0.done();
     }
@@ -252,8 +252,8 @@ impl fmt::Debug for WaitGroup {
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for WaitGroupToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").finish_non_exhaustive()
+        f.debug_struct("WaitGroupToken").finish_non_exhaustive()
     }
 }

@@ -277,10 +277,10 @@ fn start_thread(timers: Arc<Timers>) -> std::io::Result<Thread> {
     Ok(handle.thread().clone())
 }
 
-#[cfg(not(errgroup_loom))]
+#[cfg(not(all(test, errgroup_loom)))]
 static PROCESS: std::sync::OnceLock<Arc<Timers>> = std::sync::OnceLock::new();
 
-#[cfg(errgroup_loom)]
+#[cfg(all(test, errgroup_loom))]
 loom::lazy_static! {
     static ref PROCESS: Arc<Timers> = Timers::new(None, Driver::Nobody);
 }
@@ -288,9 +288,9 @@ loom::lazy_static! {
 impl Timers {
     /// The timers of whoever waits outside of any runtime.
     pub(super) fn of_process() -> &'static Arc<Timers> {
-        #[cfg(not(errgroup_loom))]
+        #[cfg(not(all(test, errgroup_loom)))]
         return PROCESS.get_or_init(|| Timers::new(None, Driver::Thread(None)));
-        #[cfg(errgroup_loom)]
+        #[cfg(all(test, errgroup_loom))]
         return &PROCESS;
     }
 }

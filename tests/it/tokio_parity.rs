@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use errgroup::{
     AbortHandle, BoxError, Context, ContextError, Group, GroupBuilder, Reason, Shutdown, Slot,
-    Spawner, Straggler, Task, TaskBuilder, TaskId, Token, Wait, WaitGroup, WaitOwned,
+    Spawner, Straggler, Task, TaskBuilder, TaskId, Wait, WaitGroup, WaitGroupToken, WaitOwned,
 };
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use tokio::task::yield_now;
@@ -29,7 +29,7 @@ assert_impl_all!(Straggler: Send, Sync, Unpin, Clone, UnwindSafe, RefUnwindSafe)
 assert_impl_all!(AbortHandle: Send, Sync, Unpin, Clone, UnwindSafe, RefUnwindSafe);
 assert_impl_all!(TaskId: Send, Sync, Copy, Ord, std::hash::Hash, UnwindSafe, RefUnwindSafe);
 assert_impl_all!(WaitGroup: Send, Sync, Unpin, Clone);
-assert_impl_all!(Token: Send, Sync, Unpin, Clone);
+assert_impl_all!(WaitGroupToken: Send, Sync, Unpin, Clone);
 // One owner, one outcome.
 assert_not_impl_any!(Group: Clone);
 assert_not_impl_any!(Task<()>: Clone);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 use std::thread;
 
-use errgroup::{Token, WaitGroup};
+use errgroup::{WaitGroup, WaitGroupToken};
 use futures::FutureExt;
 
 use crate::group_support::*;
@@ -14,7 +14,7 @@ use crate::group_support::*;
 on_both_runtimes! {
     async fn wg_last_token_dropped_then_every_waiter_is_woken() {
         let wg = WaitGroup::new();
-        let tokens: Vec<Token> = (0..10).map(|_| wg.token()).collect();
+        let tokens: Vec<WaitGroupToken> = (0..10).map(|_| wg.token()).collect();
         let waiters: Vec<_> = (0..10)
             .map(|_| {
                 let wg = wg.clone();

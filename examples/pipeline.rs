@@ -27,7 +27,23 @@ async fn main() -> ExitCode {
     let bad = bad.and_then(|line| line.parse().ok());
     let produced = Arc::new(AtomicUsize::new(0));
 
-    let mut group: Group = Group::new();
+    let result = run(bad, produced.clone()).await;
+    println!("lines produced: {}", produced.load(Ordering::Relaxed));
+    match result {
+        Ok((sum, ahead)) => {
+            println!("sum: {sum}; the producer was at most {ahead} lines ahead");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("pipeline: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts the stages, and returns when all of them have ended.
+async fn run(bad: Option<usize>, produced: Arc<AtomicUsize>) -> Result<(u64, usize), BoxError> {
+    let mut group = Group::new();
     let (lines, to_parse) = channel(CAPACITY);
     let (numbers, to_square) = channel(CAPACITY);
     let (squares, to_collect) = channel(CAPACITY);
@@ -35,23 +51,13 @@ async fn main() -> ExitCode {
     group.task("produce").spawn(producer);
     group.task("parse").spawn(parse(to_parse, numbers));
     group.task("square").spawn(square(to_square, squares));
-    let collector = collect(to_collect, produced.clone());
+    let collector = collect(to_collect, produced);
     let collected = group.task("collect").spawn(collector);
 
     let result = group.wait().await;
-    let produced = produced.load(Ordering::Relaxed);
-    println!("lines produced: {produced}, stages left: {}", group.len());
-    match (result, collected.await) {
-        (Ok(()), Ok((sum, ahead))) => {
-            println!("sum: {sum}; the producer was at most {ahead} lines ahead");
-            ExitCode::SUCCESS
-        }
-        (Err(error), _) => {
-            eprintln!("pipeline: {error}");
-            ExitCode::FAILURE
-        }
-        (Ok(()), Err(error)) => panic!("no error, and no sum: {error}"),
-    }
+    println!("stages left: {}", group.len());
+    result?;
+    Ok(collected.await?)
 }
 
 async fn produce(

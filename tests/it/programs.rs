@@ -269,7 +269,8 @@ fn aggregate_with_best_effort_then_what_there_is() {
 fn pipeline_then_all_lines_under_backpressure() {
     let outcome = run("pipeline", &[]);
     outcome.assert_code(0);
-    outcome.assert_line("lines produced: 10000, stages left: 0");
+    outcome.assert_line("lines produced: 10000");
+    outcome.assert_line("stages left: 0");
     let last = outcome.lines.last().expect("it prints");
     assert_eq!(number(last, "sum: "), 333_383_335_000);
     // Three channels of four, and one in the hands of each stage.
@@ -283,8 +284,8 @@ fn pipeline_with_bad_line_then_both_sides_end() {
         outcome.assert_code(1);
         let error = "pipeline: \"oops\": invalid digit found in string\n";
         assert_eq!(outcome.stderr, error, "{outcome:#?}");
+        outcome.assert_line("stages left: 0");
         let last = outcome.lines.last().expect("it prints");
-        assert!(last.ends_with("stages left: 0"), "{last}");
         let bad: usize = bad.parse().expect("a number");
         assert!(number(last, "produced: ") <= bad + 4 + 1, "{last}");
     }

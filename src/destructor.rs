@@ -18,11 +18,14 @@ use crate::panic::contain;
 /// How deep destructors may nest. Far more than programs nest, and far less than a stack holds.
 const MAX_DEPTH: usize = 16;
 
+/// What is put aside.
+type Later = Box<dyn FnOnce()>;
+
 thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 
     /// Never dropped, and so usable in the destructors of other thread-locals; by invariant 2 there is nothing to drop.
-    static LATER: ManuallyDrop<RefCell<Vec<Box<dyn FnOnce()>>>> =
+    static LATER: ManuallyDrop<RefCell<Vec<Later>>> =
         const { ManuallyDrop::new(RefCell::new(Vec::new())) };
 }
 

@@ -108,7 +108,8 @@ pub struct Group<E = BoxError> {
 impl<E: GroupError> Group<E> {
     /// Creates a group whose context derives from [`Context::background`]: nothing but the group ends it.
     ///
-    /// Where the tasks are futures of functions, they tell the error type. Where every task is an inline block, name it:
+    /// Where a task is the future of a function, that tells the error type, and so does returning the outcome of
+    /// [`wait`](Group::wait). Where every task is an inline block, and a `?` or `match` follows, name it:
     /// `let group: Group = Group::new()` means `Group<BoxError>`.
     #[track_caller]
     pub fn new() -> Self {
@@ -131,8 +132,9 @@ impl<E: GroupError> Group<E> {
     /// `task.await?` in the body needs no thought: the error that it passes on is another task's, and `run` returns that
     /// one, with its type.
     ///
-    /// Use it in tail position. Where the tasks are inline blocks, the compiler does not know their error type (E0283):
-    /// say `async |group: Spawner|`, which means `Spawner<BoxError>`, or `Group::<MyError>::run`.
+    /// Use it in tail position. Where every task is an inline block and a `?` or `match` follows instead, the compiler does
+    /// not know the error type (E0283): say `async |group: Spawner|`, which means `Spawner<BoxError>`, or
+    /// `Group::<MyError>::run`.
     ///
     /// # Errors
     ///

@@ -104,6 +104,7 @@ where
         let Phase::Waiting(_, guard) = &mut state.phase else {
             return Step::Nothing;
         };
+        // Under the lock, since asking whether the context has ended wakes nobody: not even this job.
         match guard.start() {
             Poll::Pending => Step::Nothing,
             Poll::Ready(Order::Go) => match state.runtime.take() {

@@ -188,7 +188,7 @@ impl<E> Core<E> {
 impl<E: GroupError> Core<E> {
     /// Records a task's error, unless it only passes on another's, and ends the context for it. Returns what the task's
     /// handle says, and the task's fate.
-    pub(crate) fn failed(&self, error: E, who: Owned) -> (ContextError, u8) {
+    pub(crate) fn failed(&self, error: E, who: impl FnOnce() -> Owned) -> (ContextError, u8) {
         match self.passed_on(&error) {
             Some(why) => {
                 discard(error);
@@ -196,7 +196,7 @@ impl<E: GroupError> Core<E> {
             }
             None => {
                 let election = self.elect(FailureKind::Error);
-                (self.failed_itself(error, who, election), fate::ITS_OWN)
+                (self.failed_itself(error, who(), election), fate::ITS_OWN)
             }
         }
     }
@@ -317,7 +317,7 @@ impl<E: GroupError> Core<E> {
     /// the end has to be visible in its conversion: a type that hides it says the same of other things.
     fn passed_on(&self, error: &E) -> Option<ContextError> {
         if let Some(inner) = context_error_in(error) {
-            let end = self.context.err();
+            let end = self.node().error_ref();
             let is_end = end.is_some_and(|end| end.is(inner));
             return (is_end || inner.is_failure_in(self.id)).then(|| inner.clone());
         }

@@ -279,7 +279,7 @@ impl<E: GroupError> TaskGuard<E> {
         dropped: Result<(), Payload>,
     ) -> (ContextError, u8) {
         match (result, dropped) {
-            (Ok(Some(error)), Ok(())) => self.core.failed(error, self.who()),
+            (Ok(Some(error)), Ok(())) => self.core.failed(error, || self.who()),
             (Err(payload), Ok(())) => self.panicked(payload),
             (result, Err(payload)) => {
                 discard(result);

@@ -135,7 +135,7 @@ impl Registry {
             return;
         };
         // By far most tasks have no permit and no name, and are not the last.
-        if tasks.is_plain() && tasks.live > 1 {
+        if tasks.is_plain() {
             tasks.live -= 1;
             tasks.abortable -= u32::from(entry.kind != Kind::Blocking);
             drop(tasks);

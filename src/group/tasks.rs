@@ -205,10 +205,10 @@ impl Tasks {
         }
     }
 
-    /// Whether there is no limit, name or guest, and the group is live: then a task that leaves concerns nobody but itself.
+    /// Whether there is no limit, name or guest, and others are live: then a task that leaves concerns nobody but itself.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
-        self.rest.is_none() && self.stage == Stage::Open
+        self.rest.is_none() && self.live > 1 && self.stage != Stage::Aborting
     }
 
     pub(super) fn rest(&mut self) -> &mut Rest {

@@ -277,20 +277,14 @@ fn c8_waited_for_while_the_runtime_goes_and_after_then_no_panic_and_told() {
         let _in = handle.enter();
         begin_to_wait();
         drop(begin_to_wait);
-        assert_eq!(told.iter().count_told(), 4);
+        assert_eq!(count_told(told.iter()), 4);
     }
     assert_eq!(reports(TOKIOS), 0);
 }
 
-trait CountTold {
-    fn count_told(self) -> usize;
-}
-
-impl<I: Iterator<Item = mpsc::Receiver<thread::ThreadId>>> CountTold for I {
-    fn count_told(self) -> usize {
-        self.map(|told| told.recv_timeout(LIMIT).expect("in time"))
-            .count()
-    }
+fn count_told(all: impl IntoIterator<Item = mpsc::Receiver<thread::ThreadId>>) -> usize {
+    let told = |told: mpsc::Receiver<_>| told.recv_timeout(LIMIT).expect("in time");
+    all.into_iter().map(told).collect::<Vec<_>>().len()
 }
 
 #[test]
@@ -305,7 +299,7 @@ fn c8_runtimes_come_and_go_while_others_wait_then_all_are_told() {
                     let runtime = KINDS[index % 2]();
                     told.push(runtime.block_on(async { end_told_by(&child(&ctx)) }));
                 }
-                told.into_iter().count_told()
+                count_told(told)
             })
         })
         .collect();

@@ -35,3 +35,4 @@ EOF
 first_rust_example | run readme
 run thiserror 'thiserror = "2"' <ci/scratch/thiserror.rs
 run anyhow 'anyhow = "1"' <ci/scratch/anyhow.rs
+run abort 'futures-executor = "0.3"' '[profile.dev]' 'panic = "abort"' <ci/scratch/abort.rs

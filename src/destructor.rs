@@ -18,23 +18,13 @@ use crate::panic::contain;
 /// How deep destructors may nest. Far more than programs nest, and far less than a stack holds.
 const MAX_DEPTH: usize = 16;
 
-<<<<<<< HEAD
-/// What is put aside.
-type Later = Box<dyn FnOnce()>;
-=======
 type Later = RefCell<Vec<Box<dyn FnOnce()>>>;
->>>>>>> wip-ctx
 
 thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 
     /// Never dropped, and so usable in the destructors of other thread-locals; by invariant 2 there is nothing to drop.
-<<<<<<< HEAD
-    static LATER: ManuallyDrop<RefCell<Vec<Later>>> =
-        const { ManuallyDrop::new(RefCell::new(Vec::new())) };
-=======
     static LATER: ManuallyDrop<Later> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
->>>>>>> wip-ctx
 }
 
 /// Drops a foreign value now, or soon if it is dropped deep inside of another. A panic of its destructor is contained.

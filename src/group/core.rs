@@ -205,7 +205,7 @@ impl<E: GroupError> Core<E> {
     /// that is no failure of its own although the context was live, and ends that.
     pub(crate) fn body_failed(&self, error: E, who: Owned) -> Option<E> {
         match self.passed_on(&error) {
-            Some(_) if self.node().has_ended() => {
+            Some(_) if self.context.is_done() => {
                 discard(error);
                 self.registry.record(fate::CUT);
                 None
@@ -285,7 +285,7 @@ impl<E: GroupError> Core<E> {
 
     /// Ends the context for a task's failure. Returns what the task's handle says: that end, if it was the first.
     fn end_by(&self, reason: Reason, who: &Owned, text: String) -> ContextError {
-        if self.node().has_ended() {
+        if self.context.is_done() {
             return ContextError::of_task(reason, who.borrow(), text);
         }
         let end = ContextError::end_by_task(reason, who.borrow(), text);

@@ -119,7 +119,7 @@ impl<E: GroupError> Group<E> {
     /// Creates a group whose context derives from `parent` and ends with it.
     #[track_caller]
     pub fn with_context(parent: &Context) -> Self {
-        Self::builder().context(parent).build()
+        Self::at(Location::caller(), parent, None, None)
     }
 
     /// Runs `body` with a group of its own, and returns its value when all tasks have ended, or the first error.

@@ -90,7 +90,7 @@ where
                 location: this.location,
                 slot: SlotRequest::None,
             };
-            let Some((guard, ..)) = admit(core, Kind::Dropped, spec) else {
+            let Some((guard, ..)) = admit(core, Kind::Dropped, spec, || None) else {
                 // The context has ended.
                 let dropped = catch(|| drop(f));
                 this.code.set(Code::Over);

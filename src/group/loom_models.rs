@@ -31,7 +31,7 @@ fn spec(slot: SlotRequest) -> Spec {
 
 /// Admits a task as `spawn` does, without a runtime to run it.
 fn admit(core: &Arc<Core<BoxError>>, kind: Kind) -> Option<Guard> {
-    spawn::admit(core, kind, spec(SlotRequest::Queue)).map(|(guard, ..)| guard)
+    spawn::admit(core, kind, spec(SlotRequest::Queue), || None).map(|(guard, ..)| guard)
 }
 
 fn spawn<T: Send + 'static>(
@@ -55,7 +55,7 @@ fn never() -> impl Future<Output = Result<(), BoxError>> + Send {
 
 /// Takes the only permit of a group, or finds it taken.
 fn try_slot(group: &Group) -> bool {
-    spawn::admit(&group.core, Kind::Dropped, spec(SlotRequest::Now)).is_some()
+    spawn::admit(&group.core, Kind::Dropped, spec(SlotRequest::Now), || None).is_some()
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn parent_ended_elsewhere_then_the_owners_end_closes_the_group() {
         let added = group
             .core
             .registry
-            .add(Kind::Dropped, spec(SlotRequest::Queue));
+            .add(Kind::Dropped, spec(SlotRequest::Queue), || None);
         assert!(added.is_none(), "the stage is raised when `cancel` returns");
         ender.join().unwrap();
     });

@@ -59,7 +59,7 @@ pub(crate) struct Added {
     pub(crate) key: u32,
     pub(crate) id: TaskId,
     pub(crate) is_queued: bool,
-    /// `None` before the group's first task.
+    /// `None` if there is none.
     pub(crate) runtime: Option<Handle>,
 }
 
@@ -89,7 +89,14 @@ impl Registry {
 
     /// Adds a task; `None` if the group has ended, or has no room for one that will not wait. A permit that a `Slot` held
     /// for it is given back then.
-    pub(crate) fn add(&self, kind: Kind, spec: Spec) -> Option<Added> {
+    ///
+    /// `current` is asked for the runtime with the first task.
+    pub(crate) fn add(
+        &self,
+        kind: Kind,
+        spec: Spec,
+        current: impl FnOnce() -> Option<Handle>,
+    ) -> Option<Added> {
         let id = TaskId::next();
         let mut tasks = self.tasks.lock();
         let is_open = tasks.stage == Stage::Open;
@@ -106,21 +113,15 @@ impl Registry {
         if let Some(name) = spec.name {
             tasks.rest().names.insert(key, name);
         }
+        if tasks.runtime.is_none() {
+            tasks.runtime = current();
+        }
         Some(Added {
             key,
             id,
             is_queued: permit == Permit::Waiting,
             runtime: tasks.runtime.clone(),
         })
-    }
-
-    /// Makes `runtime` the group's, unless it has one; returns the group's.
-    pub(crate) fn set_runtime(&self, runtime: Handle) -> Handle {
-        let mut tasks = self.tasks.lock();
-        let chosen = tasks.runtime.get_or_insert_with(|| runtime.clone()).clone();
-        drop(tasks);
-        drop(runtime);
-        chosen
     }
 
     pub(crate) fn runtime(&self) -> Option<Handle> {
@@ -330,6 +331,10 @@ impl Registry {
         // Under the lock: who sees it here relies on it there, as `Core::stop_admission` does. Release: pairs with `stage`.
         self.stage.fetch_max(stage as u8, Ordering::Release);
         let runtime = tasks.unused_runtime();
+        if tasks.entries.is_empty() {
+            drop(tasks);
+            return drop(runtime);
+        }
         let mut wakers = Vec::new();
         // A chunk at a time, so that nobody waits for long. Nothing is added meanwhile (invariant 2).
         for chunk in 0.. {
@@ -385,40 +390,38 @@ impl Registry {
 
     /// Ready when the last task has ended.
     pub(crate) fn poll_empty(&self, cx: &TaskContext<'_>) -> Poll<()> {
-        self.poll_until(cx, |registry| registry.is_empty())
+        {
+            let tasks = self.tasks.lock();
+            if tasks.live == 0 {
+                return Poll::Ready(());
+            }
+            if tasks.is_waited_for_by(cx.waker()) {
+                return Poll::Pending;
+            }
+        }
+        let waker = cx.waker().clone();
+        let mut tasks = self.tasks.lock();
+        let (poll, unused) = match tasks.live {
+            0 => (Poll::Ready(()), Some(waker)),
+            _ => (Poll::Pending, tasks.waiter.replace(waker)),
+        };
+        drop(tasks);
+        drop(unused);
+        poll
     }
 
     /// Ready when no task is left that can be aborted. While tasks are being aborted, each that ends wakes the waiter.
     pub(crate) fn poll_aborted(&self, cx: &TaskContext<'_>) -> Poll<()> {
-        self.poll_until(cx, Self::is_aborted)
-    }
-
-    fn poll_until(&self, cx: &TaskContext<'_>, is_over: impl Fn(&Self) -> bool) -> Poll<()> {
-        if is_over(self) {
-            return Poll::Ready(());
-        }
-        let waker = cx.waker();
-        let mut tasks = self.tasks.lock();
-        if !tasks
-            .waiter
-            .as_ref()
-            .is_some_and(|left| left.will_wake(waker))
-        {
-            drop(tasks);
-            let waker = Some(waker.clone());
-            tasks = self.tasks.lock();
-            let replaced = std::mem::replace(&mut tasks.waiter, waker);
-            drop(tasks);
+        if !self.is_aborted() {
+            let waker = Some(cx.waker().clone());
+            let replaced = std::mem::replace(&mut self.tasks.lock().waiter, waker);
             drop(replaced);
-        } else {
-            drop(tasks);
         }
         // It may have come to that before the waker was there.
-        if !is_over(self) {
-            return Poll::Pending;
+        match self.is_aborted() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
-        self.forget_waiter();
-        Poll::Ready(())
     }
 
     /// Gives up the wait of `poll_empty` and `poll_aborted`.

@@ -179,29 +179,25 @@ impl<E: GroupError> Request<'_, E> {
         if let Some(slot) = slot {
             spec.slot = slot.into_request(spec.slot);
         }
-        let (guard, id, runtime) = admit(core, kind, spec)?;
-        let runtime = match runtime {
-            Some(runtime) => runtime,
-            None => match Handle::try_current() {
-                Ok(runtime) => core.registry.set_runtime(runtime),
-                Err(_) => {
-                    guard.withdraw();
-                    panic!(
-                        "errgroup: a group spawns its tasks on a tokio runtime, and this thread is in none: spawn inside \
-                         `block_on` or a task, or give the group a runtime with `Group::builder().runtime(handle)`"
-                    );
-                }
-            },
+        let current = || Handle::try_current().ok();
+        let (guard, id, runtime) = admit(core, kind, spec, current)?;
+        let Some(runtime) = runtime else {
+            guard.withdraw();
+            panic!(
+                "errgroup: a group spawns its tasks on a tokio runtime, and this thread is in none: spawn inside \
+                 `block_on` or a task, or give the group a runtime with `Group::builder().runtime(handle)`"
+            );
         };
         Some(Admitted { guard, id, runtime })
     }
 }
 
-/// As `Request::admit`, without a runtime to run it.
+/// As `Request::admit`, for what may do without a runtime.
 pub(super) fn admit<E>(
     core: &Arc<Core<E>>,
     kind: Kind,
     spec: Spec,
+    current: impl FnOnce() -> Option<Handle>,
 ) -> Option<(TaskGuard<E>, TaskId, Option<Handle>)> {
     // The context first: the stage is raised after its end.
     if core.context.is_done() {
@@ -210,7 +206,7 @@ pub(super) fn admit<E>(
         }
         return None;
     }
-    let added = core.registry.add(kind, spec)?;
+    let added = core.registry.add(kind, spec, current)?;
     let guard = TaskGuard::new(core.clone(), added.key, kind, added.is_queued);
     Some((guard, added.id, added.runtime))
 }

@@ -211,6 +211,11 @@ impl Tasks {
         self.rest.is_none() && self.live > 1 && self.stage != Stage::Aborting
     }
 
+    pub(super) fn is_waited_for_by(&self, waker: &Waker) -> bool {
+        let waiter = self.waiter.as_ref();
+        waiter.is_some_and(|waiter| waiter.will_wake(waker))
+    }
+
     pub(super) fn rest(&mut self) -> &mut Rest {
         self.rest.get_or_insert_default()
     }

@@ -549,6 +549,10 @@ mod tests {
         fn context_ended(&self) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
+
+        fn members(&self) -> &dyn std::any::Any {
+            self
+        }
     }
 
     /// A group's node below a deadline, and the group.

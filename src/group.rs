@@ -399,13 +399,13 @@ impl<E> Drop for Group<E> {
             });
             self.core.abort();
         }
-        if registry.is_empty() {
+        if !registry.abandon() {
             return;
         }
         registry.forget_waiter();
         let node = self.core.node();
-        if let (Some(group), Some(host)) = (node.owner(), node.owner_above()) {
-            Guest::hand_over(group, host);
+        if let Some(group) = node.owner() {
+            node.find_owner_above(|host| Guest::hand_over(&group, host));
         }
     }
 }

@@ -191,8 +191,11 @@ impl Node {
         }
     }
 
-    /// Returns the nearest group above, whose context this one derives from.
-    pub(crate) fn owner_above(&self) -> Option<Arc<dyn Owner>> {
+    /// Finds the nearest group above, whose context this one derives from, that is taken.
+    pub(crate) fn find_owner_above(
+        &self,
+        is_taken: impl Fn(&Arc<dyn Owner>) -> bool,
+    ) -> Option<Arc<dyn Owner>> {
         let mut others = Vec::new();
         let mut next = Some(self);
         while let Some(node) = next {
@@ -202,8 +205,9 @@ impl Node {
                 .as_ref()
                 .or_else(|| others.pop())
                 .map(Arc::as_ref);
-            if let Some(owner) = next.and_then(Node::owner) {
-                return Some(owner);
+            let owner = next.and_then(Node::owner).filter(&is_taken);
+            if owner.is_some() {
+                return owner;
             }
         }
         None

@@ -2,7 +2,7 @@
 //! thread that is not there yet can be told nothing, and is not waited for.
 //!
 //! Owned by the handle, by the registry (as the task's waker), and by the closure that the runtime's pool is given. The
-//! state goes one way: `Waiting`, `Running`, `Done`, or from `Waiting` to `Done` without a thread.
+//! state goes one way: `Waiting`, `Running`, `Leaving`, `Done`, or from `Waiting` to `Leaving` without a thread.
 //!
 //! Who looks at the cell (`look`): the call that spawns it, and whoever wakes the task: the permit's last holder, the end of
 //! the context. In steps:
@@ -42,6 +42,8 @@ struct State<F, T, E> {
 enum Phase<F, T, E> {
     Waiting(F, TaskGuard<E>),
     Running,
+    /// The task has ended, and is about to leave the group. Its handle may drop this, and is given it once it is `Done`.
+    Leaving(Result<T, ContextError>),
     Done(Result<T, ContextError>),
     Taken,
 }
@@ -88,28 +90,38 @@ where
     }
 
     fn look(self: &Arc<Self>) {
-        match self.step() {
-            Step::Nothing => {}
-            Step::Stop(order, f, guard) => {
-                let dropped = catch(|| drop(f));
-                let (why, fate) = guard.stopped(order, dropped);
-                self.finish(Err(why), guard, fate);
+        loop {
+            match self.step() {
+                Step::Nothing => return,
+                Step::Stop(order, f, guard) => {
+                    let dropped = catch(|| drop(f));
+                    let (why, fate) = guard.stopped(order, dropped);
+                    return self.finish(Err(why), guard, fate);
+                }
+                // The context may have ended meanwhile, before the waker was there again.
+                Step::Ask(runtime) => self.ask(&runtime),
             }
-            Step::Ask(runtime) => self.ask(&runtime),
         }
     }
 
-    fn step(&self) -> Step<F, E> {
+    fn step(self: &Arc<Self>) -> Step<F, E> {
         let mut state = self.state.lock();
+        let state = &mut *state;
         let Phase::Waiting(_, guard) = &mut state.phase else {
             return Step::Nothing;
         };
+        let was_queued = guard.is_queued();
         // Under the lock, since asking whether the context has ended wakes nobody: not even this job.
         match guard.start() {
             Poll::Pending => Step::Nothing,
             Poll::Ready(Order::Go) => match state.runtime.take() {
                 Some(runtime) => {
                     state.asking = Asking::Now;
+                    if was_queued {
+                        // Whoever granted the permit has taken the waker, and there may be no thread for long.
+                        let (registry, waker) = (&guard.core().registry, self.clone().into());
+                        registry.leave_waker(guard.key(), &waker);
+                    }
                     Step::Ask(runtime)
                 }
                 None => Step::Nothing,
@@ -177,20 +189,24 @@ where
     /// Leaves the result to the handle, or drops it if there is none, and lets the group go on after that.
     fn finish(&self, result: Result<T, ContextError>, guard: TaskGuard<E>, fate: u8) {
         let mut state = self.state.lock();
-        let waker = state.waker.take();
         let unused = match state.is_detached {
             true => {
                 state.phase = Phase::Taken;
                 Some(result)
             }
             false => {
-                state.phase = Phase::Done(result);
+                state.phase = Phase::Leaving(result);
                 None
             }
         };
         drop(state);
         discard(unused);
+        // Before the handle is answered: who has the value finds the task gone, and its room free.
         guard.release(fate);
+        let mut state = self.state.lock();
+        state.set_done();
+        let waker = state.waker.take();
+        drop(state);
         if let Some(waker) = waker {
             contain(|| waker.wake());
         }
@@ -205,8 +221,16 @@ impl<F, T, E> State<F, T, E> {
         }
         match std::mem::replace(&mut self.phase, Phase::Running) {
             Phase::Waiting(f, guard) => Some((f, guard)),
-            Phase::Running | Phase::Done(_) | Phase::Taken => None,
+            _ => None,
         }
+    }
+
+    fn set_done(&mut self) {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Taken) {
+            Phase::Leaving(result) => Phase::Done(result),
+            // The handle was dropped.
+            phase => phase,
+        };
     }
 }
 
@@ -308,7 +332,9 @@ where
         state.is_detached = true;
         let waker = state.waker.take();
         let result = match &state.phase {
-            Phase::Done(_) => Some(std::mem::replace(&mut state.phase, Phase::Taken)),
+            Phase::Leaving(_) | Phase::Done(_) => {
+                Some(std::mem::replace(&mut state.phase, Phase::Taken))
+            }
             _ => None,
         };
         drop(state);

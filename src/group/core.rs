@@ -192,7 +192,9 @@ impl<E: GroupError> Core<E> {
         match self.passed_on(&error) {
             Some(why) => {
                 discard(error);
-                (why, fate::CUT)
+                // In an isolated group, what is passed on of another's failure is no end.
+                let is_end = self.context.err().is_some_and(|end| end.is(&why));
+                (why, if is_end { fate::CUT } else { fate::ITS_OWN })
             }
             None => {
                 let election = self.elect(FailureKind::Error);

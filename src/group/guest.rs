@@ -9,6 +9,7 @@ use std::task::{Context as TaskContext, Wake, Waker};
 
 use super::registry::Registry;
 use crate::context::Owner;
+use crate::destructor::nested;
 
 pub(crate) struct Guest {
     group: Arc<dyn Owner>,
@@ -16,11 +17,17 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Lets the host wait for the group, whose owner is gone.
-    pub(super) fn hand_over(group: Arc<dyn Owner>, host: Arc<dyn Owner>) {
-        let guest = Arc::new(Self { group, host });
-        registry(&*guest.host).add_guest(guest.clone());
-        guest.look();
+    /// Lets the host wait for the group, whose owner is gone; `false` if nobody waits for the host itself any more.
+    pub(super) fn hand_over(group: &Arc<dyn Owner>, host: &Arc<dyn Owner>) -> bool {
+        let guest = Arc::new(Self {
+            group: group.clone(),
+            host: host.clone(),
+        });
+        let is_taken = registry(&**host).add_guest(&guest);
+        if is_taken {
+            guest.look();
+        }
+        is_taken
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -41,8 +48,9 @@ impl Guest {
 }
 
 impl Wake for Guest {
+    /// In a chain of groups, each the guest of the next, the last task of the first ends all of them.
     fn wake(self: Arc<Self>) {
-        self.look();
+        nested(move || self.look());
     }
 }
 

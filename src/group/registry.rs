@@ -446,10 +446,22 @@ impl Registry {
         wake(waiter);
     }
 
-    pub(super) fn add_guest(&self, guest: Arc<Guest>) {
+    /// The owner is gone. Returns whether there is anybody left to wait for.
+    pub(crate) fn abandon(&self) -> bool {
         let mut tasks = self.tasks.lock();
+        tasks.is_abandoned = true;
+        tasks.live > 0
+    }
+
+    /// `false` if the owner is gone and all tasks have ended: then nobody waits here.
+    pub(super) fn add_guest(&self, guest: &Arc<Guest>) -> bool {
+        let mut tasks = self.tasks.lock();
+        if tasks.is_abandoned && tasks.live == 0 {
+            return false;
+        }
         tasks.live += 1;
-        tasks.rest().guests.push(guest);
+        tasks.rest().guests.push(guest.clone());
+        true
     }
 
     /// A guest's last task has ended. A second call does nothing.

@@ -74,6 +74,8 @@ pub(crate) mod fate {
 pub(super) struct Tasks {
     pub(super) stage: Stage,
     pub(super) fates: u8,
+    /// The group was dropped.
+    pub(super) is_abandoned: bool,
     pub(super) live: u32,
     /// Those of the live that a runtime can be told to drop.
     pub(super) abortable: u32,
@@ -196,6 +198,7 @@ impl Tasks {
         Self {
             stage: Stage::Open,
             fates: 0,
+            is_abandoned: false,
             live: 0,
             abortable: 0,
             entries: OrderedSlab::default(),

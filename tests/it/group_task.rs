@@ -135,6 +135,67 @@ on_both_runtimes! {
         assert_eq!(group.wait().await.unwrap_err().to_string(), "seen");
     }
 
+    async fn g11_aborted_by_a_handle_then_the_task_is_waited_for_and_says_so() {
+        let mut group: Group = Group::new();
+        let used = Arc::new(());
+        let held = used.clone();
+        let tasks = [group.spawn(holding(used.clone(), pend())), group.spawn_with(move |ctx| holding(held, ignore(ctx)))];
+        let sibling = group.spawn(takes_turns(9));
+        for task in tasks {
+            let abort = task.abort_handle();
+            assert_eq!(abort.id(), task.id());
+            assert!(!abort.is_finished());
+            abort.clone().abort();
+            assert_eq!(own_end(task).await, Reason::TaskAborted);
+            assert!(abort.is_finished());
+            abort.abort();
+        }
+        assert!(!group.context().is_done());
+        group.wait().await.unwrap();
+        sibling.await.unwrap();
+        assert_eq!(Arc::strong_count(&used), 1);
+    }
+
+    async fn g11_abort_handle_keeps_neither_the_value_nor_the_task_of_a_dropped_handle() {
+        let mut group: Group = Group::new();
+        let used = Arc::new(());
+        let (one, other) = (used.clone(), used.clone());
+        let handles = [
+            group.spawn(async { Ok(one) }).abort_handle(),
+            group.spawn_blocking(|_| Ok(other)).abort_handle(),
+        ];
+        group.wait().await.unwrap();
+        assert_eq!(Arc::strong_count(&used), 1);
+        for handle in handles {
+            until(|| handle.is_finished()).await;
+            handle.abort();
+        }
+    }
+
+    async fn g11_finished_task_aborted_by_a_handle_then_it_keeps_its_result() {
+        let group: Group = Group::new();
+        let tasks = [group.spawn(async { Ok(String::new()) }), group.spawn_blocking(|_| Ok(String::new()))];
+        for task in tasks {
+            let abort = task.abort_handle();
+            until(|| abort.is_finished()).await;
+            abort.abort();
+            task.await.unwrap();
+        }
+    }
+
+    async fn g11_refused_task_has_an_abort_handle_that_does_nothing() {
+        let mut group: Group = Group::new();
+        group.cancel();
+        let task = group.spawn(pend());
+        let abort = task.abort_handle();
+        assert_eq!(abort.id(), task.id());
+        assert!(abort.is_finished());
+        abort.abort();
+        assert_eq!(cancelled(task).await.reason(), Reason::GroupCancelled);
+        assert!(format!("{abort:?}").contains("is_finished: true"));
+        group.wait().await.unwrap();
+    }
+
     async fn g11_aborted_and_then_the_parent_ends_then_ok() {
         let (parent, handle) = Context::background().with_cancel();
         let mut group: Group = Group::with_context(&parent);

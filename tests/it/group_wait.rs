@@ -265,6 +265,68 @@ on_both_runtimes! {
         group.wait().await.unwrap();
     }
 
+    /// Refused while the wait itself ended the context: that wait is `Ok`, so the next one tells of it, once.
+    async fn g4_spawned_while_wait_ends_the_context_then_the_next_wait_tells_once() {
+        let mut group: Group = Group::new();
+        let spawner = group.spawner();
+        let (tell, told) = mpsc::channel();
+        group.context().on_done(move |_| {
+            tell.send(spawner.spawn(pend())).unwrap();
+        }).detach();
+        group.spawn(async { Ok(()) });
+        group.wait().await.unwrap();
+        assert_eq!(cancelled(told.recv().unwrap()).await.reason(), Reason::GroupFinished);
+        let error = group.wait().await.unwrap_err();
+        let end: &ContextError = error.downcast_ref().unwrap();
+        assert_eq!(end.reason(), Reason::GroupFinished);
+        group.wait().await.unwrap();
+    }
+
+    async fn g4_spawned_after_the_outcome_then_the_next_wait_tells_once() {
+        // How the context ended, and whether what is spawned later is told of.
+        let cases: [(fn(&Group), bool, bool); 4] = [
+            (|_| {}, false, true),
+            (|group| drop(group.spawn(fail("first"))), true, true),
+            (|group| group.cancel(), false, false),
+            (|group| drop(group.spawn(async { Ok(()) })), false, true),
+        ];
+        for (end, is_error, is_told) in cases {
+            let mut group: Group = Group::new();
+            end(&group);
+            assert_eq!(group.wait().await.is_err(), is_error);
+            group.wait().await.unwrap();
+            for spawn in [
+                (|group| group.spawn(pend())) as fn(&Group) -> Task<()>,
+                |group| group.spawn_with(ignore),
+                |group| group.spawn_blocking(|_| Ok(())),
+                |group| group.task("late").spawn(pend()),
+                |group| group.spawner().spawn(pend()),
+            ] {
+                let reason = group.context().err().unwrap().reason();
+                assert_eq!(cancelled(spawn(&group)).await.reason(), reason);
+                drop(spawn(&group));
+                assert_eq!(group.wait().await.is_err(), is_told, "{reason:?}");
+                group.wait().await.unwrap();
+            }
+            // The code came back: nobody has to be told.
+            assert!(group.try_spawn(pend()).is_err());
+            group.wait().await.unwrap();
+        }
+    }
+
+    async fn g4_spawned_after_the_parents_end_was_told_then_the_next_wait_tells_once() {
+        let (parent, handle) = Context::background().with_cancel();
+        let mut group: Group = Group::with_context(&parent);
+        group.spawn(async { Ok(()) }).await.unwrap();
+        handle.cancel();
+        group.wait().await.unwrap();
+        group.spawn(pend());
+        let error = group.wait().await.unwrap_err();
+        let end: &ContextError = error.downcast_ref().unwrap();
+        assert_eq!(end.reason(), Reason::Cancelled);
+        group.wait().await.unwrap();
+    }
+
     async fn g4_no_task_then_wait_returns_at_once() {
         let mut group: Group = Group::new();
         assert!(matches!(poll(&mut group.wait()), Poll::Ready(Ok(()))));

@@ -10,11 +10,15 @@
 //! callgrind.
 
 pub mod alloc;
+pub mod counted;
 pub mod counts;
 pub mod go;
 pub mod harness;
 pub mod instructions;
+pub mod jobs;
 pub mod machine;
+pub mod ours;
+pub mod peers;
 pub mod report;
 pub mod results;
 pub mod rows;

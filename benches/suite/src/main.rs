@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::{Parser, Subcommand};
+use errgroup_bench::counted::{self, Programs};
 use errgroup_bench::go::Go;
 use errgroup_bench::harness::Effort;
 use errgroup_bench::machine::{self, Machine, Versions};
@@ -18,6 +19,10 @@ use errgroup_bench::{instructions, runtime};
 /// The programs beside this one; cargo builds them for a benchmark.
 const COUNTS: &str = env!("CARGO_BIN_EXE_counts");
 const OPS: &str = env!("CARGO_BIN_EXE_ops");
+const PROGRAMS: Programs<'static> = Programs {
+    op: env!("CARGO_BIN_EXE_op"),
+    allocated: env!("CARGO_BIN_EXE_allocated"),
+};
 
 /// Where a full run belongs, and a quick one.
 const BENCHES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -49,7 +54,7 @@ struct Cli {
     bench: bool,
 }
 
-#[derive(Subcommand)]
+#[derive(Clone, Subcommand)]
 enum Task {
     /// Makes the table and the plots anew from results.json, without measuring
     Report,
@@ -57,16 +62,32 @@ enum Task {
     Counts,
     /// Counts instructions only, under callgrind, and prints them
     Instructions,
+    /// Counts the rows of the table that can be counted, all or those with these numbers
+    Rows { numbers: Vec<u32> },
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let cli = Cli::parse();
-    match cli.command {
+    match cli.command.clone() {
         None => measure(&cli),
         Some(Task::Report) => write_report(&cli.out(), &read(&cli.out())?),
+        Some(Task::Rows { numbers }) => rows(&numbers),
         Some(Task::Counts) => print_counts(allocations()?),
         Some(Task::Instructions) => print_counts(instructions::count(Path::new(OPS))?),
     }
+}
+
+fn rows(numbers: &[u32]) -> Result<(), Box<dyn Error>> {
+    println!(
+        "{:3} {:74} {:>9}  {:>9} {:>6} {:>7}",
+        "row", "work", "errgroup", "peer", "ratio", "budget"
+    );
+    let wanted = |row: &&counted::Row| numbers.is_empty() || numbers.contains(&row.number);
+    for row in counted::ROWS.iter().filter(wanted) {
+        let counts = row.count(&PROGRAMS)?;
+        print!("{}", row.print(&counts));
+    }
+    Ok(())
 }
 
 impl Cli {

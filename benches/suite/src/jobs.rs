@@ -18,6 +18,14 @@ pub async fn waits() -> Result<(), BoxError> {
     pending().await
 }
 
+/// Waits, or yields once.
+pub async fn waits_if(waits: bool) -> Result<(), BoxError> {
+    if waits {
+        pending::<()>().await;
+    }
+    yields_once().await
+}
+
 pub async fn waits_for(reply: oneshot::Receiver<()>) -> Result<(), BoxError> {
     Ok(reply.await?)
 }
@@ -25,13 +33,6 @@ pub async fn waits_for(reply: oneshot::Receiver<()>) -> Result<(), BoxError> {
 /// An error's text of 10 KiB.
 pub fn long_text() -> String {
     "x".repeat(10 << 10)
-}
-
-/// Lets the tasks of a runtime with one thread come to their end, or to their wait, if there are at most some sixty.
-pub async fn settle() {
-    for _ in 0..4 {
-        yield_now().await;
-    }
 }
 
 /// The senders of `N` replies.

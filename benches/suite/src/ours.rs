@@ -78,11 +78,11 @@ pub async fn live_groups(n: usize) {
     let (parent, stop) = Context::background().with_cancel();
     for _ in 0..n {
         let group: Group = Group::with_context(&parent);
-        drop(group.spawn(jobs::waits()));
-        drop(group.spawn(jobs::waits()));
-        for _ in 0..3 {
+        for _ in 0..2 {
+            drop(group.spawn(jobs::waits()));
             drop(group.spawn(jobs::waits()));
         }
+        drop(group.spawn(jobs::waits()));
         yield_now().await;
         forget(group);
     }
@@ -112,18 +112,16 @@ pub async fn used_groups(n: usize) {
     stop.detach();
 }
 
-/// Leaves one group with `n` tasks, each the last of 63.
+/// Leaves one group with `n` tasks, each the last one of the 63 that were spawned together.
 pub async fn survivors(n: usize) {
     let group: Group = Group::new();
-    for _ in 0..n {
-        drop(group.spawn(jobs::waits()));
-        for _ in 1..63 {
-            drop(group.spawn(jobs::yields_once()));
+    for staying in 1..=n {
+        for place in 0..63 {
+            drop(group.spawn(jobs::waits_if(place == 31)));
         }
-        while group.len() > n {
+        while group.len() > staying {
             yield_now().await;
         }
-        jobs::settle().await;
     }
     forget(group);
 }

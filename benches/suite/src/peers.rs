@@ -17,49 +17,74 @@ use crate::work::Latch;
 #[error("cancelled")]
 pub struct Cancelled;
 
-/// A task's result, nothing if its token has stopped it.
-type Stopped = Option<Result<(), BoxError>>;
-
-fn spawn_below<F>(set: &mut JoinSet<Stopped>, token: &CancellationToken, job: F)
-where
-    F: Future<Output = Result<(), BoxError>> + Send + 'static,
-{
-    let token = token.clone();
-    set.spawn(async move { token.run_until_cancelled(job).await });
+/// A job below a token: nothing if the token has stopped it.
+async fn below(
+    token: CancellationToken,
+    job: impl Future<Output = Result<(), BoxError>>,
+) -> Result<(), BoxError> {
+    token.run_until_cancelled(job).await.ok_or(Cancelled)?
 }
 
+type Set = JoinSet<Result<(), BoxError>>;
+
 /// The first error. The set's drop aborts the others.
-async fn join(mut set: JoinSet<Stopped>) -> Result<(), BoxError> {
+async fn join(mut set: Set) -> Result<(), BoxError> {
     while let Some(joined) = set.join_next().await {
-        joined?.ok_or(Cancelled)??;
+        joined??;
     }
     Ok(())
 }
 
-/// A set for each request; its tasks stop with the parent's token, and with the set.
+/// A set for each request; its tasks look at the parent's token between their awaits. The least that one can do.
 pub async fn requests<const TASKS: usize>(n: usize) {
     let parent = CancellationToken::new();
     for _ in 0..n {
+        let token = parent.clone();
         let mut set = JoinSet::new();
         for _ in 0..TASKS {
-            spawn_below(&mut set, &parent, jobs::yields_once());
+            set.spawn(checked(token.clone(), jobs::yields_once()));
         }
         join(set).await.expect("no task fails");
     }
 }
 
-/// A set and a child token for each request, as a group has a context of its own.
+async fn checked(
+    token: CancellationToken,
+    job: impl Future<Output = Result<(), BoxError>>,
+) -> Result<(), BoxError> {
+    job.await?;
+    if token.is_cancelled() {
+        Err(Cancelled.into())
+    } else {
+        Ok(())
+    }
+}
+
+/// A set for each request, whose owner watches the parent's token for all of its tasks.
+pub async fn requests_watched<const TASKS: usize>(n: usize) {
+    let parent = CancellationToken::new();
+    for _ in 0..n {
+        let mut set = JoinSet::new();
+        for _ in 0..TASKS {
+            set.spawn(jobs::yields_once());
+        }
+        below(parent.clone(), join(set))
+            .await
+            .expect("no task fails");
+    }
+}
+
+/// A set and a child token for each request, as a group has a context of its own; each task watches the token.
 pub async fn requests_with_child<const TASKS: usize>(n: usize) {
     let parent = CancellationToken::new();
     for _ in 0..n {
         let token = parent.child_token();
+        let _guard = token.drop_guard_ref();
         let mut set = JoinSet::new();
         for _ in 0..TASKS {
-            spawn_below(&mut set, &token, jobs::yields_once());
+            set.spawn(below(token.clone(), jobs::yields_once()));
         }
-        let result = join(set).await;
-        token.cancel();
-        result.expect("no task fails");
+        join(set).await.expect("no task fails");
     }
 }
 
@@ -67,8 +92,9 @@ pub async fn requests_with_replies<const TASKS: usize>(n: usize) {
     let parent = CancellationToken::new();
     for _ in 0..n {
         let mut set = JoinSet::new();
-        let replies =
-            Replies::<TASKS>::new(|reply| spawn_below(&mut set, &parent, jobs::waits_for(reply)));
+        let replies = Replies::<TASKS>::new(|reply| {
+            drop(set.spawn(checked(parent.clone(), jobs::waits_for(reply))))
+        });
         replies.send().await;
         join(set).await.expect("no task fails");
     }
@@ -78,7 +104,7 @@ pub async fn join_set(n: usize) {
     let token = CancellationToken::new();
     let mut set = JoinSet::new();
     for _ in 0..n {
-        spawn_below(&mut set, &token, jobs::yields_once());
+        set.spawn(checked(token.clone(), jobs::yields_once()));
     }
     join(set).await.expect("no task fails");
 }
@@ -109,18 +135,6 @@ where
 }
 
 pub async fn live_join_sets(n: usize) {
-    let token = CancellationToken::new();
-    for _ in 0..n {
-        let mut set = JoinSet::new();
-        for _ in 0..5 {
-            spawn_below(&mut set, &token, jobs::waits());
-        }
-        yield_now().await;
-        forget(set);
-    }
-}
-
-pub async fn live_join_sets_without_token(n: usize) {
     for _ in 0..n {
         let mut set = JoinSet::new();
         for _ in 0..5 {
@@ -140,12 +154,10 @@ pub async fn idle_trackers(n: usize) {
 }
 
 pub async fn survivors(n: usize) {
-    let token = CancellationToken::new();
     let mut set = JoinSet::new();
     for _ in 0..n {
-        spawn_below(&mut set, &token, jobs::waits());
-        for _ in 1..63 {
-            spawn_below(&mut set, &token, jobs::yields_once());
+        for place in 0..63 {
+            set.spawn(jobs::waits_if(place == 31));
         }
         for _ in 1..63 {
             set.join_next().await;

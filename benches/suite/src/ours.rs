@@ -1,11 +1,25 @@
-//! Our own contender: every use of errgroup's interface in the rows that count, one function for each operation.
+//! Our own contender: every use of errgroup's interface, one function for each operation.
+//!
+//! Each does its operation `n` times. Those that say "leaves" leave what they make, to be weighed. What sets up and tears
+//! down is part of what is measured, unless a function returns how long the measured part took.
 
+use std::hint::black_box;
 use std::mem::forget;
+use std::num::NonZeroUsize;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
-use errgroup::{BoxError, Context, ContextError, Group, GroupError};
+use errgroup::{BoxError, CancelHandle, Context, ContextError, Group, GroupError};
+use futures::TryStreamExt;
+use tokio::select;
 use tokio::task::yield_now;
 
-use crate::jobs::{self, Replies, Siblings};
+use crate::jobs::{
+    AtOnce, HOUR, Replies, Siblings, Work, Yields, item, item_done, job, long_text, poll_and_drop,
+    sibling, timed, waits, waits_for, waits_if,
+};
+use crate::text;
+use crate::threads::contend;
 
 /// An error type of a user's own.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +28,7 @@ pub enum Error {
     Context(#[from] ContextError),
 }
 
-fn limit(limit: usize) -> std::num::NonZeroUsize {
+fn limit(limit: usize) -> NonZeroUsize {
     limit.try_into().expect("not zero")
 }
 
@@ -24,7 +38,7 @@ pub async fn requests<const TASKS: usize>(n: usize) {
     for _ in 0..n {
         let mut group: Group = Group::with_context(&parent);
         for _ in 0..TASKS {
-            drop(group.spawn(jobs::yields_once()));
+            drop(group.spawn(job::<Yields<1>>()));
         }
         group.wait().await.expect("no task fails");
     }
@@ -35,40 +49,30 @@ pub async fn requests_with_replies<const TASKS: usize>(n: usize) {
     let (parent, _stop) = Context::background().with_cancel();
     for _ in 0..n {
         let mut group: Group = Group::with_context(&parent);
-        let replies = Replies::<TASKS>::new(|reply| drop(group.spawn(jobs::waits_for(reply))));
+        let replies = Replies::<TASKS>::new(|reply| drop(group.spawn(waits_for(reply))));
         replies.send().await;
         group.wait().await.expect("no task fails");
     }
 }
 
-/// One group with `n` tasks that wait once.
-pub async fn tasks(n: usize) {
-    let (parent, _stop) = Context::background().with_cancel();
-    let mut group: Group = Group::with_context(&parent);
-    for _ in 0..n {
-        drop(group.spawn(jobs::yields_once()));
-    }
-    group.wait().await.expect("no task fails");
-}
-
-/// One group with `n` tasks that end at once, spawned at one place.
-pub async fn one_place(n: usize) {
+/// One group with `n` tasks.
+pub async fn tasks<W: Work>(n: usize) {
     let mut group: Group = Group::new();
     for _ in 0..n {
-        drop(group.spawn(async { Ok(()) }));
+        drop(group.spawn(job::<W>()));
     }
     group.wait().await.expect("no task fails");
 }
 
-/// The same, spawned at five places in turn.
+/// `n` tasks from five places in turn.
 pub async fn five_places(n: usize) {
     let mut group: Group = Group::new();
     for _ in 0..n / 5 {
-        drop(group.spawn(async { Ok(()) }));
-        drop(group.spawn(async { Ok(()) }));
-        drop(group.spawn(async { Ok(()) }));
-        drop(group.spawn(async { Ok(()) }));
-        drop(group.spawn(async { Ok(()) }));
+        drop(group.spawn(job::<AtOnce>()));
+        drop(group.spawn(job::<AtOnce>()));
+        drop(group.spawn(job::<AtOnce>()));
+        drop(group.spawn(job::<AtOnce>()));
+        drop(group.spawn(job::<AtOnce>()));
     }
     group.wait().await.expect("no task fails");
 }
@@ -79,10 +83,10 @@ pub async fn live_groups(n: usize) {
     for _ in 0..n {
         let group: Group = Group::with_context(&parent);
         for _ in 0..2 {
-            drop(group.spawn(jobs::waits()));
-            drop(group.spawn(jobs::waits()));
+            drop(group.spawn(waits()));
+            drop(group.spawn(waits()));
         }
-        drop(group.spawn(jobs::waits()));
+        drop(group.spawn(waits()));
         yield_now().await;
         forget(group);
     }
@@ -104,7 +108,7 @@ pub async fn used_groups(n: usize) {
     for _ in 0..n {
         let group: Group = Group::with_context(&parent);
         group
-            .spawn(jobs::yields_once())
+            .spawn(job::<Yields<1>>())
             .await
             .expect("it does not fail");
         forget(group);
@@ -117,7 +121,7 @@ pub async fn survivors(n: usize) {
     let group: Group = Group::new();
     for staying in 1..=n {
         for place in 0..63 {
-            drop(group.spawn(jobs::waits_if(place == 31)));
+            drop(group.spawn(waits_if(place == 31)));
         }
         while group.len() > staying {
             yield_now().await;
@@ -142,7 +146,7 @@ pub async fn cooperative<E: GroupError>(n: usize) {
 pub async fn long_error(n: usize) {
     let mut group: Group = Group::new();
     watchers(&group, n).await;
-    drop(group.spawn(async { Err::<(), _>(jobs::long_text().into()) }));
+    drop(group.spawn(async { Err::<(), _>(long_text().into()) }));
     group.wait().await.expect_err("one task fails");
 }
 
@@ -163,7 +167,7 @@ async fn watchers<E: GroupError>(group: &Group<E>, n: usize) {
 pub async fn queued(n: usize) {
     let mut group: Group = Group::builder().limit(limit(64)).build();
     for _ in 0..n {
-        drop(group.spawn(async { Ok(()) }));
+        drop(group.spawn(job::<AtOnce>()));
     }
     group.wait().await.expect("no task fails");
 }
@@ -172,7 +176,207 @@ pub async fn queued(n: usize) {
 pub async fn slots<const LIMIT: usize>(n: usize) {
     let mut group: Group = Group::builder().limit(limit(LIMIT)).build();
     for _ in 0..n {
-        drop(group.slot().await.spawn(async { Ok(()) }));
+        drop(group.slot().await.spawn(job::<AtOnce>()));
     }
     group.wait().await.expect("no task fails");
+}
+
+/// One task fails beside `n` that wait: how long until the last one is gone.
+pub async fn first_error(n: usize) -> Duration {
+    let mut group: Group = Group::new();
+    let siblings = Siblings::new();
+    for _ in 0..n {
+        drop(group.spawn(sibling()));
+    }
+    siblings.have_started(n).await;
+    let start = Instant::now();
+    drop(group.spawn(async { Err::<(), _>("failed".into()) }));
+    group.wait().await.expect_err("one task fails");
+    drop(group);
+    start.elapsed()
+}
+
+/// Asks a group of `TASKS` tasks `n` times how many they are.
+pub async fn len<const TASKS: usize>(n: usize) {
+    let group = crowd(TASKS).await;
+    for _ in 0..n {
+        assert_eq!(black_box(&group).len(), TASKS);
+    }
+}
+
+pub async fn is_empty<const TASKS: usize>(n: usize) {
+    let group = crowd(TASKS).await;
+    for _ in 0..n {
+        assert!(!black_box(&group).is_empty());
+    }
+}
+
+async fn crowd(tasks: usize) -> Group {
+    let group = Group::new();
+    for _ in 0..tasks {
+        drop(group.spawn(waits()));
+    }
+    yield_now().await;
+    group
+}
+
+/// A live context below another, as a request's is below the server's.
+fn live() -> (Context, [CancelHandle; 2]) {
+    let (server, stop) = Context::background().with_cancel();
+    let (request, cancel) = server.with_cancel();
+    (request, [stop, cancel])
+}
+
+/// What a request has beside its tasks: a right to cancel it, a deadline, a value; ten times it waits for something else.
+pub async fn request_contexts(n: usize) {
+    let (parent, _stop) = Context::background().with_cancel();
+    for id in 0..n {
+        let (ctx, _cancel) = parent.with_cancel();
+        let ctx = ctx.with_timeout(HOUR).with_value(id);
+        for _ in 0..10 {
+            select! {
+                biased;
+                _ = ctx.done() => unreachable!("it is live"),
+                () = yield_now() => {}
+            }
+        }
+    }
+}
+
+/// `n` rounds of a thousand connections that all watch one context.
+pub async fn connections(n: usize) {
+    let (ctx, _handles) = live();
+    let connections: Vec<_> = (0..1_000)
+        .map(|_| tokio::spawn(connection(ctx.clone(), n / 1_000)))
+        .collect();
+    for connection in connections {
+        connection.await.expect("no task panics");
+    }
+}
+
+async fn connection(ctx: Context, rounds: usize) {
+    for _ in 0..rounds {
+        select! {
+            biased;
+            _ = ctx.done() => return,
+            () = yield_now() => {}
+        }
+    }
+}
+
+pub fn derive(threads: usize, n: usize) -> Duration {
+    let (parent, _handles) = live();
+    contend(threads, n, || drop(black_box(parent.with_cancel())))
+}
+
+/// The handle goes first and ends the context, as at the end of a scope.
+pub fn derive_scoped(n: usize) -> Duration {
+    let (parent, _handles) = live();
+    contend(1, n, || {
+        let (ctx, _handle) = parent.with_cancel();
+        black_box(&ctx);
+    })
+}
+
+pub fn is_done(threads: usize, n: usize) -> Duration {
+    let (ctx, _handles) = live();
+    contend(threads, n, || assert!(!ctx.is_done()))
+}
+
+/// The first poll registers, the drop unregisters.
+pub fn done(threads: usize, n: usize) -> Duration {
+    let (ctx, _handles) = live();
+    contend(threads, n, || poll_and_drop(ctx.done()))
+}
+
+/// A parent with `n` children, all of them held.
+fn children(n: usize) -> (CancelHandle, Vec<(Context, CancelHandle)>) {
+    let (parent, handle) = Context::background().with_cancel();
+    (handle, (0..n).map(|_| parent.with_cancel()).collect())
+}
+
+/// A root and `n` contexts, each below the one before, all of them held.
+fn chain(n: usize) -> (CancelHandle, Vec<(Context, CancelHandle)>) {
+    let (mut last, handle) = Context::background().with_cancel();
+    let mut chain = Vec::with_capacity(n);
+    for _ in 0..n {
+        let next = last.with_cancel();
+        last = next.0.clone();
+        chain.push(next);
+    }
+    (handle, chain)
+}
+
+pub fn end_children(n: usize) -> Duration {
+    let (handle, _children) = children(n);
+    timed(|| handle.cancel())
+}
+
+pub fn end_chain(n: usize) -> Duration {
+    let (handle, _chain) = chain(n);
+    timed(|| handle.cancel())
+}
+
+/// Leaves a parent with `n` children.
+pub fn live_children(n: usize) {
+    let (handle, children) = children(n);
+    children.into_iter().for_each(forget);
+    handle.detach();
+}
+
+/// Leaves a chain of `n` contexts.
+pub fn live_chain(n: usize) {
+    let (handle, chain) = chain(n);
+    chain.into_iter().for_each(forget);
+    handle.detach();
+}
+
+pub async fn timeout(n: usize) {
+    let (parent, _handles) = live();
+    for _ in 0..n {
+        drop(black_box(parent.with_timeout(HOUR)));
+    }
+}
+
+/// A timeout that somebody waits for.
+pub async fn timeout_waited(n: usize) {
+    let (parent, _handles) = live();
+    for _ in 0..n {
+        poll_and_drop(parent.with_timeout(HOUR).done());
+    }
+}
+
+pub async fn batch<W: Work, const LIMIT: usize>(n: usize) {
+    let batch = errgroup::batch(0..n, limit(LIMIT));
+    batch
+        .for_each(|_ctx, index| item_done::<W>(index))
+        .await
+        .expect("no item fails");
+}
+
+pub async fn batch_below_a_deadline<W: Work>(n: usize) {
+    let ctx = Context::background().with_timeout(HOUR);
+    let batch = errgroup::batch(0..n, limit(64)).context(&ctx);
+    batch
+        .for_each(|_ctx, index| item_done::<W>(index))
+        .await
+        .expect("no item fails");
+}
+
+/// `n` batches of `ITEMS` items each.
+pub async fn small_batches<W: Work, const ITEMS: usize>(n: usize) {
+    for _ in 0..n {
+        batch::<W, 64>(ITEMS).await;
+    }
+}
+
+pub async fn batch_stream<W: Work>(n: usize) {
+    let batch = errgroup::batch(0..n, limit(64));
+    let mut results = pin!(batch.map_stream(|_ctx, index| item::<W>(index)));
+    while results.try_next().await.expect("no item fails").is_some() {}
+}
+
+/// A spawn that is distinct for each `N`.
+pub fn distinct<const N: usize>(group: &Group) {
+    drop(group.spawn(text::job::<N>()));
 }

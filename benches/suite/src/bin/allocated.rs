@@ -1,20 +1,20 @@
-//! Counts what repeating one operation allocates, and writes it to standard output as JSON.
+//! Repeats one operation and writes what it allocates to standard output: `allocated '<row> / <contender>' <n>`.
 
 use std::process::ExitCode;
 
 use errgroup_bench::alloc::{Counting, count};
-use errgroup_bench::counted;
+use errgroup_bench::count::asked;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
-    let Some((operation, n)) = counted::asked() else {
+    let Some((operation, n)) = asked() else {
         return ExitCode::FAILURE;
     };
-    let ((), allocated) = count(|| operation(n));
-    match serde_json::to_writer(std::io::stdout(), &allocated) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    let allocated = count(|| {
+        operation(n);
+    });
+    println!("{}", serde_json::json!(allocated));
+    ExitCode::SUCCESS
 }

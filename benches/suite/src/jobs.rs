@@ -75,8 +75,7 @@ pub async fn waits_if(waits: bool) -> Result<(), BoxError> {
     if waits {
         pending::<()>().await;
     }
-    yield_now().await;
-    Ok(())
+    job::<Yields<1>>().await
 }
 
 pub async fn waits_for(reply: oneshot::Receiver<()>) -> Result<(), BoxError> {

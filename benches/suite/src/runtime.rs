@@ -101,3 +101,11 @@ where
         measured.of(start.elapsed())
     })
 }
+
+/// As `on`, but on this thread, beside the workers: what is allocated for each thread apart can be counted.
+pub fn beside<F>(rt: Rt, operation: impl Fn(usize) -> F + 'static) -> Operation
+where
+    F: Future<Output: Measured>,
+{
+    plain(move |n| rt.instance().block_on(operation(n)))
+}

@@ -12,9 +12,7 @@ fn main() -> ExitCode {
     let Some((operation, n)) = asked() else {
         return ExitCode::FAILURE;
     };
-    let allocated = count(|| {
-        operation(n);
-    });
+    let (_, allocated) = count(|| operation(n));
     println!("{}", serde_json::json!(allocated));
     ExitCode::SUCCESS
 }

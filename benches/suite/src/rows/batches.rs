@@ -11,9 +11,9 @@ const ITEMS: usize = 1_000_000;
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = vec![
-        small::<1>("batch of 1 item that waits once", 1.3),
-        small::<3>("batch of 3 items that wait once", 1.0),
-        small::<10>("batch of 10 items that wait once", 1.0),
+        small::<1, 64>("batch of 1 item that waits once", 1.3),
+        small::<3, 64>("batch of 3 items that wait once", 1.0),
+        small::<10, 64>("batch of 10 items that wait once", 1.0),
         streamed::<AtOnce>("end at once").ops(ITEMS),
         streamed::<Yields<1>>("wait once").in_readme(),
     ];
@@ -52,10 +52,10 @@ pub(super) fn rows() -> Vec<Row> {
     rows
 }
 
-fn small<const ITEMS: usize>(work: &str, at_most: f64) -> Row {
+fn small<const ITEMS: usize, const LIMIT: usize>(work: &str, at_most: f64) -> Row {
     let one = Rt::CurrentThread;
     Row::new(14, Unit::Instructions, work)
-        .ours(on(one, ours::small_batches::<Yields<1>, ITEMS>))
+        .ours(on(one, ours::small_batches::<Yields<1>, ITEMS, LIMIT>))
         .rival(
             name::JOIN_SET,
             at_most,

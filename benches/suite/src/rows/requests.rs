@@ -6,7 +6,7 @@
 
 use super::{Row, name};
 use crate::results::Unit;
-use crate::runtime::{Rt, on};
+use crate::runtime::{Rt, beside, on};
 use crate::{ours, peers};
 
 const ONE: Rt = Rt::CurrentThread;
@@ -74,8 +74,8 @@ fn request<const TASKS: usize>(number: u32, unit: Unit, work: &str) -> Row {
 
 fn idle(work: &str, rt: Rt) -> Row {
     Row::new(4, Unit::Held, work)
-        .ours(on(rt, ours::idle_groups))
-        .peer(name::TRACKER, on(rt, peers::idle_trackers))
+        .ours(beside(rt, ours::idle_groups))
+        .peer(name::TRACKER, beside(rt, peers::idle_trackers))
         .at_most(350.0)
 }
 

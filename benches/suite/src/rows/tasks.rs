@@ -50,6 +50,7 @@ pub(super) fn rows() -> Vec<Row> {
             .ours(on(ONE, ours::is_empty::<20_000>))
             .rival(FEW, 1.1, on(ONE, ours::is_empty::<200>))
             .peer(name::TRACKER, on(ONE, peers::is_empty::<20_000>)),
+        allocated("task that waits once", on(ONE, ours::tasks::<Yields<1>>)),
         allocated("task that ends at once", on(ONE, ours::tasks::<AtOnce>)),
         allocated(
             "task that ends at once, from five places in turn",

@@ -67,19 +67,17 @@ func timed(f func()) time.Duration {
 	return time.Since(start)
 }
 
-// spawn runs n goroutines that do work, in groups of size.
-func spawn(n, size int, work func()) time.Duration {
+// spawn runs n goroutines that do work.
+func spawn(n int, work func()) time.Duration {
 	return timed(func() {
-		for done := 0; done < n; done += size {
-			g, _ := WithContext(context.Background())
-			for i := 0; i < size; i++ {
-				g.Go(func() error {
-					work()
-					return nil
-				})
-			}
-			must(g.Wait() == nil)
+		g, _ := WithContext(context.Background())
+		for i := 0; i < n; i++ {
+			g.Go(func() error {
+				work()
+				return nil
+			})
 		}
+		must(g.Wait() == nil)
 	})
 }
 
@@ -90,8 +88,6 @@ func yields(times int) func() {
 		}
 	}
 }
-
-func sleep() { time.Sleep(time.Millisecond) }
 
 // fail measures from the first error to the last of n siblings gone.
 func fail(n int) time.Duration {
@@ -125,28 +121,6 @@ func derive(n int) time.Duration {
 	})
 }
 
-func isDone(n int) time.Duration {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	return timed(func() {
-		for i := 0; i < n; i++ {
-			must(ctx.Err() == nil)
-		}
-	})
-}
-
-// done registers a callback and takes it back: a select on ctx.Done() registers
-// with the channel only.
-func done(n int) time.Duration {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	return timed(func() {
-		for i := 0; i < n; i++ {
-			must(context.AfterFunc(ctx, func() {})())
-		}
-	})
-}
-
 func endChildren(n int) time.Duration {
 	parent, cancel := context.WithCancel(context.Background())
 	return end(n, cancel, func(context.Context) context.Context { return parent })
@@ -173,26 +147,12 @@ func end(n int, cancel func(), parentOf func(last context.Context) context.Conte
 	return timed(cancel)
 }
 
-func timeout(n int) time.Duration {
-	parent, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	return timed(func() {
-		for i := 0; i < n; i++ {
-			_, cancel := context.WithTimeout(parent, time.Hour)
-			cancel()
-		}
-	})
-}
-
-func batch(n int, work func()) time.Duration {
+func batch(n int) time.Duration {
 	return timed(func() {
 		g, _ := WithContext(context.Background())
 		g.SetLimit(64)
 		for i := 0; i < n; i++ {
-			g.Go(func() error {
-				work()
-				return nil
-			})
+			g.Go(func() error { return nil })
 		}
 		must(g.Wait() == nil)
 	})
@@ -205,23 +165,14 @@ func must(ok bool) {
 }
 
 var operations = map[string]func(n int) time.Duration{
-	"at_once":      func(n int) time.Duration { return spawn(n, n, func() {}) },
-	"yield":        func(n int) time.Duration { return spawn(n, n, yields(1)) },
-	"yield4":       func(n int) time.Duration { return spawn(n, n, yields(4)) },
-	"timer":        func(n int) time.Duration { return spawn(n, n, sleep) },
-	"at_once_100":  func(n int) time.Duration { return spawn(n, 100, func() {}) },
-	"yield_100":    func(n int) time.Duration { return spawn(n, 100, yields(1)) },
-	"yield4_100":   func(n int) time.Duration { return spawn(n, 100, yields(4)) },
-	"timer_100":    func(n int) time.Duration { return spawn(n, 100, sleep) },
+	"at_once":      func(n int) time.Duration { return spawn(n, func() {}) },
+	"yield":        func(n int) time.Duration { return spawn(n, yields(1)) },
+	"yield4":       func(n int) time.Duration { return spawn(n, yields(4)) },
 	"fail":         fail,
 	"derive":       derive,
-	"is_done":      isDone,
-	"done":         done,
 	"end_children": endChildren,
 	"end_chain":    endChain,
-	"timeout":      timeout,
-	"batch":        func(n int) time.Duration { return batch(n, func() {}) },
-	"batch_yield":  func(n int) time.Duration { return batch(n, yields(1)) },
+	"batch":        batch,
 }
 
 func main() {

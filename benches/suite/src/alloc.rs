@@ -4,10 +4,12 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use serde::{Deserialize, Serialize};
+
 pub struct Counting;
 
 /// What was allocated while something ran.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allocated {
     /// Calls of the allocator that returned memory.
     pub allocations: u64,

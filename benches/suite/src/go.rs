@@ -5,18 +5,18 @@ use std::env;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::rc::Rc;
 use std::time::Duration;
 
-use crate::harness::Contest;
-use crate::runtime::{Flavor, WORKERS};
+use crate::runtime::Operation;
 
 /// The directory of the Go program.
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/go");
 
 pub struct Go {
     pub version: String,
-    one: RefCell<Process>,
-    many: RefCell<Process>,
+    /// With one thread and with two.
+    processes: [Rc<RefCell<Process>>; 2],
 }
 
 struct Process {
@@ -33,39 +33,23 @@ impl Go {
         let version = run(Command::new(go).arg("version"))?;
         let program = build(go)?;
         let start = |threads| {
-            Process::start(&program, threads)
-                .map(RefCell::new)
-                .map_err(|error| error.to_string())
+            let process = Process::start(&program, threads).map_err(|error| error.to_string())?;
+            Ok::<_, String>(Rc::new(RefCell::new(process)))
         };
         Ok(Self {
             version: version.trim().to_owned(),
-            one: start(1)?,
-            many: start(WORKERS)?,
+            processes: [start(1)?, start(2)?],
         })
     }
 
-    fn process(&self, flavor: Flavor) -> &RefCell<Process> {
-        match flavor {
-            Flavor::CurrentThread => &self.one,
-            Flavor::MultiThread => &self.many,
-        }
+    /// What the program calls so, with as many threads.
+    pub fn operation(&self, operation: &'static str, threads: usize) -> Operation {
+        let process = self.processes[threads - 1].clone();
+        Box::new(move |n| {
+            let answer = process.borrow_mut().ask(operation, n);
+            answer.expect("the Go program answers")
+        })
     }
-}
-
-/// Adds Go, if there is one, with as many threads as the runtime has.
-pub fn join<'a>(
-    contest: Contest<'a>,
-    go: Option<&'a Go>,
-    flavor: Flavor,
-    operation: &'a str,
-) -> Contest<'a> {
-    let Some(go) = go else { return contest };
-    let ops = contest.comparison().ops;
-    let process = go.process(flavor);
-    contest.peer("Go", move || {
-        let answer = process.borrow_mut().ask(operation, ops);
-        answer.expect("the Go program answers")
-    })
 }
 
 fn build(go: &Path) -> Result<PathBuf, String> {
@@ -102,7 +86,7 @@ impl Process {
         })
     }
 
-    fn ask(&mut self, operation: &str, n: u64) -> io::Result<Duration> {
+    fn ask(&mut self, operation: &str, n: usize) -> io::Result<Duration> {
         writeln!(self.ask, "{operation} {n}")?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;

@@ -1,22 +1,25 @@
 //! Measures `errgroup` beside its peers.
 //!
-//! - [`work`]: what is measured, once for each contender, with the same captured state and the same drops inside;
-//! - [`harness`]: rounds that alternate between the contenders;
-//! - [`rows`]: which contenders meet, on what, with which budget;
+//! - [`ours`], [`peers`]: what is measured, one function for each operation, over the same [`jobs`];
+//! - [`rows`]: who meets whom, on what, with which budget;
+//! - [`time`], [`count`]: the two ways to measure a row, in rounds that alternate, or counted in a program of its own;
 //! - [`results`]: the one file that a run writes;
-//! - [`report`]: the table and the plots made of it.
+//! - [`report`]: the tables and the plots made of it.
 //!
-//! The programs: `peers` (`cargo bench`) runs all of it, `counts` counts allocations, `ops` repeats one operation for
-//! callgrind.
+//! The programs: `peers` (`cargo bench`) runs all of it, `op` repeats one operation, `allocated` counts what it allocates,
+//! and those in `text` are weighed.
 
 pub mod alloc;
-pub mod counts;
+pub mod count;
 pub mod go;
-pub mod harness;
-pub mod instructions;
+pub mod jobs;
 pub mod machine;
+pub mod ours;
+pub mod peers;
 pub mod report;
 pub mod results;
 pub mod rows;
 pub mod runtime;
-pub mod work;
+pub mod text;
+pub mod threads;
+pub mod time;

@@ -1,23 +1,34 @@
-//! Runs everything and writes the results, the table and the plots. `cargo bench -p errgroup-bench`.
+//! Measures every row and writes the results, the tables and the plots. `cargo bench -p errgroup-bench`.
 
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use clap::{Parser, Subcommand};
+use errgroup_bench::count::Programs;
 use errgroup_bench::go::Go;
-use errgroup_bench::harness::Effort;
 use errgroup_bench::machine::{self, Machine, Versions};
-use errgroup_bench::report::{self, text};
-use errgroup_bench::results::{Count, FORMAT, Results};
-use errgroup_bench::rows::Bench;
-use errgroup_bench::{instructions, runtime};
+use errgroup_bench::report::{markdown, plots, text};
+use errgroup_bench::results::{self, FORMAT, Results, Unit};
+use errgroup_bench::rows::{self, Row};
+use errgroup_bench::time::Effort;
 
-/// The programs beside this one; cargo builds them for a benchmark.
-const COUNTS: &str = env!("CARGO_BIN_EXE_counts");
-const OPS: &str = env!("CARGO_BIN_EXE_ops");
+/// Cargo builds them for a benchmark.
+const PROGRAMS: Programs = Programs {
+    op: env!("CARGO_BIN_EXE_op"),
+    allocated: env!("CARGO_BIN_EXE_allocated"),
+    text: [
+        [
+            env!("CARGO_BIN_EXE_text_errgroup_few"),
+            env!("CARGO_BIN_EXE_text_errgroup_many"),
+        ],
+        [
+            env!("CARGO_BIN_EXE_text_tokio_few"),
+            env!("CARGO_BIN_EXE_text_tokio_many"),
+        ],
+    ],
+};
 
 /// Where a full run belongs, and a quick one.
 const BENCHES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -34,16 +45,10 @@ const FIGURES: [&str; 2] = [
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Task>,
-    /// Few rounds, small scaling runs; written to target/bench-quick unless `--out` says otherwise
+    task: Option<Task>,
+    /// Few rounds; written to target/bench-quick
     #[arg(long, global = true)]
     quick: bool,
-    /// Only rows with this in their title or section (`spawn`, `failure`, `context`, `batch`, `scaling`)
-    #[arg(long, global = true, default_value = "")]
-    only: String,
-    /// The directory for RESULTS.md, with the plots and results.json in `results` below it
-    #[arg(long, global = true)]
-    out: Option<PathBuf>,
     /// Given by cargo
     #[arg(long, global = true, hide = true)]
     bench: bool,
@@ -51,111 +56,106 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Makes the table and the plots anew from results.json, without measuring
+    /// Makes the tables and the plots anew from results.json, without measuring
     Report,
-    /// Counts allocations and bytes only, and prints them
-    Counts,
-    /// Counts instructions only, under callgrind, and prints them
-    Instructions,
+    /// Measures the rows that are counted, all or those of these numbers, and prints them
+    #[command(alias = "rows")]
+    Counts { numbers: Vec<u32> },
+    /// Measures the rows that are times, all or those of these numbers, and prints them
+    Times { numbers: Vec<u32> },
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let cli = Cli::parse();
-    match cli.command {
-        None => measure(&cli),
-        Some(Task::Report) => write_report(&cli.out(), &read(&cli.out())?),
-        Some(Task::Counts) => print_counts(allocations()?),
-        Some(Task::Instructions) => print_counts(instructions::count(Path::new(OPS))?),
-    }
-}
-
-impl Cli {
-    fn out(&self) -> PathBuf {
-        let default = if self.is_partial() { QUICK } else { BENCHES };
-        self.out.clone().unwrap_or_else(|| default.into())
-    }
-
-    /// Not what the documentation shows.
-    fn is_partial(&self) -> bool {
-        self.quick || !self.only.is_empty()
-    }
-
-    fn effort(&self) -> Effort {
-        if self.quick {
-            Effort::quick()
-        } else {
-            Effort::full()
+    let effort = if cli.quick {
+        Effort::quick()
+    } else {
+        Effort::full()
+    };
+    let out = Path::new(if cli.quick { QUICK } else { BENCHES });
+    let mut run = Run::new(effort);
+    match cli.task {
+        None => {
+            run.measure(|_| true);
+            let results = run.results(&cli);
+            write(out, &results)?;
+            write_report(out, &results)?;
+        }
+        Some(Task::Report) => write_report(out, &read(out)?)?,
+        Some(Task::Counts { numbers }) => {
+            run.measure(|row| row.plan.unit != Unit::Time && is_asked(&numbers, row));
+        }
+        Some(Task::Times { numbers }) => {
+            run.measure(|row| row.plan.unit == Unit::Time && is_asked(&numbers, row));
         }
     }
-}
-
-fn measure(cli: &Cli) -> Result<(), Box<dyn Error>> {
-    let results = run(cli)?;
-    write(&cli.out(), &results)?;
-    write_report(&cli.out(), &results)
-}
-
-fn run(cli: &Cli) -> Result<Results, Box<dyn Error>> {
-    let mut skipped = Vec::new();
-    let go = Go::start()
-        .map_err(|why| skip(&mut skipped, "Go", &why))
-        .ok();
-    let version = go.as_ref().map(|go| go.version.clone());
-    let mut bench = Bench::new(cli.effort(), go, cli.only.clone());
-    bench.report = &|comparison| println!("{}", text::comparison(comparison));
-    let comparisons = bench.compare();
-    let scaling = bench.scale();
-    scaling
-        .iter()
-        .for_each(|scaling| println!("{}", text::scaling(scaling)));
-    let counts = if cli.only.is_empty() {
-        counts(&mut skipped)?
-    } else {
-        Vec::new()
-    };
-    Ok(Results {
-        format: FORMAT,
-        mode: if cli.quick { "quick" } else { "full" }.to_owned(),
-        date: machine::date(),
-        machine: Machine::this(),
-        versions: Versions::current(version),
-        workers: runtime::WORKERS,
-        comparisons,
-        scaling,
-        counts,
-        skipped,
-    })
-}
-
-fn skip(skipped: &mut Vec<String>, what: &str, why: &str) {
-    let line = format!("{what} was skipped: {why}");
-    println!("{line}\n");
-    skipped.push(line);
-}
-
-fn counts(skipped: &mut Vec<String>) -> Result<Vec<Count>, Box<dyn Error>> {
-    let mut counts = allocations()?;
-    match instructions::count(Path::new(OPS)) {
-        Ok(instructions) => counts.extend(instructions),
-        Err(why) => skip(skipped, "counting instructions", &why),
-    }
-    counts
-        .iter()
-        .for_each(|count| println!("{}", text::count(count)));
-    Ok(counts)
-}
-
-/// In a program of its own: its allocator would slow the rounds.
-fn allocations() -> Result<Vec<Count>, Box<dyn Error>> {
-    let output = Command::new(COUNTS).output()?;
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-fn print_counts(counts: Vec<Count>) -> Result<(), Box<dyn Error>> {
-    counts
-        .iter()
-        .for_each(|count| println!("{}", text::count(count)));
     Ok(())
+}
+
+fn is_asked(numbers: &[u32], row: &Row) -> bool {
+    numbers.is_empty() || numbers.contains(&row.plan.number)
+}
+
+/// What is measured, as it comes.
+struct Run {
+    effort: Effort,
+    go: Option<Go>,
+    rows: Vec<results::Row>,
+    skipped: Vec<String>,
+}
+
+impl Run {
+    fn new(effort: Effort) -> Self {
+        let go = Go::start();
+        let mut run = Self {
+            effort,
+            go: None,
+            rows: Vec::new(),
+            skipped: Vec::new(),
+        };
+        match go {
+            Ok(go) => run.go = Some(go),
+            Err(why) => run.skip(format!("Go was skipped: {why}")),
+        }
+        run
+    }
+
+    fn skip(&mut self, line: String) {
+        if !self.skipped.contains(&line) {
+            println!("{line}");
+            self.skipped.push(line);
+        }
+    }
+
+    fn measure(&mut self, is_wanted: impl Fn(&Row) -> bool) {
+        for row in rows::all().into_iter().filter(is_wanted) {
+            let measured = match row.plan.unit {
+                Unit::Time => Ok(row.time(&self.effort, self.go.as_ref())),
+                unit => row
+                    .count(&PROGRAMS)
+                    .map_err(|why| format!("{} were not counted: {why}", unit.name())),
+            };
+            match measured {
+                Ok(row) => {
+                    print!("{}", text::row(&row));
+                    self.rows.push(row);
+                }
+                Err(why) => self.skip(why),
+            }
+        }
+    }
+
+    fn results(self, cli: &Cli) -> Results {
+        Results {
+            format: FORMAT,
+            mode: if cli.quick { "quick" } else { "full" }.to_owned(),
+            date: machine::date(),
+            machine: Machine::this(),
+            versions: Versions::current(self.go.map(|go| go.version.clone())),
+            rows: self.rows,
+            skipped: self.skipped,
+        }
+    }
 }
 
 fn results_json(out: &Path) -> PathBuf {
@@ -163,11 +163,11 @@ fn results_json(out: &Path) -> PathBuf {
 }
 
 fn read(out: &Path) -> Result<Results, Box<dyn Error>> {
-    let results: Results = serde_json::from_slice(&fs::read(results_json(out))?)?;
-    if results.format != FORMAT {
-        return Err(format!("results.json has format {}, not {FORMAT}", results.format).into());
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(results_json(out))?)?;
+    match json["format"] == FORMAT {
+        true => Ok(serde_json::from_value(json)?),
+        false => Err(format!("results.json has format {}, not {FORMAT}", json["format"]).into()),
     }
-    Ok(results)
 }
 
 fn write(out: &Path, results: &Results) -> Result<(), Box<dyn Error>> {
@@ -177,12 +177,9 @@ fn write(out: &Path, results: &Results) -> Result<(), Box<dyn Error>> {
 }
 
 fn write_report(out: &Path, results: &Results) -> Result<(), Box<dyn Error>> {
-    let plots = report::plots::write(results, &out.join("results"))?;
-    fs::write(
-        out.join("RESULTS.md"),
-        report::markdown::document(results, &plots),
-    )?;
-    println!("{}", report::markdown::budgets(results));
+    let plots = plots::write(results, &out.join("results"))?;
+    fs::write(out.join("RESULTS.md"), markdown::document(results, &plots))?;
+    println!("\n{}", markdown::budgets(results));
     println!("written: RESULTS.md, results/results.json, results/*.svg");
     if out == Path::new(BENCHES) {
         write_readme(results)?;
@@ -196,7 +193,7 @@ fn write_readme(results: &Results) -> Result<(), Box<dyn Error>> {
     let (before, rest) = readme.split_once(FIGURES[0]).ok_or_else(missing)?;
     let (_, after) = rest.split_once(FIGURES[1]).ok_or_else(missing)?;
     let [begin, end] = FIGURES;
-    let summary = report::markdown::summary(results);
+    let summary = markdown::summary(results);
     fs::write(README, format!("{before}{begin}{summary}{end}{after}"))?;
     println!("written: README.md");
     Ok(())

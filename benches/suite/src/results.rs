@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::machine::{Machine, Versions};
 
 /// Rises when a field changes its meaning.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+
+/// Ours, in every row.
+pub const OURS: &str = "errgroup";
 
 #[derive(Serialize, Deserialize)]
 pub struct Results {
@@ -16,83 +19,55 @@ pub struct Results {
     pub date: String,
     pub machine: Machine,
     pub versions: Versions,
-    /// Worker threads of `multi_thread`.
-    pub workers: usize,
-    pub comparisons: Vec<Comparison>,
-    pub scaling: Vec<Scaling>,
-    pub counts: Vec<Count>,
+    pub rows: Vec<Row>,
     /// What was left out, and why.
     pub skipped: Vec<String>,
 }
 
-/// The same work done by several contenders in alternating rounds.
+/// The same work, done by several contenders.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Comparison {
+pub struct Row {
+    /// Rows of one number vary one thing.
+    pub number: u32,
     pub section: String,
-    pub title: String,
-    /// Where it ran: `current_thread`, `multi_thread`, or nothing.
-    pub runtime: Option<String>,
-    /// What one operation is: `task`, `child`, …
-    pub unit: String,
-    /// Operations in a round.
-    pub ops: u64,
-    /// `errgroup` is the first.
+    pub work: String,
+    pub unit: Unit,
+    /// Ours is the first.
     pub contenders: Vec<Contender>,
     pub budgets: Vec<Budget>,
+    /// README.md shows it.
+    pub in_readme: bool,
+}
+
+/// What a sample is, per operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unit {
+    /// Nanoseconds: those of a round, so there are many samples. Elsewhere there is one.
+    Time,
+    Instructions,
+    /// Calls of the allocator that returned memory.
+    Allocations,
+    /// Bytes asked for, freed ones included.
+    Bytes,
+    /// Bytes still held.
+    Held,
+    /// Bytes of machine code.
+    Code,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Contender {
     pub name: String,
-    /// Nanoseconds of each round, in the order of the rounds.
-    pub rounds: Vec<u64>,
+    /// In the order of the rounds.
+    pub samples: Vec<f64>,
 }
 
-/// A ceiling for the ratio to a peer.
+/// A ceiling for a contender's cost over another's, or for the cost itself.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Budget {
-    pub against: String,
+    pub of: String,
+    pub against: Option<String>,
     pub at_most: f64,
-}
-
-/// Cost per operation while the work, or the number of threads, grows.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Scaling {
-    pub title: String,
-    pub axis: String,
-    pub unit: String,
-    pub series: Vec<Series>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Series {
-    pub name: String,
-    pub points: Vec<Point>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Point {
-    pub x: u64,
-    /// Nanoseconds per operation of each round.
-    pub rounds: Vec<f64>,
-}
-
-/// A count that does not depend on the machine's speed.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Count {
-    pub title: String,
-    /// `allocations`, `bytes` or `instructions`.
-    pub unit: String,
-    /// `errgroup` is the first.
-    pub values: Vec<Value>,
-    /// A ceiling for ours.
-    pub at_most: Option<f64>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Value {
-    pub name: String,
-    pub value: f64,
 }
 
 /// Of one contender's rounds, or of the ratios of two contenders' rounds.
@@ -102,6 +77,67 @@ pub struct Summary {
     pub lower_quartile: f64,
     pub median: f64,
     pub upper_quartile: f64,
+}
+
+impl Unit {
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Time => "time",
+            Unit::Instructions => "instructions",
+            Unit::Allocations => "allocations",
+            Unit::Bytes => "bytes in all",
+            Unit::Held => "bytes held",
+            Unit::Code => "bytes of code",
+        }
+    }
+}
+
+impl Row {
+    /// What is unique among all rows.
+    pub fn title(&self) -> String {
+        match self.unit {
+            Unit::Time => self.work.clone(),
+            unit => format!("{}: {}", self.work, unit.name()),
+        }
+    }
+
+    pub fn ours(&self) -> &Contender {
+        &self.contenders[0]
+    }
+
+    pub fn contender(&self, name: &str) -> Option<&Contender> {
+        let mut contenders = self.contenders.iter();
+        contenders.find(|contender| contender.name == name)
+    }
+
+    /// What a budget is a ceiling for; not a number if a contender was left out.
+    pub fn value(&self, budget: &Budget) -> Summary {
+        let of = self.contender(&budget.of);
+        match &budget.against {
+            None => of.map_or(Summary::of([]), Contender::cost),
+            Some(against) => {
+                let both = of.zip(self.contender(against));
+                both.map_or(Summary::of([]), |(of, against)| of.over(against))
+            }
+        }
+    }
+
+    pub fn is_met(&self, budget: &Budget) -> bool {
+        self.value(budget).median <= budget.at_most
+    }
+}
+
+impl Contender {
+    /// Per operation.
+    pub fn cost(&self) -> Summary {
+        Summary::of(self.samples.iter().copied())
+    }
+
+    /// Its cost over another's, round by round: what slows the machine for a while slows both.
+    pub fn over(&self, other: &Contender) -> Summary {
+        let rounds = self.samples.iter().zip(&other.samples);
+        Summary::of(rounds.map(|(ours, theirs)| ours / theirs))
+    }
 }
 
 impl Summary {
@@ -127,59 +163,6 @@ fn quantile(sorted: &[f64], at: f64) -> f64 {
         sorted[place.ceil() as usize],
     );
     below + (above - below) * place.fract()
-}
-
-impl Comparison {
-    pub fn ours(&self) -> &Contender {
-        &self.contenders[0]
-    }
-
-    pub fn peers(&self) -> &[Contender] {
-        &self.contenders[1..]
-    }
-
-    pub fn contender(&self, name: &str) -> Option<&Contender> {
-        self.contenders
-            .iter()
-            .find(|contender| contender.name == name)
-    }
-
-    /// Nanoseconds per operation.
-    pub fn cost(&self, contender: &Contender) -> Summary {
-        Summary::of(
-            contender
-                .rounds
-                .iter()
-                .map(|&ns| ns as f64 / self.ops as f64),
-        )
-    }
-
-    /// Ours over the peer's, round by round: what slows the machine for a while slows both.
-    pub fn ratio(&self, peer: &Contender) -> Summary {
-        let pairs = self.ours().rounds.iter().zip(&peer.rounds);
-        Summary::of(pairs.map(|(&ours, &theirs)| ours as f64 / theirs as f64))
-    }
-
-    pub fn budget(&self, peer: &Contender) -> Option<f64> {
-        let mut budgets = self.budgets.iter();
-        let budget = budgets.find(|budget| budget.against == peer.name)?;
-        Some(budget.at_most)
-    }
-
-    /// The title with the runtime.
-    pub fn full_title(&self) -> String {
-        match &self.runtime {
-            Some(runtime) => format!("{}, {runtime}", self.title),
-            None => self.title.clone(),
-        }
-    }
-}
-
-impl Point {
-    /// Nanoseconds per operation, the median of the rounds.
-    pub fn cost(&self) -> f64 {
-        Summary::of(self.rounds.iter().copied()).median
-    }
 }
 
 #[cfg(test)]

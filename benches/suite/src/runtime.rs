@@ -1,78 +1,111 @@
-//! The two runtimes, one instance of each for all contenders.
+//! The runtimes, one instance of each kind for all contenders, and operations that run on them.
 
-use std::future::Future;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
-/// Where the multi-threaded rows run.
-pub const WORKERS: usize = 2;
+/// Does something so many times; how long the measured part took.
+pub type Operation = Box<dyn Fn(usize) -> Duration>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flavor {
+/// What an operation returns: how long its measured part took, or nothing if it is measured as a whole.
+pub trait Measured: Send + 'static {
+    fn of(self, whole: Duration) -> Duration;
+}
+
+impl Measured for () {
+    fn of(self, whole: Duration) -> Duration {
+        whole
+    }
+}
+
+impl Measured for Duration {
+    fn of(self, _: Duration) -> Duration {
+        self
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rt {
     CurrentThread,
-    MultiThread,
+    Workers(usize),
 }
 
-/// The thread on which a round's own code runs, the one that spawns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Driver {
-    /// A task on a worker, as in a server that spawns for each request.
-    Worker,
-    /// The thread in `block_on`, as in `main`: one thread more than there are workers.
-    Outside,
-}
-
-pub struct Rt {
-    pub flavor: Flavor,
-    runtime: Runtime,
-}
+/// What tables with one row for each kind of runtime show.
+pub const BOTH: [Rt; 2] = [Rt::CurrentThread, Rt::Workers(2)];
 
 impl Rt {
-    pub fn new(flavor: Flavor) -> Self {
-        let runtime = match flavor {
-            Flavor::CurrentThread => Builder::new_current_thread().enable_all().build(),
-            Flavor::MultiThread => multi_thread(WORKERS),
-        };
-        Self {
-            flavor,
-            runtime: runtime.expect("a runtime can be built"),
+    pub fn name(self) -> String {
+        match self {
+            Rt::CurrentThread => "current_thread".to_owned(),
+            Rt::Workers(workers) => format!("{workers} workers"),
         }
     }
 
-    pub fn name(&self) -> &'static str {
-        match self.flavor {
-            Flavor::CurrentThread => "current_thread",
-            Flavor::MultiThread => "multi_thread",
+    pub fn threads(self) -> usize {
+        match self {
+            Rt::CurrentThread => 1,
+            Rt::Workers(workers) => workers,
         }
     }
 
-    /// Runs a round as [`Driver::Worker`].
-    pub fn drive<F>(&self, round: F) -> Duration
+    fn instance(self) -> &'static Runtime {
+        static INSTANCES: Mutex<BTreeMap<Rt, &Runtime>> = Mutex::new(BTreeMap::new());
+        let mut instances = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
+        instances.entry(self).or_insert_with(|| {
+            let mut builder = match self {
+                Rt::CurrentThread => Builder::new_current_thread(),
+                Rt::Workers(_) => Builder::new_multi_thread(),
+            };
+            let runtime = builder.worker_threads(self.threads()).enable_all().build();
+            Box::leak(Box::new(runtime.expect("a runtime can be built")))
+        })
+    }
+
+    /// Runs a future where a server's code runs, on a worker if there are any.
+    fn drive<F>(self, future: F) -> F::Output
     where
-        F: Future<Output = Duration> + Send + 'static,
+        F: Future<Output: Send> + Send + 'static,
     {
-        self.drive_from(Driver::Worker, round)
-    }
-
-    /// Runs a round. On a `current_thread` runtime there is one thread to run it on.
-    pub fn drive_from<F>(&self, driver: Driver, round: F) -> Duration
-    where
-        F: Future<Output = Duration> + Send + 'static,
-    {
-        if self.flavor == Flavor::CurrentThread || driver == Driver::Outside {
-            return self.runtime.block_on(round);
+        let runtime = self.instance();
+        match self {
+            Rt::CurrentThread => runtime.block_on(future),
+            Rt::Workers(_) => {
+                let future = runtime.spawn(future);
+                runtime
+                    .block_on(future)
+                    .expect("an operation does not panic")
+            }
         }
-        let round = self.runtime.spawn(round);
-        self.runtime
-            .block_on(round)
-            .expect("a round does not panic")
     }
 }
 
-pub fn multi_thread(workers: usize) -> std::io::Result<Runtime> {
-    Builder::new_multi_thread()
-        .worker_threads(workers)
-        .enable_all()
-        .build()
+/// An operation without a runtime.
+pub fn plain<R: Measured>(operation: impl Fn(usize) -> R + 'static) -> Operation {
+    Box::new(move |n| {
+        let start = Instant::now();
+        let measured = operation(n);
+        measured.of(start.elapsed())
+    })
+}
+
+/// An operation on a runtime.
+pub fn on<F>(rt: Rt, operation: impl Fn(usize) -> F + 'static) -> Operation
+where
+    F: Future<Output: Measured> + Send + 'static,
+{
+    plain(move |n| {
+        let start = Instant::now();
+        let measured = rt.drive(operation(n));
+        measured.of(start.elapsed())
+    })
+}
+
+/// As `on`, but on this thread, beside the workers: what is allocated for each thread apart can be counted.
+pub fn beside<F>(rt: Rt, operation: impl Fn(usize) -> F + 'static) -> Operation
+where
+    F: Future<Output: Measured>,
+{
+    plain(move |n| rt.instance().block_on(operation(n)))
 }

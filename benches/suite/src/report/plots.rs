@@ -1,8 +1,6 @@
-//! The plots, as SVG.
+//! The plots, as SVG: for each section errgroup's cost over its peers', with the budgets.
 
 mod axis;
-mod lines;
-mod rows;
 
 use std::error::Error;
 use std::path::Path;
@@ -11,11 +9,10 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::budget;
+use self::axis::LogAxis;
 use super::markdown::Plot;
-use crate::harness::OURS;
-use crate::results::{Comparison, Results, Scaling};
-use crate::rows::name;
+use super::text::ratio;
+use crate::results::{Budget, Results, Row};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn<T = ()> = Result<T, Box<dyn Error>>;
@@ -26,104 +23,110 @@ const GRID: RGBColor = RGBColor(0xe3, 0xe6, 0xe9);
 const BLUE: RGBColor = RGBColor(0x0b, 0x5c, 0xd6);
 const RED: RGBColor = RGBColor(0xd0, 0x2f, 0x2f);
 
-/// Contenders' colours, the same in all plots.
-const COLOURS: [(&str, RGBColor); 12] = [
-    (OURS, BLUE),
-    (name::NAMED, RGBColor(0x86, 0xb4, 0xf5)),
-    (name::BARE, RGBColor(0x30, 0x34, 0x3a)),
-    (name::JOIN_SET, RGBColor(0xe0, 0x8a, 0x00)),
-    (name::TRACKER, RGBColor(0xc2, 0x35, 0x2b)),
-    (name::TOKEN, RGBColor(0xc2, 0x35, 0x2b)),
-    (name::UNORDERED, RGBColor(0x8a, 0x4f, 0xc4)),
-    (name::SEMAPHORE, RGBColor(0x30, 0x34, 0x3a)),
-    (name::BUFFER_UNORDERED, RGBColor(0x8a, 0x4f, 0xc4)),
-    (name::BUFFERED, RGBColor(0xe0, 0x8a, 0x00)),
-    (name::SLEEP, RGBColor(0x30, 0x34, 0x3a)),
-    (name::CLOCK, RGBColor(0x8a, 0x8f, 0x96)),
-];
+/// Inside of a budget.
+const BAND: RGBColor = RGBColor(0xdc, 0xee, 0xdc);
 
-/// Go, and whoever comes new.
-const OTHER: RGBColor = RGBColor(0x00, 0x9a, 0x8a);
+const WIDTH: i32 = 1240;
+const LEFT: i32 = 760;
+const RIGHT: i32 = WIDTH - 60;
+const TOP: i32 = 70;
+const STEP: i32 = 22;
+const FOOT: i32 = 34;
 
-/// Writes all plots for which there are results.
+/// A row and its budget for a ratio.
+type Line<'a> = (&'a Row, &'a Budget);
+
+/// Writes a plot for each section for which there are ratios.
 pub fn write(results: &Results, dir: &Path) -> Drawn<Vec<Plot>> {
     let mut plots = Vec::new();
-    let ratios = budget::ratios(results);
-    if !ratios.is_empty() {
-        let shows = "errgroup's time over its peers', with the budgets";
-        rows::budgets(&dir.join("budgets.svg"), shows, &ratios)?;
-        plots.push(Plot {
-            file: "budgets.svg",
-            shows,
-        });
-    }
-    for (sections, file, shows) in SECTIONS {
-        let of_section = |row: &&Comparison| sections.contains(&&*row.section);
-        let rows: Vec<&Comparison> = results.comparisons.iter().filter(of_section).collect();
-        if !rows.is_empty() {
-            rows::costs(&dir.join(file), shows, &rows)?;
-            plots.push(Plot { file, shows });
-        }
-    }
-    for (axes, file, shows) in SCALINGS {
-        let of_axes = |plot: &&Scaling| axes.contains(&&*plot.axis);
-        let panels: Vec<&Scaling> = results.scaling.iter().filter(of_axes).collect();
-        if !panels.is_empty() {
-            lines::panels(&dir.join(file), shows, &panels)?;
-            plots.push(Plot { file, shows });
+    for section in results
+        .rows
+        .chunk_by(|one, next| one.section == next.section)
+    {
+        let lines: Vec<Line> = section.iter().flat_map(ratios).collect();
+        let name = &section[0].section;
+        let plot = Plot {
+            file: format!("{name}.svg"),
+            shows: format!("{name}: errgroup's cost over its peers', with the budgets"),
+        };
+        if !lines.is_empty() {
+            draw(&dir.join(&plot.file), &plot.shows, &lines)?;
+            plots.push(plot);
         }
     }
     Ok(plots)
 }
 
-type Choice = (&'static [&'static str], &'static str, &'static str);
-
-/// Sections in one plot.
-const SECTIONS: [Choice; 3] = [
-    (
-        &["spawn + wait"],
-        "spawn.svg",
-        "Spawn and wait: time per task",
-    ),
-    (
-        &["failure", "context"],
-        "context.svg",
-        "Failure and contexts: time per operation",
-    ),
-    (&["batch"], "batch.svg", "Batches: time per item"),
-];
-
-/// Axes in one plot.
-const SCALINGS: [Choice; 3] = [
-    (
-        &["tasks"],
-        "scaling-tasks.svg",
-        "Spawn and wait: time per task as the tasks grow in number",
-    ),
-    (
-        &["children", "depth"],
-        "scaling-contexts.svg",
-        "Trees of contexts: time per context as the tree grows",
-    ),
-    (
-        &["threads"],
-        "scaling-threads.svg",
-        "Contention: processor time per operation, several threads on one object",
-    ),
-];
-
-fn colour(name: &str) -> RGBColor {
-    let found = COLOURS.iter().find(|(named, _)| *named == name);
-    found.map_or(OTHER, |(_, colour)| *colour)
+fn ratios(row: &Row) -> impl Iterator<Item = Line<'_>> {
+    let budgets = row.budgets.iter().filter(|budget| budget.against.is_some());
+    budgets.map(move |budget| (row, budget))
 }
 
-/// A white page with a headline and a line below it.
-fn page<'a>(path: &'a Path, size: (i32, i32), headline: &str, below: &str) -> Drawn<Area<'a>> {
-    let area = SVGBackend::new(path, (size.0 as u32, size.1 as u32)).into_drawing_area();
+/// One line for each budget: the ratio, its quartiles, and the band inside which it is met.
+fn draw(path: &Path, headline: &str, lines: &[Line<'_>]) -> Drawn {
+    let size = (WIDTH as u32, (line_of(lines.len()) + FOOT) as u32);
+    let area = SVGBackend::new(path, size).into_drawing_area();
     area.fill(&WHITE)?;
+    let below = "lower is better; the band is the budget, a dot the median of the rounds, its line the quartiles; \
+                 blue: met, red: missed";
     write_text(&area, headline, (16, 24), (17, INK), HPos::Left)?;
     write_text(&area, below, (16, 44), (12, FAINT), HPos::Left)?;
-    Ok(area)
+    let values = lines.iter().flat_map(|(row, budget)| {
+        let value = row.value(budget);
+        [value.lower_quartile, value.upper_quartile, budget.at_most]
+    });
+    let axis = LogAxis::around(values.chain([1.0]), (LEFT, RIGHT));
+    grid(&area, &axis, lines.len())?;
+    for (place, line) in lines.iter().enumerate() {
+        draw_line(&area, &axis, line_of(place), *line)?;
+    }
+    Ok(area.present()?)
+}
+
+fn draw_line(area: &Area<'_>, axis: &LogAxis, y: i32, (row, budget): Line<'_>) -> Drawn {
+    let value = row.value(budget);
+    let colour = if row.is_met(budget) { BLUE } else { RED };
+    let limit = axis.at(budget.at_most);
+    let band = [(LEFT, y - 7), (limit, y + 7)];
+    area.draw(&Rectangle::new(band, BAND.filled()))?;
+    stroke(area, [(limit, y - 8), (limit, y + 8)], FAINT, 2)?;
+    let label = format!(
+        "{} / {}",
+        row.title(),
+        budget.against.as_deref().unwrap_or_default()
+    );
+    write_text(area, &label, (LEFT - 10, y), (12, INK), HPos::Right)?;
+    let quartiles = [value.lower_quartile, value.upper_quartile];
+    stroke(area, quartiles.map(|value| (axis.at(value), y)), colour, 3)?;
+    area.draw(&Circle::new((axis.at(value.median), y), 5, colour.filled()))?;
+    write_text(
+        area,
+        &ratio(value.median),
+        (RIGHT + 12, y),
+        (12, colour),
+        HPos::Left,
+    )
+}
+
+/// Vertical lines with their values below.
+fn grid(area: &Area<'_>, axis: &LogAxis, lines: usize) -> Drawn {
+    let bottom = line_of(lines) - STEP / 2;
+    for tick in axis.ticks() {
+        let x = axis.at(tick);
+        stroke(area, [(x, TOP), (x, bottom)], GRID, 1)?;
+        write_text(
+            area,
+            &tick.to_string(),
+            (x, bottom + 12),
+            (11, FAINT),
+            HPos::Center,
+        )?;
+    }
+    Ok(())
+}
+
+fn line_of(place: usize) -> i32 {
+    TOP + STEP / 2 + place as i32 * STEP
 }
 
 /// A line of text beside, or around, a point.
@@ -139,32 +142,6 @@ fn write_text(
     Ok(area.draw(&Text::new(text.to_owned(), at, style))?)
 }
 
-fn write_line(area: &Area<'_>, points: Vec<(i32, i32)>, colour: RGBColor, width: u32) -> Drawn {
-    Ok(area.draw(&PathElement::new(points, colour.stroke_width(width)))?)
-}
-
-fn write_dot(area: &Area<'_>, at: (i32, i32), radius: i32, colour: RGBColor) -> Drawn {
-    Ok(area.draw(&Circle::new(at, radius, colour.filled()))?)
-}
-
-/// The contenders' names beside dots in their colours, in one line.
-fn write_legend(area: &Area<'_>, names: &[&str], at: (i32, i32)) -> Drawn {
-    let (mut x, y) = at;
-    for name in names {
-        write_dot(area, (x, y), 4, colour(name))?;
-        write_text(area, name, (x + 9, y), (12, INK), HPos::Left)?;
-        x += 34 + name.chars().count() as i32 * 6;
-    }
-    Ok(())
-}
-
-/// Names in the order in which they first appear.
-fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut distinct = Vec::new();
-    for name in names {
-        if !distinct.contains(&name) {
-            distinct.push(name);
-        }
-    }
-    distinct
+fn stroke(area: &Area<'_>, ends: [(i32, i32); 2], colour: RGBColor, width: u32) -> Drawn {
+    Ok(area.draw(&PathElement::new(ends.to_vec(), colour.stroke_width(width)))?)
 }

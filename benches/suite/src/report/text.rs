@@ -2,7 +2,15 @@
 
 use std::fmt::Write;
 
-use crate::results::{Comparison, Contender, Count, Scaling, Summary};
+use crate::results::{Budget, Contender, Row, Summary, Unit};
+
+/// What an operation costs, with its unit if that is time.
+pub fn cost(unit: Unit, cost: f64) -> String {
+    match unit {
+        Unit::Time => time(cost),
+        _ => number(cost),
+    }
+}
 
 /// Nanoseconds, with the unit that suits them.
 pub fn time(ns: f64) -> String {
@@ -10,15 +18,6 @@ pub fn time(ns: f64) -> String {
         ns if ns < 1e3 => format!("{} ns", number(ns)),
         ns if ns < 1e6 => format!("{} µs", number(ns / 1e3)),
         ns => format!("{} ms", number(ns / 1e6)),
-    }
-}
-
-/// A round number of nanoseconds, for an axis.
-pub fn round_time(ns: f64) -> String {
-    match ns {
-        ns if ns < 1e3 => format!("{ns} ns"),
-        ns if ns < 1e6 => format!("{} µs", ns / 1e3),
-        ns => format!("{} ms", ns / 1e6),
     }
 }
 
@@ -52,76 +51,67 @@ pub fn ratio(value: f64) -> String {
     }
 }
 
-/// The median with the quartiles: half of the rounds lie between these.
+/// The median, with the quartiles if there are several rounds: half of them lie between these.
 pub fn ratio_with_noise(ratios: Summary) -> String {
-    format!(
-        "{} ({}–{})",
-        ratio(ratios.median),
-        ratio(ratios.lower_quartile),
-        ratio(ratios.upper_quartile)
-    )
+    let median = ratio(ratios.median);
+    match ratios.lower_quartile < ratios.upper_quartile {
+        true => format!(
+            "{median} ({}–{})",
+            ratio(ratios.lower_quartile),
+            ratio(ratios.upper_quartile)
+        ),
+        false => median,
+    }
 }
 
-pub fn verdict(is_met: bool) -> &'static str {
-    if is_met { "met" } else { "missed" }
+/// What a budget is a ceiling for.
+pub fn value(row: &Row, budget: &Budget) -> String {
+    match budget.against {
+        Some(_) => ratio_with_noise(row.value(budget)),
+        None => cost(row.unit, row.value(budget).median),
+    }
 }
 
-pub fn comparison(comparison: &Comparison) -> String {
-    let rounds = comparison.ours().rounds.len();
-    let mut text = format!(
-        "{} (per {}, {rounds} rounds)\n",
-        comparison.full_title(),
-        comparison.unit
-    );
-    line(&mut text, comparison, comparison.ours(), String::new());
-    for peer in comparison.peers() {
-        line(&mut text, comparison, peer, beside(comparison, peer));
+pub fn verdict(row: &Row, budget: &Budget) -> &'static str {
+    if row.is_met(budget) { "met" } else { "missed" }
+}
+
+/// A row, when it was measured.
+pub fn row(row: &Row) -> String {
+    let mut text = format!("{:>2} {}\n", row.number, row.title());
+    for contender in &row.contenders {
+        let beside = match contender.name == row.ours().name {
+            true => row
+                .budgets
+                .iter()
+                .find(|budget| budget.against.is_none())
+                .map(|budget| ceiling(row, budget)),
+            false => Some(over(row, contender)),
+        };
+        let median = cost(row.unit, contender.cost().median);
+        let _ = writeln!(
+            text,
+            "   {:<34} {median:>9}  {}",
+            contender.name,
+            beside.unwrap_or_default()
+        );
     }
     text
 }
 
-fn line(text: &mut String, comparison: &Comparison, contender: &Contender, beside: String) {
-    let cost = comparison.cost(contender);
-    let _ = writeln!(
-        text,
-        "  {:<32} {:>9}  min {:>9}  {beside}",
-        contender.name,
-        time(cost.median),
-        time(cost.min)
-    );
-}
-
-/// Ours over the peer's, and the budget if there is one.
-fn beside(comparison: &Comparison, peer: &Contender) -> String {
-    let ratios = comparison.ratio(peer);
+/// Ours over a peer, and the budget if there is one.
+fn over(row: &Row, peer: &Contender) -> String {
+    let ratios = row.ours().over(peer);
     let text = format!("ratio {}", ratio_with_noise(ratios));
-    match comparison.budget(peer) {
-        Some(at_most) => format!(
-            "{text:<26} budget {at_most}: {}",
-            verdict(ratios.median <= at_most)
-        ),
+    let mut budgets = row.budgets.iter();
+    match budgets.find(|budget| budget.against.as_deref() == Some(&peer.name)) {
+        Some(budget) => format!("{text:<24} {}", ceiling(row, budget)),
         None => text,
     }
 }
 
-pub fn scaling(scaling: &Scaling) -> String {
-    let mut text = format!("{} (per {})\n", scaling.title, scaling.unit);
-    for series in &scaling.series {
-        let _ = write!(text, "  {:<32}", series.name);
-        for point in &series.points {
-            let _ = write!(text, " {:>10}", time(point.cost()));
-        }
-        text.push('\n');
-    }
-    text
-}
-
-pub fn count(count: &Count) -> String {
-    let mut text = format!("{} per {}\n", count.unit, count.title);
-    for value in &count.values {
-        let _ = writeln!(text, "  {:<32} {:>9}", value.name, number(value.value));
-    }
-    text
+fn ceiling(row: &Row, budget: &Budget) -> String {
+    format!("≤ {}: {}", budget.at_most, verdict(row, budget))
 }
 
 #[cfg(test)]

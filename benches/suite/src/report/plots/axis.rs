@@ -19,21 +19,11 @@ impl LogAxis {
         }
     }
 
-    /// An axis from the first value to the last, with a margin.
-    pub fn between(values: (f64, f64), pixels: (i32, i32)) -> Self {
-        Self { values, pixels }
-    }
-
     pub fn at(&self, value: f64) -> i32 {
         let (low, high) = (self.values.0.ln(), self.values.1.ln());
         let share = (value.ln() - low) / (high - low);
         let (from, to) = (f64::from(self.pixels.0), f64::from(self.pixels.1));
         (from + share * (to - from)).round() as i32
-    }
-
-    /// The pixels from end to end.
-    pub fn pixels(&self) -> (i32, i32) {
-        self.pixels
     }
 
     /// At 1, 2 and 5, or at powers of ten if those are too many.

@@ -6,7 +6,6 @@
 use std::future::ready;
 use std::hint::black_box;
 use std::mem::forget;
-use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -29,17 +28,13 @@ pub enum Error {
     Context(#[from] ContextError),
 }
 
-fn limit(limit: usize) -> NonZeroUsize {
-    limit.try_into().expect("not zero")
-}
-
 /// `n` groups below one parent, one after the other, each with `TASKS` tasks that wait once.
 pub async fn requests<const TASKS: usize>(n: usize) {
     let (parent, _stop) = Context::background().with_cancel();
     for _ in 0..n {
         let mut group: Group = Group::with_context(&parent);
         for _ in 0..TASKS {
-            drop(group.spawn(job::<Yields<1>>()));
+            group.spawn(job::<Yields<1>>());
         }
         group.wait().await.expect("no task fails");
     }
@@ -50,7 +45,9 @@ pub async fn requests_with_replies<const TASKS: usize>(n: usize) {
     let (parent, _stop) = Context::background().with_cancel();
     for _ in 0..n {
         let mut group: Group = Group::with_context(&parent);
-        let replies = Replies::<TASKS>::new(|reply| drop(group.spawn(waits_for(reply))));
+        let replies = Replies::<TASKS>::new(|reply| {
+            group.spawn(waits_for(reply));
+        });
         replies.send().await;
         group.wait().await.expect("no task fails");
     }
@@ -60,7 +57,7 @@ pub async fn requests_with_replies<const TASKS: usize>(n: usize) {
 pub async fn tasks<W: Work>(n: usize) {
     let mut group: Group = Group::new();
     for _ in 0..n {
-        drop(group.spawn(job::<W>()));
+        group.spawn(job::<W>());
     }
     group.wait().await.expect("no task fails");
 }
@@ -69,11 +66,11 @@ pub async fn tasks<W: Work>(n: usize) {
 pub async fn five_places(n: usize) {
     let mut group: Group = Group::new();
     for _ in 0..n / 5 {
-        drop(group.spawn(job::<AtOnce>()));
-        drop(group.spawn(job::<AtOnce>()));
-        drop(group.spawn(job::<AtOnce>()));
-        drop(group.spawn(job::<AtOnce>()));
-        drop(group.spawn(job::<AtOnce>()));
+        group.spawn(job::<AtOnce>());
+        group.spawn(job::<AtOnce>());
+        group.spawn(job::<AtOnce>());
+        group.spawn(job::<AtOnce>());
+        group.spawn(job::<AtOnce>());
     }
     group.wait().await.expect("no task fails");
 }
@@ -84,10 +81,10 @@ pub async fn live_groups(n: usize) {
     for _ in 0..n {
         let group: Group = Group::with_context(&parent);
         for _ in 0..2 {
-            drop(group.spawn(waits()));
-            drop(group.spawn(waits()));
+            group.spawn(waits());
+            group.spawn(waits());
         }
-        drop(group.spawn(waits()));
+        group.spawn(waits());
         yield_now().await;
         forget(group);
     }
@@ -122,7 +119,7 @@ pub async fn survivors(n: usize) {
     let group: Group = Group::new();
     for staying in 1..=n {
         for place in 0..63 {
-            drop(group.spawn(waits_if(place == 31)));
+            group.spawn(waits_if(place == 31));
         }
         while group.len() > staying {
             yield_now().await;
@@ -147,37 +144,38 @@ pub async fn cooperative<E: GroupError>(n: usize) {
 pub async fn long_error(n: usize) {
     let mut group: Group = Group::new();
     watchers(&group, n).await;
-    drop(group.spawn(async { Err::<(), _>(long_text().into()) }));
+    group.spawn(async { Err::<(), _>(long_text().into()) });
     group.wait().await.expect_err("one task fails");
 }
 
 async fn watchers<E: GroupError>(group: &Group<E>, n: usize) {
     let siblings = Siblings::new();
     for _ in 0..n {
-        drop(group.spawn_with(|ctx| async move {
+        group.spawn_with(|ctx| async move {
             Siblings::started();
             ctx.done().await;
             ctx.check()?;
             Ok(())
-        }));
+        });
     }
     siblings.have_started(n).await;
 }
 
 /// `n` tasks at once, of which 64 run.
 pub async fn queued(n: usize) {
-    let mut group: Group = Group::builder().limit(limit(64)).build();
+    let mut group: Group = Group::builder().limit(64).build();
     for _ in 0..n {
-        drop(group.spawn(job::<AtOnce>()));
+        group.spawn(job::<AtOnce>());
     }
     group.wait().await.expect("no task fails");
 }
 
 /// `n` tasks, each when there is room for it.
 pub async fn slots<const LIMIT: usize>(n: usize) {
-    let mut group: Group = Group::builder().limit(limit(LIMIT)).build();
+    let mut group: Group = Group::builder().limit(LIMIT).build();
     for _ in 0..n {
-        drop(group.slot().await.spawn(job::<AtOnce>()));
+        let slot = group.slot().await.expect("the context is live");
+        slot.spawn(job::<AtOnce>());
     }
     group.wait().await.expect("no task fails");
 }
@@ -187,11 +185,11 @@ pub async fn first_error(n: usize) -> Duration {
     let mut group: Group = Group::new();
     let siblings = Siblings::new();
     for _ in 0..n {
-        drop(group.spawn(sibling()));
+        group.spawn(sibling());
     }
     siblings.have_started(n).await;
     let start = Instant::now();
-    drop(group.spawn(async { Err::<(), _>("failed".into()) }));
+    group.spawn(async { Err::<(), _>("failed".into()) });
     group.wait().await.expect_err("one task fails");
     drop(group);
     start.elapsed()
@@ -215,7 +213,7 @@ pub async fn is_empty<const TASKS: usize>(n: usize) {
 async fn crowd(tasks: usize) -> Group {
     let group = Group::new();
     for _ in 0..tasks {
-        drop(group.spawn(waits()));
+        group.spawn(waits());
     }
     yield_now().await;
     group
@@ -348,7 +346,7 @@ pub async fn timeout_waited(n: usize) {
 }
 
 pub async fn batch<W: Work, const LIMIT: usize>(n: usize) {
-    let batch = errgroup::batch(0..n, limit(LIMIT));
+    let batch = errgroup::batch(0..n, LIMIT);
     batch
         .for_each(|_ctx, index| item_done::<W>(index))
         .await
@@ -357,7 +355,7 @@ pub async fn batch<W: Work, const LIMIT: usize>(n: usize) {
 
 pub async fn batch_below_a_deadline<W: Work>(n: usize) {
     let ctx = Context::background().with_timeout(HOUR);
-    let batch = errgroup::batch(0..n, limit(64)).context(&ctx);
+    let batch = errgroup::batch(0..n, 64).context(&ctx);
     batch
         .for_each(|_ctx, index| item_done::<W>(index))
         .await
@@ -372,12 +370,12 @@ pub async fn small_batches<W: Work, const ITEMS: usize, const LIMIT: usize>(n: u
 }
 
 pub async fn batch_stream<W: Work>(n: usize) {
-    let batch = errgroup::batch(0..n, limit(64));
+    let batch = errgroup::batch(0..n, 64);
     let mut results = pin!(batch.map_stream(|_ctx, index| item::<W>(index)));
     while results.try_next().await.expect("no item fails").is_some() {}
 }
 
 /// A spawn that is distinct for each `N`.
 pub fn distinct<const N: usize>(group: &Group) {
-    drop(group.spawn(text::job::<N>()));
+    group.spawn(text::job::<N>());
 }

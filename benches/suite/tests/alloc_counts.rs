@@ -63,7 +63,7 @@ fn named_task_allocates_twice() {
     let named = each(|n| async move {
         let mut group: Group = Group::new();
         for _ in 0..n {
-            drop(group.task("job").spawn(job::<AtOnce>()));
+            group.task("job").spawn(job::<AtOnce>());
         }
         group.wait().await.expect("no task fails");
     });
@@ -96,7 +96,7 @@ fn live_task_holds_at_most_so_many_bytes() {
     let group = on_runtime(async {
         let group: Group = Group::new();
         for _ in 0..TASKS {
-            drop(group.spawn(async { pending::<Result<(), _>>().await }));
+            group.spawn(async { pending::<Result<(), _>>().await });
         }
         tokio::task::yield_now().await;
         group
@@ -110,7 +110,7 @@ fn ended_group_holds_nothing() {
     let group = on_runtime(async {
         let mut group: Group = Group::new();
         for _ in 0..TASKS {
-            drop(group.spawn(async { pending::<Result<(), _>>().await }));
+            group.spawn(async { pending::<Result<(), _>>().await });
         }
         tokio::task::yield_now().await;
         group.cancel();

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::hint::black_box;
-use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,10 +24,6 @@ async fn item_done<W: Work>(index: usize) -> Result<(), BoxError> {
     item::<W>(index).await.map(drop)
 }
 
-fn limit() -> NonZeroUsize {
-    NonZeroUsize::new(LIMIT).expect("not zero")
-}
-
 /// Runs a batch to its end, the drop of its results included.
 async fn timed<R>(batch: impl Future<Output = Result<R, BoxError>>) -> Duration {
     let start = Instant::now();
@@ -37,16 +32,16 @@ async fn timed<R>(batch: impl Future<Output = Result<R, BoxError>>) -> Duration 
 }
 
 pub async fn for_each<W: Work>(n: usize) -> Duration {
-    timed(errgroup::batch(0..n, limit()).for_each(|_ctx, index| item_done::<W>(index))).await
+    timed(errgroup::batch(0..n, LIMIT).for_each(|_ctx, index| item_done::<W>(index))).await
 }
 
 pub async fn map<W: Work>(n: usize) -> Duration {
-    timed(errgroup::batch(0..n, limit()).map(|_ctx, index| item::<W>(index))).await
+    timed(errgroup::batch(0..n, LIMIT).map(|_ctx, index| item::<W>(index))).await
 }
 
 pub async fn map_stream<W: Work>(n: usize) -> Duration {
     timed(async {
-        let batch = errgroup::batch(0..n, limit());
+        let batch = errgroup::batch(0..n, LIMIT);
         let mut results = pin!(batch.map_stream(|_ctx, index| item::<W>(index)));
         while results.try_next().await?.is_some() {}
         Ok(())

@@ -1,0 +1,117 @@
+//! `BlockSize`: how many items a worker takes at a time.
+//!
+//! Blocks spare the workers the lock of the queue, and their items wait for each other. So they grow as long as whole
+//! blocks end quickly, and are of one item after one that took long.
+
+use std::time::{Duration, Instant};
+
+/// The most items of a block.
+const LARGEST: usize = 64;
+
+/// After that time the items of a block should have been somebody else's.
+const LONG: Duration = Duration::from_micros(50);
+
+/// One worker's. It reads the clock once a block.
+pub(super) struct BlockSize {
+    size: usize,
+    most: usize,
+    /// When the block that is being run was begun.
+    since: Option<Instant>,
+}
+
+impl BlockSize {
+    /// With more than a worker's share in its hand there would be no permits left for the others.
+    pub(super) fn new(limit: usize, workers: usize) -> Self {
+        Self {
+            size: 1,
+            most: (limit / workers).clamp(1, LARGEST),
+            since: None,
+        }
+    }
+
+    pub(super) fn get(&self) -> usize {
+        self.size
+    }
+
+    /// A block begins.
+    pub(super) fn begin(&mut self) {
+        if self.most > 1 && self.since.is_none() {
+            self.since = Some(Instant::now());
+        }
+    }
+
+    /// The worker does something else than that.
+    pub(super) fn pause(&mut self) {
+        self.since = None;
+    }
+
+    /// The block is done. The next begins now, unless there is a pause.
+    pub(super) fn end(&mut self) {
+        if self.since.is_some() {
+            self.end_at(Instant::now());
+        }
+    }
+
+    fn end_at(&mut self, now: Instant) {
+        let Some(since) = self.since.replace(now) else {
+            return;
+        };
+        let elapsed = now - since;
+        if elapsed > LONG {
+            self.size = 1;
+        } else if elapsed <= LONG / 2 {
+            self.size = self.most.min(self.size * 2);
+        }
+    }
+}
+
+#[cfg(all(test, not(errgroup_loom)))]
+mod tests {
+    use super::*;
+
+    /// The sizes after blocks that take so many microseconds.
+    fn sizes(limit: usize, workers: usize, blocks: &[u64]) -> Vec<usize> {
+        let mut size = BlockSize::new(limit, workers);
+        let mut now = Instant::now();
+        size.since = Some(now);
+        let sizes = blocks.iter().map(|&block| {
+            now += Duration::from_micros(block);
+            size.end_at(now);
+            size.get()
+        });
+        sizes.collect()
+    }
+
+    #[test]
+    fn blocks_are_quick_then_the_next_are_larger_up_to_the_largest() {
+        let quick = [0, 1, 2, 3, 4, 5, 6];
+        assert_eq!(sizes(1_000, 1, &quick), [2, 4, 8, 16, 32, 64, 64]);
+    }
+
+    #[test]
+    fn blocks_are_quick_then_they_grow_to_a_workers_share_of_the_limit() {
+        assert_eq!(sizes(20, 3, &[0, 0, 0, 0]), [2, 4, 6, 6]);
+        assert_eq!(sizes(2, 3, &[0, 0]), [1, 1]);
+    }
+
+    #[test]
+    fn block_takes_its_time_then_the_next_is_as_large() {
+        assert_eq!(sizes(1_000, 1, &[0, 0, 40])[2], 4);
+    }
+
+    #[test]
+    fn block_takes_long_then_the_next_is_of_one() {
+        assert_eq!(sizes(1_000, 1, &[0, 0, 60])[2], 1);
+    }
+
+    #[test]
+    fn worker_pauses_then_that_time_does_not_count() {
+        let mut size = BlockSize::new(1_000, 1);
+        let now = Instant::now();
+        size.since = Some(now);
+        size.end_at(now);
+        size.pause();
+        size.end_at(now + LONG * 9);
+        assert_eq!(size.get(), 2);
+    }
+}

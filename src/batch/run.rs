@@ -1,0 +1,199 @@
+//! `Run`: a batch from its first poll to its outcome. `Results`: the stream of `map_stream`.
+
+use std::collections::VecDeque;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use futures::Stream;
+
+use super::queue::CALLER;
+use super::results::Ordered;
+use super::worker::{Failure, Job, Work, Worker};
+use crate::context::DoneOwned;
+use std::future::Future;
+
+use crate::error::{ContextError, GroupError, Reason};
+use crate::group::{Group, Spawner, WaitOwned};
+use crate::panic::{catch, discard};
+
+/// Owned by the caller's future or stream.
+pub(super) struct Run<J: Job> {
+    pub(super) work: Arc<Work<J>>,
+    /// The worker that the caller polls, until it is over.
+    worker: Option<Worker<J>>,
+    /// Wakes the caller at the end of the context.
+    done: DoneOwned,
+    tasks: Tasks<J::Error>,
+    is_finished: bool,
+}
+
+/// The workers that are tasks.
+enum Tasks<E: GroupError> {
+    None,
+    Live(WaitOwned<E>),
+    /// `wait` has returned an error, for want of a better one.
+    Ended(Option<E>),
+}
+
+impl<E: GroupError> Tasks<E> {
+    fn start<J: Job<Error = E>>(&mut self, work: &Arc<Work<J>>, id: usize) {
+        if let Tasks::None = self {
+            let group = Group::at(work.location, &work.ctx, work.name.clone(), None);
+            // Unset before: the group is made once.
+            let _ = work.spawner.set(group.spawner());
+            *self = Tasks::Live(group.into_future());
+        }
+        let spawner: Option<&Spawner<E>> = work.spawner.get();
+        Worker::spawn(work, id, spawner.expect("errgroup: set above"));
+    }
+}
+
+impl<J: Job> Run<J> {
+    /// A run whose first worker is polled by the caller.
+    pub(super) fn inline(work: Work<J>) -> Self {
+        let mut run = Self::new(work);
+        run.worker = Some(Worker::new(run.work.clone(), CALLER));
+        run
+    }
+
+    /// A run whose workers are all tasks: it goes on while the caller does something else.
+    pub(super) fn spawned(work: Work<J>) -> Self {
+        let mut run = Self::new(work);
+        run.tasks.start(&run.work, CALLER + 1);
+        run
+    }
+
+    fn new(work: Work<J>) -> Self {
+        Self {
+            done: work.ctx.done_owned(),
+            work: Arc::new(work),
+            worker: None,
+            tasks: Tasks::None,
+            is_finished: false,
+        }
+    }
+
+    /// Runs the batch to its end, and returns its outcome. Resumes a panic.
+    pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), J::Error>> {
+        if let Some(worker) = &mut self.worker {
+            let tasks = &mut self.tasks;
+            let polled = worker.poll_work(&mut |work, id| tasks.start(work, id), cx);
+            if polled.is_pending() && Pin::new(&mut self.done).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.worker = None;
+        }
+        if let Tasks::Live(wait) = &mut self.tasks {
+            let work = &self.work;
+            let ended = ready!(wait.poll_work(|| work.has_failed() || work.queue.is_done(), cx));
+            self.tasks = Tasks::Ended(ended.err());
+        }
+        Poll::Ready(self.finish())
+    }
+
+    /// All workers have ended.
+    fn finish(&mut self) -> Result<(), J::Error> {
+        self.is_finished = true;
+        let work = &self.work;
+        let end = work.ctx.err();
+        let finish = work.queue.finish();
+        let is_complete = finish.is_done && (finish.is_dry || self.says_dry(&finish.source));
+        discard(finish.source);
+        work.node().finish();
+        match work.take_failure() {
+            Some(Failure::Panic(payload)) => resume_unwind(payload),
+            Some(Failure::Error(error)) => return Err(error),
+            None if is_complete => return Ok(()),
+            None => {}
+        }
+        let lost = match &mut self.tasks {
+            Tasks::Ended(error) => error.take(),
+            Tasks::None | Tasks::Live(_) => None,
+        };
+        let ended = || E::<J>::from(end.expect("errgroup: a batch that was cut short has ended"));
+        Err(lost.unwrap_or_else(ended))
+    }
+
+    /// Whether the source says that it has no other item.
+    fn says_dry(&self, source: &Option<super::queue::Source<J::Item>>) -> bool {
+        let hint = source.as_ref().map(|source| catch(|| source.stream.size_hint().1));
+        match hint {
+            Some(Ok(most)) => most == Some(0),
+            Some(Err(payload)) => {
+                self.work.panicked(payload);
+                false
+            }
+            None => false,
+        }
+    }
+}
+
+type E<J> = <J as Job>::Error;
+
+impl<J: Job> Drop for Run<J> {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        let location = self.work.location;
+        let dropped = || ContextError::at(Reason::GroupDropped, location, None);
+        self.work.node().end(dropped);
+        self.worker = None;
+        self.tasks = Tasks::None;
+        self.work.close();
+    }
+}
+
+/// Yields the results in the order of the items, then the error.
+pub(super) struct Results<J: Job> {
+    run: Run<J>,
+    /// Taken from the sink and not yielded: they keep their permits.
+    taken: VecDeque<J::Value>,
+    error: Option<J::Error>,
+}
+
+impl<J: Job<Sink = Ordered<<J as Job>::Value>>> Results<J> {
+    pub(super) fn new(run: Run<J>) -> Self {
+        Self {
+            run,
+            taken: VecDeque::new(),
+            error: None,
+        }
+    }
+
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<J::Value, J::Error>>> {
+        if self.taken.is_empty() && !self.run.is_finished {
+            let taken = self.run.work.sink.poll_take(&mut self.taken, cx);
+            if taken.is_pending() {
+                self.error = ready!(self.run.poll(cx)).err();
+            }
+        }
+        if self.taken.is_empty() {
+            self.run.work.sink.take(&mut self.taken);
+        }
+        let work = &self.run.work;
+        match self.taken.pop_front() {
+            Some(value) => {
+                work.queue.release(1);
+                Poll::Ready(Some(Ok(value)))
+            }
+            None => {
+                // What is not in order has nobody to take it.
+                work.sink.clear();
+                Poll::Ready(self.error.take().map(Err))
+            }
+        }
+    }
+}
+
+impl<J: Job> Drop for Results<J> {
+    fn drop(&mut self) {
+        self.taken.drain(..).for_each(discard);
+        discard(self.error.take());
+    }
+}

@@ -1,0 +1,454 @@
+//! `Worker`: pulls items, starts them, and polls those that were woken. `Work`: what the workers of a batch share.
+//!
+//! One worker is polled by the batch's caller; the others, one for each further thread, are tasks of a group. Whatever a
+//! worker has in hand lies in its fields while foreign code runs, not on the stack. So a panic, caught in `poll`, unwinds
+//! past nothing of the user's, and a destructor that panics, too, is another panic after the first.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::future::Future;
+use std::panic::Location;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context as TaskContext, Poll};
+
+use tokio::task::coop::has_budget_remaining;
+use tokio::task::yield_now;
+
+use super::block::BlockSize;
+use super::queue::{Call, Hand, Next, Pulled, Queue, Running, Source};
+use super::results::Sink;
+use crate::context::{Context, Node};
+use crate::error::{ContextError, GroupError, Reason};
+use crate::group::{Policy, SlotRequest, Spawner, Spec};
+use crate::panic::{Contained, Payload, catch, contain, discard};
+use crate::sync::Mutex;
+use crate::task::TaskId;
+
+/// After so many polls of items and of the source the other tasks of the thread get their turn.
+const TURN: usize = 128;
+
+/// The user's code, and the types in it.
+pub(super) trait Job: Send + Sync + 'static {
+    type Item: Send + 'static;
+    type Future: Future<Output = Result<Self::Value, Self::Error>> + Send + 'static;
+    type Value: Send + 'static;
+    type Error: GroupError;
+    type Sink: Sink<Self::Value>;
+
+    fn start(&self, ctx: Context, item: Self::Item) -> Self::Future;
+}
+
+pub(super) type ItemQueue<J> = Queue<<J as Job>::Item, <J as Job>::Future>;
+
+pub(super) struct Work<J: Job> {
+    pub(super) queue: Arc<ItemQueue<J>>,
+    pub(super) job: Contained<J>,
+    pub(super) sink: J::Sink,
+    /// What the items are given. The batch ends it.
+    pub(super) ctx: Context,
+    pub(super) name: Option<Cow<'static, str>>,
+    pub(super) location: &'static Location<'static>,
+    /// Set when the first task is started.
+    pub(super) spawner: OnceLock<Spawner<J::Error>>,
+    /// The first error, unless there was a panic: then the first of those.
+    failure: Mutex<Option<Failure<J::Error>>>,
+}
+
+pub(super) enum Failure<E> {
+    Error(E),
+    Panic(Payload),
+}
+
+pub(super) struct Worker<J: Job> {
+    work: Arc<Work<J>>,
+    hand: Hand<J::Item, J::Future>,
+    /// The item that is being polled.
+    current: Option<Running<J::Future>>,
+    /// The source that is being polled.
+    source: Option<Source<J::Item>>,
+    results: Vec<(usize, J::Value)>,
+    error: Option<J::Error>,
+    size: BlockSize,
+    /// Polls that are left of the worker's turn.
+    turn: usize,
+    is_over: bool,
+}
+
+impl<J: Job> Work<J> {
+    pub(super) fn new(
+        queue: Arc<ItemQueue<J>>,
+        job: J,
+        sink: J::Sink,
+        ctx: Context,
+        name: Option<Cow<'static, str>>,
+        location: &'static Location<'static>,
+    ) -> Self {
+        Self {
+            queue,
+            job: Contained::new(job),
+            sink,
+            ctx,
+            name,
+            location,
+            spawner: OnceLock::new(),
+            failure: Mutex::default(),
+        }
+    }
+
+    pub(super) fn node(&self) -> &Arc<Node> {
+        let node = self.ctx.node();
+        node.expect("errgroup: a batch's context is derived, so it has a node")
+    }
+
+    /// Records an error, then ends the context for it.
+    fn failed(&self, error: J::Error) {
+        let text = text_of(&error);
+        self.record(Failure::Error(error), Reason::TaskFailed, text);
+    }
+
+    /// Records a panic, then ends the context for it.
+    pub(super) fn panicked(&self, payload: Payload) {
+        let text = crate::panic::message(&payload).to_owned();
+        self.record(Failure::Panic(payload), Reason::TaskPanicked, text);
+    }
+
+    fn record(&self, failure: Failure<J::Error>, reason: Reason, text: String) {
+        let mut first = self.failure.lock();
+        let is_first = match (&*first, &failure) {
+            (None, _) | (Some(Failure::Error(_)), Failure::Panic(_)) => true,
+            _ => false,
+        };
+        let unused = match is_first {
+            true => first.replace(failure),
+            false => Some(failure),
+        };
+        drop(first);
+        if let Some(unused) = unused {
+            discard(unused);
+        }
+        // No sibling sees the end before the failure is there, so none can come before it.
+        let (name, location) = (self.name.as_deref(), self.location);
+        self.node()
+            .end(|| ContextError::of_task(reason, location, name, TaskId::next(), text));
+    }
+
+    pub(super) fn take_failure(&self) -> Option<Failure<J::Error>> {
+        self.failure.lock().take()
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.lock().is_some()
+    }
+
+    /// Drops what was cut short. A destructor that panics is as good as an item that does.
+    fn drop_each<V>(&self, values: impl IntoIterator<Item = V>) {
+        for value in values {
+            if let Err(payload) = catch(|| drop(value)) {
+                self.panicked(payload);
+            }
+        }
+    }
+
+    /// Ends the work, done or not, and drops the items that no worker has in hand.
+    pub(super) fn close(&self) {
+        let rest = self.queue.close();
+        self.drop_each(rest.unstarted);
+        self.drop_each(rest.waiting);
+        rest.call.wake();
+    }
+}
+
+impl<J: Job> Drop for Work<J> {
+    fn drop(&mut self) {
+        self.close();
+        discard(self.queue.finish().source);
+        discard(self.take_failure());
+    }
+}
+
+/// The text of a foreign error, whose `Display` may panic.
+fn text_of(error: &impl Display) -> String {
+    catch(|| error.to_string()).unwrap_or_else(|payload| {
+        discard(payload);
+        "an error whose text panics".to_owned()
+    })
+}
+
+impl Call {
+    /// Wakes whom it names. Workers are started elsewhere.
+    fn wake(self) {
+        match self {
+            Call::Nobody | Call::Start(_) => {}
+            Call::Wake(waker) => contain(|| waker.wake()),
+            Call::WakeAll(wakers) => {
+                for (_, waker) in wakers {
+                    contain(|| waker.wake());
+                }
+            }
+        }
+    }
+}
+
+impl<J: Job> Worker<J> {
+    pub(super) fn new(work: Arc<Work<J>>, id: usize) -> Self {
+        let rules = work.queue.rules;
+        Self {
+            work,
+            hand: Hand::new(id),
+            current: None,
+            source: None,
+            results: Vec::new(),
+            error: None,
+            size: BlockSize::new(rules.limit, rules.workers),
+            turn: 0,
+            is_over: false,
+        }
+    }
+
+    /// Starts a worker, which the queue has counted, as a task.
+    pub(super) fn spawn(work: &Arc<Work<J>>, id: usize, spawner: &Spawner<J::Error>) {
+        let spec = Spec {
+            name: work.name.clone().map(Box::new),
+            location: work.location,
+            slot: SlotRequest::Queue,
+        };
+        let worker = Self::new(work.clone(), id);
+        drop(spawner.launch(spec, Policy::Dropped, worker));
+    }
+
+    /// Ready when there is nothing left to do for any worker, or the batch has ended otherwise.
+    pub(super) fn poll_work(
+        &mut self,
+        start: &mut impl FnMut(&Arc<Work<J>>, usize),
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        match catch(|| self.run(start, cx)) {
+            Ok(polled) => polled,
+            Err(payload) => {
+                self.work.panicked(payload);
+                Poll::Ready(())
+            }
+        }
+    }
+
+    fn run(
+        &mut self,
+        start: &mut impl FnMut(&Arc<Work<J>>, usize),
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        self.turn = TURN;
+        let mut is_live = !self.work.ctx.is_done();
+        while is_live {
+            while let Some((index, item)) = self.take() {
+                self.start_item(index, item);
+                if self.turn == 0 {
+                    return self.give_way(start, cx);
+                }
+            }
+            if self.has_ended() {
+                break;
+            }
+            match self.next(start, cx) {
+                Next::Poll(running) => self.poll_item(running),
+                Next::Start => {}
+                Next::Pull(source, permits) => {
+                    self.source = Some(source);
+                    if self.pull(permits, start) {
+                        self.turn = 0;
+                    }
+                    // The clock, if there is a deadline: once a block.
+                    is_live = !self.work.ctx.is_done();
+                }
+                Next::Watch => self.turn = 0,
+                Next::Idle => return Poll::Pending,
+                Next::Over => {
+                    self.is_over = true;
+                    return Poll::Ready(());
+                }
+            }
+            if self.turn == 0 {
+                return self.give_way(start, cx);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Whether nothing is to be started or polled any more.
+    #[inline]
+    fn has_ended(&self) -> bool {
+        self.work.node().has_ended()
+    }
+
+    /// The next item of the block, while the batch is live.
+    #[inline]
+    fn take(&mut self) -> Option<(usize, J::Item)> {
+        match self.hand.block.is_empty() || self.has_ended() {
+            true => None,
+            false => self.hand.block.pop_front(),
+        }
+    }
+
+    fn start_item(&mut self, index: usize, item: J::Item) {
+        let mut running = match self.hand.spare.pop() {
+            Some(running) => running,
+            None => self.work.queue.entry(),
+        };
+        running.index = index;
+        let future = self.work.job.start(self.work.ctx.clone(), item);
+        running.future.set(Some(future));
+        self.poll_item(running);
+    }
+
+    fn poll_item(&mut self, running: Running<J::Future>) {
+        self.turn = self.turn.saturating_sub(1);
+        let running = self.current.insert(running);
+        let future = running.future.as_mut().as_pin_mut();
+        let future = future.expect("errgroup: an item that runs has a future");
+        match future.poll(&mut TaskContext::from_waker(&running.waker)) {
+            Poll::Pending => return self.wait(),
+            Poll::Ready(Ok(value)) => self.results.push((running.index, value)),
+            Poll::Ready(Err(error)) => self.error = Some(error),
+        }
+        running.future.set(None);
+        self.hand.spare.extend(self.current.take());
+        match self.error.take() {
+            None => self.hand.done += 1,
+            Some(error) => {
+                // What came before the error is not lost by it.
+                self.flush();
+                self.work.failed(error);
+            }
+        }
+    }
+
+    /// The current item has to wait.
+    fn wait(&mut self) {
+        if !has_budget_remaining() {
+            // It has to wait for the end of this poll, and so would any other.
+            self.turn = 0;
+        }
+        if let Some(running) = self.current.take() {
+            self.current = self.work.queue.wait(running, &mut self.hand);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.work.sink.put(&mut self.results);
+    }
+
+    /// What to do next. The block is done.
+    fn next(
+        &mut self,
+        start: &mut impl FnMut(&Arc<Work<J>>, usize),
+        cx: &mut TaskContext<'_>,
+    ) -> Next<J::Item, J::Future> {
+        self.flush();
+        self.size.end();
+        let queue = &self.work.queue;
+        let (mut next, mut call) = queue.next(&mut self.hand, self.size.get(), None);
+        if let Next::Idle = next {
+            let waker = cx.waker().clone();
+            (next, call) = queue.next(&mut self.hand, self.size.get(), Some(waker));
+        }
+        match next {
+            Next::Pull(..) => self.size.begin(),
+            _ => self.size.pause(),
+        }
+        self.answer(call, start);
+        next
+    }
+
+    fn answer(&self, call: Call, start: &mut impl FnMut(&Arc<Work<J>>, usize)) {
+        match call {
+            Call::Start(id) => start(&self.work, id),
+            call => call.wake(),
+        }
+    }
+
+    /// Pulls a block. Returns `true` if the source is not ready and has woken already: others come first.
+    fn pull(&mut self, permits: usize, start: &mut impl FnMut(&Arc<Work<J>>, usize)) -> bool {
+        let queue = &self.work.queue;
+        let source = self.source.as_mut().expect("errgroup: taken to be pulled");
+        let mut cx = TaskContext::from_waker(&source.waker);
+        let is_alone = queue.rules.workers == 1;
+        let mut count = 0;
+        let pulled = loop {
+            let item = match source.stream.as_mut().poll_next(&mut cx) {
+                Poll::Ready(Some(item)) => item,
+                Poll::Ready(None) => break Pulled::Dry,
+                Poll::Pending => break Pulled::NotReady,
+            };
+            let index = source.next;
+            source.next += 1;
+            count += 1;
+            let is_last = count == permits;
+            if is_last || is_alone {
+                self.hand.block.push_back((index, item));
+            } else {
+                match queue.show(index, item) {
+                    Call::Start(id) => start(&self.work, id),
+                    call => call.wake(),
+                }
+            }
+            if is_last || self.work.node().has_ended() {
+                break Pulled::Enough;
+            }
+        };
+        source.is_last = pulled == Pulled::Enough && source.stream.size_hint().1 == Some(0);
+        let source = self.source.take().expect("errgroup: it was there");
+        let (is_hasty, call) = queue.put_source(source, pulled, &mut self.hand, permits, count);
+        self.answer(call, start);
+        is_hasty
+    }
+
+    /// Lets the other tasks have their turn.
+    fn give_way(
+        &mut self,
+        start: &mut impl FnMut(&Arc<Work<J>>, usize),
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        self.flush();
+        self.size.pause();
+        let call = self.work.queue.report(&mut self.hand);
+        self.answer(call, start);
+        if self.work.queue.rules.workers == 1 {
+            // Behind all that are ready or yield. Its first poll is the one that counts.
+            let _ = pin!(yield_now()).poll(cx);
+        } else {
+            // What yields stays with its thread, and a long item may run there next: others must be able to take it.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl<J: Job> Unpin for Worker<J> {}
+
+/// A worker that is a task. What goes wrong is recorded with the work: the task itself never fails.
+impl<J: Job> Future for Worker<J> {
+    type Output = Result<(), J::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let mut start = |work: &Arc<Work<J>>, id| {
+            let spawner = work.spawner.get().expect("errgroup: this worker was spawned");
+            Self::spawn(work, id, spawner);
+        };
+        self.poll_work(&mut start, cx).map(Ok)
+    }
+}
+
+impl<J: Job> Drop for Worker<J> {
+    fn drop(&mut self) {
+        let work = &self.work;
+        work.drop_each(self.current.take());
+        work.drop_each(self.hand.block.drain(..));
+        discard((self.source.take(), self.error.take()));
+        work.sink.put(&mut self.results);
+        work.queue.report(&mut self.hand).wake();
+        if !self.is_over {
+            // The others cannot end it: items of this worker are lost, or it was stopped.
+            work.close();
+        }
+    }
+}

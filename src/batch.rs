@@ -37,7 +37,7 @@ use self::queue::{Permits, Queue, Rules};
 use self::results::{Discard, Ordered, Sink};
 use self::run::{Results, Run};
 use self::worker::{Job, Work};
-use crate::context::{Context, Node};
+use crate::context::Context;
 use crate::error::GroupError;
 
 /// Runs one function on every item of an iterator, with at most `limit` at a time.
@@ -270,12 +270,11 @@ impl<T: Send + 'static> Batch<T> {
             workers: threads().min(self.limit),
             permits,
         };
-        let node = Node::derive(self.parent.node(), 0, self.location);
         Work::new(
             Queue::new(self.items, rules),
             Function(f, PhantomData),
             sink,
-            self.parent.with_node(node),
+            &self.parent,
             self.name,
             self.location,
         )

@@ -11,12 +11,13 @@ const LARGEST: usize = 64;
 /// After that time the items of a block should have been somebody else's.
 const LONG: Duration = Duration::from_micros(50);
 
-/// One worker's. It reads the clock once a block.
+/// One worker's. It reads the clock once a block, and judges a block that follows another at once.
 pub(super) struct BlockSize {
     size: usize,
     most: usize,
-    /// When the block that is being run was begun.
+    /// When the block before it was done.
     since: Option<Instant>,
+    is_begun: bool,
 }
 
 impl BlockSize {
@@ -26,6 +27,7 @@ impl BlockSize {
             size: 1,
             most: (limit / workers).clamp(1, LARGEST),
             since: None,
+            is_begun: false,
         }
     }
 
@@ -33,21 +35,23 @@ impl BlockSize {
         self.size
     }
 
-    /// A block begins.
-    pub(super) fn begin(&mut self) {
-        if self.most > 1 && self.since.is_none() {
-            self.since = Some(Instant::now());
-        }
+    /// An item has to wait: the next may, too.
+    pub(super) fn reset(&mut self) {
+        self.size = 1;
     }
 
-    /// The worker does something else than that.
+    /// The worker does something else than the next block: that time does not count.
     pub(super) fn pause(&mut self) {
         self.since = None;
     }
 
-    /// The block is done. The next begins now, unless there is a pause.
+    pub(super) fn begin(&mut self) {
+        self.is_begun = true;
+    }
+
+    /// If there was a block, it is done, and the next may begin at once.
     pub(super) fn end(&mut self) {
-        if self.since.is_some() {
+        if std::mem::take(&mut self.is_begun) && self.most > 1 {
             self.end_at(Instant::now());
         }
     }

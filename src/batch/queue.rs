@@ -18,7 +18,9 @@
 //!    its end, or a panic, the source is not polled again.
 //! 5. A running item that is woken is ready as soon as it is put back. A waker left over from an earlier item of the same
 //!    entry costs the present one a poll, and no more.
-//! 6. Nothing comes in after `close`: a worker gets back what it would put in.
+//! 6. A worker has nothing in hand between two of its polls: who gives way puts everything back (`give_back`). So work
+//!    goes on although one of them, the caller, is not polled again.
+//! 7. Nothing comes in after `close`: a worker keeps what it would put in.
 //!
 //! Why are items that one worker has pulled shown to the others while it pulls more? The source may block its thread until
 //! an item that it gave out before has run. So another worker watches, and takes them if the pull does not go on.
@@ -36,11 +38,8 @@ use futures::Stream;
 use crate::panic::contain;
 use crate::sync::{Mutex, MutexGuard};
 
-/// The worker that the batch's caller polls. Others are woken first: nobody knows when the caller comes.
+/// The id of the worker that the batch's caller polls.
 pub(super) const CALLER: usize = 0;
-
-/// The key of the source, among those of the items.
-const SOURCE: usize = usize::MAX;
 
 pub(super) struct Queue<T, Fut> {
     state: Mutex<State<T, Fut>>,
@@ -80,9 +79,17 @@ struct State<T, Fut> {
     /// Items that were pulled and are not known to be done.
     live: usize,
     workers: usize,
-    /// The caller comes first, and is taken last.
-    idle: Vec<(usize, Waker)>,
+    idle: Idle,
     is_closed: bool,
+}
+
+/// The wakers of the workers that are idle.
+#[derive(Default)]
+pub(super) struct Idle {
+    /// It is woken last: nobody knows when the caller comes.
+    caller: Option<Waker>,
+    /// With their ids.
+    tasks: Vec<(usize, Waker)>,
 }
 
 /// Where the source is.
@@ -102,8 +109,6 @@ pub(super) struct Source<T> {
     pub(super) waker: Waker,
     /// The index of the next item.
     pub(super) next: usize,
-    /// It says that it has no other item. It is polled to see, but nobody is called for it.
-    pub(super) is_last: bool,
 }
 
 /// A started item, or the memory for one.
@@ -121,8 +126,7 @@ struct Entry<Fut> {
     is_woken: bool,
 }
 
-/// Wakes an item, or the source.
-struct QueueWaker<T, Fut> {
+struct ItemWaker<T, Fut> {
     queue: Arc<Queue<T, Fut>>,
     key: usize,
 }
@@ -132,8 +136,8 @@ pub(super) struct Hand<T, Fut> {
     id: usize,
     /// Items with their indexes, in order, that it is to start.
     pub(super) block: VecDeque<(usize, T)>,
-    /// For the items that it starts.
-    pub(super) spare: Vec<Running<Fut>>,
+    /// The item that it polls. Without a future, the memory for the next that it starts.
+    pub(super) current: Option<Running<Fut>>,
     /// Items that are done and not yet told of.
     pub(super) done: usize,
     /// `State::shown` as it was when another worker was seen pulling.
@@ -145,15 +149,16 @@ pub(super) struct Hand<T, Fut> {
 }
 
 /// What a worker does next.
-pub(super) enum Next<T, Fut> {
-    Poll(Running<Fut>),
+pub(super) enum Next<T> {
+    /// It polls the current item.
+    Poll,
     /// It starts the items of its block.
     Start,
     /// It pulls, with so many permits.
     Pull(Source<T>, usize),
     /// Another pulls: it looks again after the others had their turn.
     Watch,
-    /// It is idle if it has brought a waker, else it is to bring one.
+    /// There is nothing: it becomes idle.
     Idle,
     Over,
 }
@@ -171,7 +176,7 @@ pub(super) enum Pulled {
 pub(super) enum Call {
     Nobody,
     Wake(Waker),
-    WakeAll(Vec<(usize, Waker)>),
+    WakeAll(Idle),
     /// A worker that the caller starts, by its id. It is counted already.
     Start(usize),
 }
@@ -179,8 +184,9 @@ pub(super) enum Call {
 /// What nobody will run.
 pub(super) struct Rest<T, Fut> {
     pub(super) unstarted: VecDeque<(usize, T)>,
-    pub(super) waiting: Vec<Running<Fut>>,
-    pub(super) call: Call,
+    entries: Vec<Entry<Fut>>,
+    spare: Vec<Running<Fut>>,
+    idle: Idle,
 }
 
 /// How a batch has ended.
@@ -197,7 +203,7 @@ impl<T, Fut> Hand<T, Fut> {
         Self {
             id,
             block: VecDeque::new(),
-            spare: Vec::new(),
+            current: None,
             done: 0,
             seen: None,
             prefers_pull: false,
@@ -220,38 +226,36 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
                 used: 0,
                 live: 0,
                 workers: 1,
-                idle: Vec::new(),
+                idle: Idle::default(),
                 is_closed: false,
             }),
             rules,
         });
         let source = Source {
             stream,
-            waker: queue.waker(SOURCE),
+            waker: Waker::from(queue.clone()),
             next: 0,
-            is_last: false,
         };
         queue.state.lock().source = Place::Here(source);
         queue
     }
 
-    fn waker(self: &Arc<Self>, key: usize) -> Waker {
-        let queue = self.clone();
-        Waker::from(Arc::new(QueueWaker { queue, key }))
-    }
-
-    /// Makes room for one more started item.
-    pub(super) fn entry(self: &Arc<Self>) -> Running<Fut> {
+    /// The memory for one more item.
+    pub(super) fn memory(self: &Arc<Self>) -> Running<Fut> {
         let mut state = self.state.lock();
+        if let Some(spare) = state.spare.pop() {
+            return spare;
+        }
         let key = state.entries.len();
         state.entries.push(Entry {
             waiting: None,
             is_woken: false,
         });
         drop(state);
+        let queue = self.clone();
         Running {
             future: Box::pin(None),
-            waker: self.waker(key),
+            waker: Waker::from(Arc::new(ItemWaker { queue, key })),
             index: 0,
             key,
         }
@@ -260,31 +264,37 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
 
 impl<T, Fut> Queue<T, Fut> {
     /// Tells what a worker does next. Its block is empty; it takes `size` new items at most.
-    pub(super) fn next(
-        &self,
-        hand: &mut Hand<T, Fut>,
-        size: usize,
-        waker: Option<Waker>,
-    ) -> (Next<T, Fut>, Call) {
+    pub(super) fn next(&self, hand: &mut Hand<T, Fut>, size: usize) -> (Next<T>, Call) {
         let mut state = self.state.lock();
         let replaced = state.settle(hand, self.rules);
         let next = state.choose(hand, size, self.rules);
-        let mut unused = waker;
         let call = match next {
             Next::Over => Call::WakeAll(std::mem::take(&mut state.idle)),
-            Next::Watch => Call::Nobody,
-            Next::Idle => {
-                if let Some(waker) = unused.take() {
-                    state.add_idle(hand, waker);
-                }
-                Call::Nobody
-            }
+            Next::Watch | Next::Idle => Call::Nobody,
             Next::Start if !state.unstarted.is_empty() => state.call_someone(self.rules),
-            _ => state.call(self.rules),
+            Next::Start | Next::Poll | Next::Pull(..) => state.call(self.rules),
         };
         drop(state);
-        drop((replaced, unused));
+        drop(replaced);
         (next, call)
+    }
+
+    /// Makes a worker idle; `false` if there is something for it meanwhile.
+    pub(super) fn idle(&self, hand: &mut Hand<T, Fut>, waker: Waker) -> bool {
+        let mut state = self.state.lock();
+        let has_work = state.has_work(self.rules) || !state.unstarted.is_empty();
+        if has_work || state.is_closed || state.is_over() {
+            drop(state);
+            drop(waker);
+            return false;
+        }
+        hand.is_idle = true;
+        if hand.id == CALLER {
+            state.idle.caller = Some(waker);
+        } else {
+            state.idle.tasks.push((hand.id, waker));
+        }
+        true
     }
 
     /// Shows an item to the others while its worker pulls on.
@@ -325,38 +335,40 @@ impl<T, Fut> Queue<T, Fut> {
         (is_woken && pulled == Pulled::NotReady, call)
     }
 
-    /// Puts back an item that has to wait; returns it if the batch is over.
-    pub(super) fn wait(
-        &self,
-        running: Running<Fut>,
-        hand: &mut Hand<T, Fut>,
-    ) -> Option<Running<Fut>> {
+    /// Puts back the current item, which has to wait. It stays in hand if the batch is over: then `false`.
+    pub(super) fn wait(&self, hand: &mut Hand<T, Fut>) -> bool {
         let mut state = self.state.lock();
-        if state.is_closed {
-            return Some(running);
-        }
+        let Some(running) = hand.current.take_if(|_| !state.is_closed) else {
+            return false;
+        };
         let key = running.key;
         let entry = &mut state.entries[key];
         entry.waiting = Some(running);
         if entry.is_woken {
             state.ready.push_back(key);
         }
-        if hand.spare.is_empty() {
-            hand.spare.extend(state.spare.pop());
-        }
-        None
+        hand.current = state.spare.pop();
+        true
     }
 
-    /// Takes note of what a worker has done.
-    pub(super) fn report(&self, hand: &mut Hand<T, Fut>) -> Call {
+    /// Takes everything out of a worker's hand (invariant 6).
+    pub(super) fn give_back(&self, hand: &mut Hand<T, Fut>) -> Call {
         let mut state = self.state.lock();
         let replaced = state.settle(hand, self.rules);
-        let call = state.call(self.rules);
+        if !state.is_closed {
+            while let Some(item) = hand.block.pop_back() {
+                state.unstarted.push_front(item);
+            }
+            state.give_back_current(hand);
+        }
+        let call = match state.unstarted.is_empty() {
+            true => state.call(self.rules),
+            false => state.call_someone(self.rules),
+        };
         drop(state);
         drop(replaced);
         call
     }
-
     /// Gives back the permits of results that were yielded.
     pub(super) fn release(&self, permits: usize) {
         let mut state = self.state.lock();
@@ -364,39 +376,50 @@ impl<T, Fut> Queue<T, Fut> {
         self.wake_idle(state);
     }
 
-    fn wake(&self, key: usize) {
+    fn wake_item(&self, key: usize) {
         let mut state = self.state.lock();
-        if state.note_wake(key) {
+        // Closed: there are none.
+        let Some(entry) = state.entries.get_mut(key) else {
+            return;
+        };
+        if !std::mem::replace(&mut entry.is_woken, true) && entry.waiting.is_some() {
+            state.ready.push_back(key);
             self.wake_idle(state);
         }
     }
 
+    fn wake_source(&self) {
+        let mut state = self.state.lock();
+        let taken = Place::Taken { is_woken: true };
+        state.source = match std::mem::replace(&mut state.source, taken) {
+            Place::Waiting(source) => Place::Here(source),
+            place @ (Place::Here(_) | Place::Over(_)) => place,
+            Place::Taken { .. } => return,
+        };
+        self.wake_idle(state);
+    }
+
     fn wake_idle(&self, mut state: MutexGuard<'_, State<T, Fut>>) {
         let idle = match state.has_work(self.rules) {
-            true => state.idle.pop(),
+            true => state.idle.take_one(),
             false => None,
         };
         drop(state);
-        if let Some((_, waker)) = idle {
+        if let Some(waker) = idle {
             contain(|| waker.wake());
         }
     }
 
-    /// Ends the work, done or not. Nothing starts from now on.
+    /// Ends the work, done or not: nothing starts from now on. Hands out all items, and the memory for them.
     pub(super) fn close(&self) -> Rest<T, Fut> {
         let mut state = self.state.lock();
         state.is_closed = true;
         state.ready.clear();
-        let entries = std::mem::take(&mut state.entries);
-        let mut waiting = std::mem::take(&mut state.spare);
-        let unstarted = std::mem::take(&mut state.unstarted);
-        let call = Call::WakeAll(std::mem::take(&mut state.idle));
-        drop(state);
-        waiting.extend(entries.into_iter().filter_map(|entry| entry.waiting));
         Rest {
-            unstarted,
-            waiting,
-            call,
+            unstarted: std::mem::take(&mut state.unstarted),
+            entries: std::mem::take(&mut state.entries),
+            spare: std::mem::take(&mut state.spare),
+            idle: std::mem::take(&mut state.idle),
         }
     }
 
@@ -405,7 +428,7 @@ impl<T, Fut> Queue<T, Fut> {
         self.state.lock().live == 0
     }
 
-    /// Hands out the source. No worker has it, or will ask for it.
+    /// Hands out the source, which no worker has any more.
     pub(super) fn finish(&self) -> Finish<T> {
         let mut state = self.state.lock();
         let (is_dry, source) = match std::mem::replace(&mut state.source, Place::Over(None)) {
@@ -423,36 +446,25 @@ impl<T, Fut> Queue<T, Fut> {
 
 impl<T, Fut> State<T, Fut> {
     /// Takes note of what a worker has done, and that it is not idle. Returns a waker to be dropped without the lock.
-    fn settle(&mut self, hand: &mut Hand<T, Fut>, rules: Rules) -> Option<(usize, Waker)> {
+    fn settle(&mut self, hand: &mut Hand<T, Fut>, rules: Rules) -> Option<Waker> {
         let done = std::mem::take(&mut hand.done);
         self.live -= done;
         if rules.permits == Permits::WhenDone {
             self.used -= done;
         }
-        if self.is_closed {
-            // What came in now would keep the queue alive.
-        } else if hand.spare.len() > 1 {
-            self.spare.extend(hand.spare.drain(1..));
-        } else if hand.spare.is_empty() {
-            hand.spare.extend(self.spare.pop());
+        match std::mem::take(&mut hand.is_idle) {
+            true => self.idle.remove(hand.id),
+            false => None,
         }
-        if !std::mem::take(&mut hand.is_idle) {
-            return None;
-        }
-        let place = self.idle.iter().position(|(id, _)| *id == hand.id)?;
-        Some(self.idle.remove(place))
     }
 
-    fn choose(&mut self, hand: &mut Hand<T, Fut>, size: usize, rules: Rules) -> Next<T, Fut> {
+    fn choose(&mut self, hand: &mut Hand<T, Fut>, size: usize, rules: Rules) -> Next<T> {
         if self.is_closed || self.is_over() {
             return Next::Over;
         }
-        let can_pull = self.can_pull(rules);
-        if !(hand.prefers_pull && can_pull) {
-            if let Some(running) = self.take_ready() {
-                hand.prefers_pull = true;
-                return Next::Poll(running);
-            }
+        if !(hand.prefers_pull && self.can_pull(rules)) && self.take_ready(hand) {
+            hand.prefers_pull = true;
+            return Next::Poll;
         }
         if !self.unstarted.is_empty() {
             let is_pulling = matches!(self.source, Place::Taken { .. });
@@ -463,14 +475,38 @@ impl<T, Fut> State<T, Fut> {
             hand.block.extend(self.unstarted.drain(..size));
             return Next::Start;
         }
+        hand.prefers_pull = false;
         match self.take_source(rules) {
             Some(source) => {
-                hand.prefers_pull = false;
                 let permits = size.min(rules.limit - self.used);
                 self.used += permits;
                 Next::Pull(source, permits)
             }
             None => Next::Idle,
+        }
+    }
+
+    /// Takes the first item that was woken. The memory in hand is for another.
+    fn take_ready(&mut self, hand: &mut Hand<T, Fut>) -> bool {
+        let Some(key) = self.ready.pop_front() else {
+            return false;
+        };
+        let entry = &mut self.entries[key];
+        entry.is_woken = false;
+        let spare = std::mem::replace(&mut hand.current, entry.waiting.take());
+        self.spare.extend(spare);
+        true
+    }
+
+    /// Makes the current item the first to be polled, if it was started.
+    fn give_back_current(&mut self, hand: &mut Hand<T, Fut>) {
+        let started = |running: &mut Running<Fut>| running.future.is_some();
+        if let Some(running) = hand.current.take_if(started) {
+            let key = running.key;
+            let entry = &mut self.entries[key];
+            entry.waiting = Some(running);
+            entry.is_woken = true;
+            self.ready.push_front(key);
         }
     }
 
@@ -493,47 +529,6 @@ impl<T, Fut> State<T, Fut> {
         }
     }
 
-    fn take_ready(&mut self) -> Option<Running<Fut>> {
-        let key = self.ready.pop_front()?;
-        let entry = &mut self.entries[key];
-        entry.is_woken = false;
-        entry.waiting.take()
-    }
-
-    fn add_idle(&mut self, hand: &mut Hand<T, Fut>, waker: Waker) {
-        hand.is_idle = true;
-        let place = if hand.id == CALLER { 0 } else { self.idle.len() };
-        self.idle.insert(place, (hand.id, waker));
-    }
-
-    /// Notes a wake-up; `true` if it has made work.
-    fn note_wake(&mut self, key: usize) -> bool {
-        if key == SOURCE {
-            return self.note_source_wake();
-        }
-        // Closed: there are none.
-        let Some(entry) = self.entries.get_mut(key) else {
-            return false;
-        };
-        if std::mem::replace(&mut entry.is_woken, true) || entry.waiting.is_none() {
-            return false;
-        }
-        self.ready.push_back(key);
-        true
-    }
-
-    fn note_source_wake(&mut self) -> bool {
-        self.source = match std::mem::replace(&mut self.source, Place::Over(None)) {
-            Place::Waiting(source) => {
-                self.source = Place::Here(source);
-                return true;
-            }
-            Place::Taken { .. } => Place::Taken { is_woken: true },
-            place => place,
-        };
-        false
-    }
-
     /// Whether there is work that nobody has in hand. Unstarted items are in a puller's, who has called for a watcher.
     fn has_work(&self, rules: Rules) -> bool {
         let is_pulling = matches!(self.source, Place::Taken { .. });
@@ -541,19 +536,16 @@ impl<T, Fut> State<T, Fut> {
     }
 
     /// Sees to invariant 3.
+    #[inline]
     fn call(&mut self, rules: Rules) -> Call {
-        if !self.has_work(rules) {
-            return Call::Nobody;
+        match self.has_work(rules) {
+            true => self.call_someone(rules),
+            false => Call::Nobody,
         }
-        let is_last = matches!(&self.source, Place::Here(source) if source.is_last);
-        if is_last && self.ready.is_empty() && self.idle.is_empty() {
-            return Call::Nobody;
-        }
-        self.call_someone(rules)
     }
 
     fn call_someone(&mut self, rules: Rules) -> Call {
-        if let Some((_, waker)) = self.idle.pop() {
+        if let Some(waker) = self.idle.take_one() {
             return Call::Wake(waker);
         }
         if self.is_closed || self.workers >= rules.workers {
@@ -564,12 +556,75 @@ impl<T, Fut> State<T, Fut> {
     }
 }
 
-impl<T: Send + 'static, Fut: Send + 'static> Wake for QueueWaker<T, Fut> {
+impl<T, Fut> Rest<T, Fut> {
+    /// The items that were started, one by one.
+    pub(super) fn started(&mut self) -> impl Iterator<Item = Running<Fut>> {
+        let entries = self.entries.drain(..);
+        entries.filter_map(|entry| entry.waiting)
+    }
+
+    /// Wakes all who would wait for more.
+    pub(super) fn wake_all(self) {
+        self.idle.wake_all();
+    }
+}
+
+impl Idle {
+    fn is_empty(&self) -> bool {
+        self.caller.is_none() && self.tasks.is_empty()
+    }
+
+    fn take_one(&mut self) -> Option<Waker> {
+        match self.tasks.pop() {
+            Some((_, waker)) => Some(waker),
+            None => self.caller.take(),
+        }
+    }
+
+    fn remove(&mut self, id: usize) -> Option<Waker> {
+        if id == CALLER {
+            return self.caller.take();
+        }
+        let place = self.tasks.iter().position(|(task, _)| *task == id)?;
+        Some(self.tasks.remove(place).1)
+    }
+
+    fn wake_all(mut self) {
+        while let Some(waker) = self.take_one() {
+            contain(|| waker.wake());
+        }
+    }
+}
+
+impl Call {
+    /// Wakes whom it names. Workers are started elsewhere.
+    #[inline]
+    pub(super) fn wake(self) {
+        match self {
+            Call::Nobody | Call::Start(_) => {}
+            Call::Wake(waker) => contain(|| waker.wake()),
+            Call::WakeAll(idle) => idle.wake_all(),
+        }
+    }
+}
+
+impl<T: Send + 'static, Fut: Send + 'static> Wake for ItemWaker<T, Fut> {
     fn wake(self: Arc<Self>) {
-        self.queue.wake(self.key);
+        self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.queue.wake(self.key);
+        self.queue.wake_item(self.key);
+    }
+}
+
+/// The source's waker.
+impl<T: Send + 'static, Fut: Send + 'static> Wake for Queue<T, Fut> {
+    fn wake(self: Arc<Self>) {
+        self.wake_source();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake_source();
     }
 }

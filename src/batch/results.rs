@@ -7,7 +7,7 @@ use crate::panic::{contain, discard};
 use crate::sync::Mutex;
 
 pub(super) trait Sink<R>: Send + Sync + 'static {
-    /// Takes a worker's results, with the indexes of their items, and leaves none.
+    /// Takes a worker's results, with the indexes of their items: some, and leaves none.
     fn put(&self, results: &mut Vec<(usize, R)>);
 }
 
@@ -107,9 +107,6 @@ impl<R> Buffer<R> {
 
 impl<R: Send + 'static> Sink<R> for Ordered<R> {
     fn put(&self, results: &mut Vec<(usize, R)>) {
-        if results.is_empty() {
-            return;
-        }
         let mut buffer = self.0.lock();
         for (index, result) in results.drain(..) {
             buffer.put(index, result);

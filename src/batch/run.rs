@@ -23,8 +23,8 @@ pub(super) struct Run<J: Job> {
     pub(super) work: Arc<Work<J>>,
     /// The worker that the caller polls, until it is over.
     worker: Option<Worker<J>>,
-    /// Wakes the caller at the end of the context.
-    done: DoneOwned,
+    /// Wakes the caller at the end of the context, if anybody else can end it.
+    done: Option<DoneOwned>,
     tasks: Tasks<J::Error>,
     is_finished: bool,
 }
@@ -67,7 +67,7 @@ impl<J: Job> Run<J> {
 
     fn new(work: Work<J>) -> Self {
         Self {
-            done: work.ctx.done_owned(),
+            done: work.is_child.then(|| work.ctx.done_owned()),
             work: Arc::new(work),
             worker: None,
             tasks: Tasks::None,
@@ -80,9 +80,12 @@ impl<J: Job> Run<J> {
         if let Some(worker) = &mut self.worker {
             let tasks = &mut self.tasks;
             let polled = worker.poll_work(&mut |work, id| tasks.start(work, id), cx);
-            if polled.is_pending() && Pin::new(&mut self.done).poll(cx).is_pending() {
+            let done = self.done.as_mut();
+            if polled.is_pending() && done.is_none_or(|done| Pin::new(done).poll(cx).is_pending()) {
                 return Poll::Pending;
             }
+            // Before the batch ends its context: that would wake the caller.
+            self.done = None;
             self.worker = None;
         }
         if let Tasks::Live(wait) = &mut self.tasks {

@@ -16,12 +16,12 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::task::yield_now;
 
 use super::block::BlockSize;
-use super::queue::{Call, Hand, Next, Pulled, Queue, Running, Source};
+use super::queue::{Call, Hand, Next, Pulled, Queue, Source};
 use super::results::Sink;
 use crate::context::{Context, Node};
 use crate::error::{ContextError, GroupError, Reason};
 use crate::group::{Policy, SlotRequest, Spawner, Spec};
-use crate::panic::{Contained, Payload, catch, contain, discard};
+use crate::panic::{Contained, Payload, catch, discard};
 use crate::sync::Mutex;
 use crate::task::TaskId;
 
@@ -47,6 +47,8 @@ pub(super) struct Work<J: Job> {
     pub(super) sink: J::Sink,
     /// What the items are given. The batch ends it.
     pub(super) ctx: Context,
+    /// There is a context above it.
+    pub(super) is_child: bool,
     pub(super) name: Option<Cow<'static, str>>,
     pub(super) location: &'static Location<'static>,
     /// Set when the first task is started.
@@ -63,10 +65,8 @@ pub(super) enum Failure<E> {
 pub(super) struct Worker<J: Job> {
     work: Arc<Work<J>>,
     hand: Hand<J::Item, J::Future>,
-    /// The item that is being polled.
-    current: Option<Running<J::Future>>,
-    /// The source that is being polled.
-    source: Option<Source<J::Item>>,
+    /// The source that is being polled, and how many items it may give.
+    source: Option<(Source<J::Item>, usize)>,
     results: Vec<(usize, J::Value)>,
     error: Option<J::Error>,
     size: BlockSize,
@@ -80,15 +80,17 @@ impl<J: Job> Work<J> {
         queue: Arc<ItemQueue<J>>,
         job: J,
         sink: J::Sink,
-        ctx: Context,
+        parent: &Context,
         name: Option<Cow<'static, str>>,
         location: &'static Location<'static>,
     ) -> Self {
+        let node = Node::derive(parent.node(), 0, location);
         Self {
             queue,
             job: Contained::new(job),
             sink,
-            ctx,
+            ctx: parent.with_node(node),
+            is_child: parent.node().is_some(),
             name,
             location,
             spawner: OnceLock::new(),
@@ -152,10 +154,10 @@ impl<J: Job> Work<J> {
 
     /// Ends the work, done or not, and drops the items that no worker has in hand.
     pub(super) fn close(&self) {
-        let rest = self.queue.close();
-        self.drop_each(rest.unstarted);
-        self.drop_each(rest.waiting);
-        rest.call.wake();
+        let mut rest = self.queue.close();
+        self.drop_each(rest.unstarted.drain(..));
+        self.drop_each(rest.started());
+        rest.wake_all();
     }
 }
 
@@ -175,28 +177,12 @@ fn text_of(error: &impl Display) -> String {
     })
 }
 
-impl Call {
-    /// Wakes whom it names. Workers are started elsewhere.
-    fn wake(self) {
-        match self {
-            Call::Nobody | Call::Start(_) => {}
-            Call::Wake(waker) => contain(|| waker.wake()),
-            Call::WakeAll(wakers) => {
-                for (_, waker) in wakers {
-                    contain(|| waker.wake());
-                }
-            }
-        }
-    }
-}
-
 impl<J: Job> Worker<J> {
     pub(super) fn new(work: Arc<Work<J>>, id: usize) -> Self {
         let rules = work.queue.rules;
         Self {
             work,
             hand: Hand::new(id),
-            current: None,
             source: None,
             results: Vec::new(),
             error: None,
@@ -239,36 +225,37 @@ impl<J: Job> Worker<J> {
     ) -> Poll<()> {
         self.turn = TURN;
         let mut is_live = !self.work.ctx.is_done();
-        while is_live {
-            while let Some((index, item)) = self.take() {
+        while is_live && !self.has_ended() {
+            if self.turn == 0 {
+                return self.give_way(start, cx);
+            }
+            if let Some((index, item)) = self.hand.block.pop_front() {
                 self.start_item(index, item);
-                if self.turn == 0 {
-                    return self.give_way(start, cx);
-                }
+                continue;
             }
-            if self.has_ended() {
-                break;
-            }
-            match self.next(start, cx) {
-                Next::Poll(running) => self.poll_item(running),
-                Next::Start => {}
+            match self.next(start) {
+                // A worker was started: the item is given back.
+                Next::Poll if self.turn == 0 => {}
+                Next::Poll => self.poll_item(),
+                Next::Start => self.size.begin(),
                 Next::Pull(source, permits) => {
-                    self.source = Some(source);
-                    if self.pull(permits, start) {
-                        self.turn = 0;
-                    }
+                    self.size.begin();
+                    self.source = Some((source, permits));
+                    self.pull(start);
                     // The clock, if there is a deadline: once a block.
                     is_live = !self.work.ctx.is_done();
                 }
                 Next::Watch => self.turn = 0,
-                Next::Idle => return Poll::Pending,
+                Next::Idle => {
+                    let waker = cx.waker().clone();
+                    if self.work.queue.idle(&mut self.hand, waker) {
+                        return Poll::Pending;
+                    }
+                }
                 Next::Over => {
                     self.is_over = true;
                     return Poll::Ready(());
                 }
-            }
-            if self.turn == 0 {
-                return self.give_way(start, cx);
             }
         }
         Poll::Ready(())
@@ -280,29 +267,22 @@ impl<J: Job> Worker<J> {
         self.work.node().has_ended()
     }
 
-    /// The next item of the block, while the batch is live.
-    #[inline]
-    fn take(&mut self) -> Option<(usize, J::Item)> {
-        match self.hand.block.is_empty() || self.has_ended() {
-            true => None,
-            false => self.hand.block.pop_front(),
-        }
-    }
-
     fn start_item(&mut self, index: usize, item: J::Item) {
-        let mut running = match self.hand.spare.pop() {
+        let running = match &mut self.hand.current {
             Some(running) => running,
-            None => self.work.queue.entry(),
+            none => none.insert(self.work.queue.memory()),
         };
         running.index = index;
         let future = self.work.job.start(self.work.ctx.clone(), item);
         running.future.set(Some(future));
-        self.poll_item(running);
+        self.poll_item();
     }
 
-    fn poll_item(&mut self, running: Running<J::Future>) {
+    /// Polls the current item. It stays where it is meanwhile, for a panic not to drop it.
+    fn poll_item(&mut self) {
         self.turn = self.turn.saturating_sub(1);
-        let running = self.current.insert(running);
+        let running = self.hand.current.as_mut();
+        let running = running.expect("errgroup: there is an item to be polled");
         let future = running.future.as_mut().as_pin_mut();
         let future = future.expect("errgroup: an item that runs has a future");
         match future.poll(&mut TaskContext::from_waker(&running.waker)) {
@@ -311,7 +291,6 @@ impl<J: Job> Worker<J> {
             Poll::Ready(Err(error)) => self.error = Some(error),
         }
         running.future.set(None);
-        self.hand.spare.extend(self.current.take());
         match self.error.take() {
             None => self.hand.done += 1,
             Some(error) => {
@@ -324,55 +303,62 @@ impl<J: Job> Worker<J> {
 
     /// The current item has to wait.
     fn wait(&mut self) {
+        self.size.reset();
         if !has_budget_remaining() {
             // It has to wait for the end of this poll, and so would any other.
             self.turn = 0;
         }
-        if let Some(running) = self.current.take() {
-            self.current = self.work.queue.wait(running, &mut self.hand);
+        if !self.work.queue.wait(&mut self.hand) {
+            self.work.drop_each(self.hand.current.take());
         }
     }
 
+    #[inline]
     fn flush(&mut self) {
-        self.work.sink.put(&mut self.results);
+        if !self.results.is_empty() {
+            self.work.sink.put(&mut self.results);
+        }
     }
 
     /// What to do next. The block is done.
-    fn next(
-        &mut self,
-        start: &mut impl FnMut(&Arc<Work<J>>, usize),
-        cx: &mut TaskContext<'_>,
-    ) -> Next<J::Item, J::Future> {
+    fn next(&mut self, start: &mut impl FnMut(&Arc<Work<J>>, usize)) -> Next<J::Item> {
         self.flush();
         self.size.end();
-        let queue = &self.work.queue;
-        let (mut next, mut call) = queue.next(&mut self.hand, self.size.get(), None);
-        if let Next::Idle = next {
-            let waker = cx.waker().clone();
-            (next, call) = queue.next(&mut self.hand, self.size.get(), Some(waker));
-        }
-        match next {
-            Next::Pull(..) => self.size.begin(),
-            _ => self.size.pause(),
+        let (next, call) = self.work.queue.next(&mut self.hand, self.size.get());
+        if !matches!(next, Next::Pull(..)) {
+            self.size.pause();
         }
         self.answer(call, start);
+        if self.turn == 0 {
+            if let Next::Pull(source, permits) = next {
+                self.source = Some((source, permits));
+                self.put_source(Pulled::Enough, 0, start);
+                return Next::Watch;
+            }
+        }
         next
     }
 
-    fn answer(&self, call: Call, start: &mut impl FnMut(&Arc<Work<J>>, usize)) {
+    #[inline]
+    fn answer(&mut self, call: Call, start: &mut impl FnMut(&Arc<Work<J>>, usize)) {
         match call {
-            Call::Start(id) => start(&self.work, id),
+            Call::Start(id) => {
+                start(&self.work, id);
+                // This thread is about to run it next, and no other can: the others can have this worker.
+                self.turn = 0;
+            }
             call => call.wake(),
         }
     }
 
-    /// Pulls a block. Returns `true` if the source is not ready and has woken already: others come first.
-    fn pull(&mut self, permits: usize, start: &mut impl FnMut(&Arc<Work<J>>, usize)) -> bool {
+    /// Pulls a block. The source stays with the worker meanwhile, for a panic not to drop it.
+    fn pull(&mut self, start: &mut impl FnMut(&Arc<Work<J>>, usize)) {
+        self.turn = self.turn.saturating_sub(1);
         let queue = &self.work.queue;
-        let source = self.source.as_mut().expect("errgroup: taken to be pulled");
+        let (source, permits) = self.source.as_mut().expect("errgroup: taken to be pulled");
         let mut cx = TaskContext::from_waker(&source.waker);
-        let is_alone = queue.rules.workers == 1;
         let mut count = 0;
+        let mut call = Call::Nobody;
         let pulled = loop {
             let item = match source.stream.as_mut().poll_next(&mut cx) {
                 Poll::Ready(Some(item)) => item,
@@ -382,24 +368,40 @@ impl<J: Job> Worker<J> {
             let index = source.next;
             source.next += 1;
             count += 1;
-            let is_last = count == permits;
-            if is_last || is_alone {
+            if count == *permits || queue.rules.workers == 1 {
                 self.hand.block.push_back((index, item));
             } else {
-                match queue.show(index, item) {
-                    Call::Start(id) => start(&self.work, id),
-                    call => call.wake(),
-                }
+                call = queue.show(index, item);
             }
-            if is_last || self.work.node().has_ended() {
+            let must_start = matches!(call, Call::Start(_));
+            if count == *permits || must_start || self.work.node().has_ended() {
                 break Pulled::Enough;
             }
+            std::mem::replace(&mut call, Call::Nobody).wake();
         };
-        source.is_last = pulled == Pulled::Enough && source.stream.size_hint().1 == Some(0);
-        let source = self.source.take().expect("errgroup: it was there");
-        let (is_hasty, call) = queue.put_source(source, pulled, &mut self.hand, permits, count);
+        let pulled = match pulled {
+            // It is not asked again only to say so, and no other worker is started for that.
+            Pulled::Enough if source.stream.size_hint().1 == Some(0) => Pulled::Dry,
+            pulled => pulled,
+        };
         self.answer(call, start);
-        is_hasty
+        self.put_source(pulled, count, start);
+    }
+
+    fn put_source(
+        &mut self,
+        pulled: Pulled,
+        count: usize,
+        start: &mut impl FnMut(&Arc<Work<J>>, usize),
+    ) {
+        let (source, permits) = self.source.take().expect("errgroup: it was there");
+        let queue = &self.work.queue;
+        let (is_hasty, call) = queue.put_source(source, pulled, &mut self.hand, permits, count);
+        if is_hasty {
+            // A source that wakes itself leaves the others their turn.
+            self.turn = 0;
+        }
+        self.answer(call, start);
     }
 
     /// Lets the other tasks have their turn.
@@ -410,7 +412,7 @@ impl<J: Job> Worker<J> {
     ) -> Poll<()> {
         self.flush();
         self.size.pause();
-        let call = self.work.queue.report(&mut self.hand);
+        let call = self.work.queue.give_back(&mut self.hand);
         self.answer(call, start);
         if self.work.queue.rules.workers == 1 {
             // Behind all that are ready or yield. Its first poll is the one that counts.
@@ -441,14 +443,16 @@ impl<J: Job> Future for Worker<J> {
 impl<J: Job> Drop for Worker<J> {
     fn drop(&mut self) {
         let work = &self.work;
-        work.drop_each(self.current.take());
+        work.drop_each(self.hand.current.take());
         work.drop_each(self.hand.block.drain(..));
         discard((self.source.take(), self.error.take()));
-        work.sink.put(&mut self.results);
-        work.queue.report(&mut self.hand).wake();
+        if !self.results.is_empty() {
+            work.sink.put(&mut self.results);
+        }
         if !self.is_over {
-            // The others cannot end it: items of this worker are lost, or it was stopped.
+            // It was stopped: items are lost, and the others cannot end the batch.
             work.close();
+            work.queue.give_back(&mut self.hand).wake();
         }
     }
 }

@@ -159,7 +159,7 @@ fn item_fails_and_two_behind_it_panic_in_their_drop_then_nothing_aborts() {
 }
 
 #[test]
-fn items_end_at_once_then_one_lane_does_them_all() {
+fn items_end_at_once_then_no_task_is_started_for_them() {
     for way in WAYS {
         on_current_thread(async move {
             let most = Log::new();
@@ -169,7 +169,7 @@ fn items_end_at_once_then_one_lane_does_them_all() {
                 std::future::ready(Ok::<_, BoxError>(()))
             });
             run.await.unwrap();
-            assert!(most.take().into_iter().all(|tasks| tasks == 1), "{way:?}");
+            assert!(most.take().into_iter().all(|tasks| tasks <= 1), "{way:?}");
         });
     }
 }

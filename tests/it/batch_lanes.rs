@@ -112,9 +112,8 @@ fn limit_above_the_number_of_items_starts_no_idle_lanes() {
             }));
             assert!(poll(&mut run).is_pending());
             idle().await;
-            assert_eq!((gates.started(), tasks()), (3, 3), "{way:?}");
-            // With the one that starts them.
-            assert!(most.take().into_iter().all(|tasks| tasks <= 4), "{way:?}");
+            assert_eq!(gates.started(), 3, "{way:?}");
+            assert!(most.take().into_iter().all(|tasks| tasks <= 1), "{way:?}");
             gates.open_all();
             run.await.unwrap();
         });
@@ -146,7 +145,7 @@ fn source_is_slow_then_nothing_is_started_for_it() {
             let mut run = Box::pin(way.run(batch_stream(stream, 64), |_, ()| pend()));
             assert!(poll(&mut run).is_pending());
             idle().await;
-            assert_eq!(tasks(), 1, "{way:?}");
+            assert!(tasks() <= 1, "{way:?}");
         });
     }
 }

@@ -218,11 +218,10 @@ fn check(case: &Case) {
         });
         let outcome = futures::FutureExt::catch_unwind(outcome).await;
 
-        assert_eq!(
-            (Arc::strong_count(&seen.alive), tasks()),
-            (1, 0),
-            "all is dropped"
-        );
+        assert_eq!(Arc::strong_count(&seen.alive), 1, "all is dropped");
+        // A task of the source's may be about to wake it.
+        idle().await;
+        assert_eq!(tasks(), 0);
         assert_eq!(seen.inside.now(), 0);
         assert!(seen.inside.peak() <= case.limit);
         assert!(

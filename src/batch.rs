@@ -29,6 +29,7 @@ use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures::{Stream, stream};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -257,7 +258,7 @@ impl<T: Send + 'static> Batch<T> {
         })
     }
 
-    fn work<F, Fut, R, E, K>(self, f: F, sink: K, permits: Permits) -> Work<Function<T, F, Fut, K>>
+    fn work<F, Fut, R, E, K>(self, f: F, sink: K, permits: Permits) -> Arc<Work<Function<T, F, Fut, K>>>
     where
         F: Fn(Context, T) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, E>> + Send + 'static,

@@ -11,13 +11,14 @@ const LARGEST: usize = 64;
 /// After that time the items of a block should have been somebody else's.
 const LONG: Duration = Duration::from_micros(50);
 
-/// One worker's. It reads the clock once a block, and judges a block that follows another at once.
+/// One worker's. It judges a block that comes right after another, by one look at the clock.
 pub(super) struct BlockSize {
     size: usize,
     most: usize,
     /// When the block before it was done.
     since: Option<Instant>,
-    is_begun: bool,
+    /// The worker does nothing but blocks of items that end at once.
+    is_steady: bool,
 }
 
 impl BlockSize {
@@ -27,35 +28,31 @@ impl BlockSize {
             size: 1,
             most: (limit / workers).clamp(1, LARGEST),
             since: None,
-            is_begun: false,
+            is_steady: false,
         }
     }
 
-    pub(super) fn get(&self) -> usize {
+    /// The size of the block that begins.
+    pub(super) fn next(&mut self) -> usize {
+        if std::mem::replace(&mut self.is_steady, true) && self.most > 1 {
+            self.end_at(Instant::now());
+        }
         self.size
     }
 
-    /// An item has to wait: the next may, too.
-    pub(super) fn reset(&mut self) {
-        self.size = 1;
-    }
-
-    /// The worker does something else than the next block: that time does not count.
+    /// The worker does something else.
     pub(super) fn pause(&mut self) {
         self.since = None;
+        self.is_steady = false;
     }
 
-    pub(super) fn begin(&mut self) {
-        self.is_begun = true;
+    /// An item of the block has to wait.
+    pub(super) fn wait(&mut self) {
+        self.size = 1;
+        self.pause();
     }
 
-    /// If there was a block, it is done, and the next may begin at once.
-    pub(super) fn end(&mut self) {
-        if std::mem::take(&mut self.is_begun) && self.most > 1 {
-            self.end_at(Instant::now());
-        }
-    }
-
+    /// The block before ends. It is not judged if nobody knows when it began.
     fn end_at(&mut self, now: Instant) {
         let Some(since) = self.since.replace(now) else {
             return;
@@ -81,7 +78,7 @@ mod tests {
         let sizes = blocks.iter().map(|&block| {
             now += Duration::from_micros(block);
             size.end_at(now);
-            size.get()
+            size.size
         });
         sizes.collect()
     }
@@ -116,6 +113,14 @@ mod tests {
         size.end_at(now);
         size.pause();
         size.end_at(now + LONG * 9);
-        assert_eq!(size.get(), 2);
+        assert_eq!(size.size, 2);
+    }
+
+    #[test]
+    fn item_waits_then_the_next_block_is_of_one_and_no_clock_is_read() {
+        let mut size = BlockSize::new(1_000, 1);
+        while size.next() < 4 {}
+        size.wait();
+        assert_eq!((size.next(), size.since), (1, None));
     }
 }

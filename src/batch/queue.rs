@@ -72,8 +72,8 @@ struct State<T, Fut> {
     shown: usize,
     /// By key.
     entries: Vec<Entry<Fut>>,
-    /// The keys of items that were woken, first come first served.
-    ready: VecDeque<usize>,
+    /// The first and the last of the items that were woken; `Entry::next` links them.
+    ready: Option<(usize, usize)>,
     spare: Vec<Running<Fut>>,
     used: usize,
     /// Items that were pulled and are not known to be done.
@@ -122,8 +122,10 @@ pub(super) struct Running<Fut> {
 /// Where an item waits.
 struct Entry<Fut> {
     waiting: Option<Running<Fut>>,
-    /// It was woken since it was taken last. If it waits, its key is among the ready.
+    /// It was woken since it was taken last. If it waits, it is ready.
     is_woken: bool,
+    /// The item that was woken after this one.
+    next: Option<usize>,
 }
 
 struct ItemWaker<T, Fut> {
@@ -185,17 +187,19 @@ pub(super) enum Call {
 pub(super) struct Rest<T, Fut> {
     pub(super) unstarted: VecDeque<(usize, T)>,
     entries: Vec<Entry<Fut>>,
+    #[expect(dead_code, reason = "there to be dropped without the lock: it refers to the queue")]
     spare: Vec<Running<Fut>>,
     idle: Idle,
 }
 
 /// How a batch has ended.
-pub(super) struct Finish<T> {
+pub(super) struct Finish<T, Fut> {
     /// Every item that was pulled is done.
     pub(super) is_done: bool,
     /// The source has given its last.
     pub(super) is_dry: bool,
     pub(super) source: Option<Source<T>>,
+    pub(super) rest: Rest<T, Fut>,
 }
 
 impl<T, Fut> Hand<T, Fut> {
@@ -221,7 +225,7 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
                 unstarted: VecDeque::new(),
                 shown: 0,
                 entries: Vec::new(),
-                ready: VecDeque::new(),
+                ready: None,
                 spare: Vec::new(),
                 used: 0,
                 live: 0,
@@ -250,6 +254,7 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
         state.entries.push(Entry {
             waiting: None,
             is_woken: false,
+            next: None,
         });
         drop(state);
         let queue = self.clone();
@@ -263,12 +268,17 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
 }
 
 impl<T, Fut> Queue<T, Fut> {
-    /// Tells what a worker does next. Its block is empty; it takes `size` new items at most.
-    pub(super) fn next(&self, hand: &mut Hand<T, Fut>, size: usize) -> (Next<T>, Call) {
+    /// Tells what a worker does next. Its block is empty; `size` says how many new items it takes at most.
+    pub(super) fn next(
+        &self,
+        hand: &mut Hand<T, Fut>,
+        size: impl FnOnce() -> usize,
+    ) -> (Next<T>, Call) {
         let mut state = self.state.lock();
         let replaced = state.settle(hand, self.rules);
         let next = state.choose(hand, size, self.rules);
         let call = match next {
+            Next::Over if state.idle.is_empty() => Call::Nobody,
             Next::Over => Call::WakeAll(std::mem::take(&mut state.idle)),
             Next::Watch | Next::Idle => Call::Nobody,
             Next::Start if !state.unstarted.is_empty() => state.call_someone(self.rules),
@@ -345,7 +355,7 @@ impl<T, Fut> Queue<T, Fut> {
         let entry = &mut state.entries[key];
         entry.waiting = Some(running);
         if entry.is_woken {
-            state.ready.push_back(key);
+            state.push_ready(key);
         }
         hand.current = state.spare.pop();
         true
@@ -383,7 +393,7 @@ impl<T, Fut> Queue<T, Fut> {
             return;
         };
         if !std::mem::replace(&mut entry.is_woken, true) && entry.waiting.is_some() {
-            state.ready.push_back(key);
+            state.push_ready(key);
             self.wake_idle(state);
         }
     }
@@ -412,15 +422,7 @@ impl<T, Fut> Queue<T, Fut> {
 
     /// Ends the work, done or not: nothing starts from now on. Hands out all items, and the memory for them.
     pub(super) fn close(&self) -> Rest<T, Fut> {
-        let mut state = self.state.lock();
-        state.is_closed = true;
-        state.ready.clear();
-        Rest {
-            unstarted: std::mem::take(&mut state.unstarted),
-            entries: std::mem::take(&mut state.entries),
-            spare: std::mem::take(&mut state.spare),
-            idle: std::mem::take(&mut state.idle),
-        }
+        self.state.lock().close()
     }
 
     /// Whether every item that was pulled is done, as far as the workers have told.
@@ -428,8 +430,8 @@ impl<T, Fut> Queue<T, Fut> {
         self.state.lock().live == 0
     }
 
-    /// Hands out the source, which no worker has any more.
-    pub(super) fn finish(&self) -> Finish<T> {
+    /// Closes, and hands out the source, which no worker has any more.
+    pub(super) fn finish(&self) -> Finish<T, Fut> {
         let mut state = self.state.lock();
         let (is_dry, source) = match std::mem::replace(&mut state.source, Place::Over(None)) {
             Place::Here(source) | Place::Waiting(source) => (false, Some(source)),
@@ -440,6 +442,7 @@ impl<T, Fut> Queue<T, Fut> {
             is_done: state.live == 0,
             is_dry,
             source,
+            rest: state.close(),
         }
     }
 }
@@ -458,7 +461,12 @@ impl<T, Fut> State<T, Fut> {
         }
     }
 
-    fn choose(&mut self, hand: &mut Hand<T, Fut>, size: usize, rules: Rules) -> Next<T> {
+    fn choose(
+        &mut self,
+        hand: &mut Hand<T, Fut>,
+        size: impl FnOnce() -> usize,
+        rules: Rules,
+    ) -> Next<T> {
         if self.is_closed || self.is_over() {
             return Next::Over;
         }
@@ -471,14 +479,14 @@ impl<T, Fut> State<T, Fut> {
             if is_pulling && hand.seen.replace(self.shown) != Some(self.shown) {
                 return Next::Watch;
             }
-            let size = size.min(self.unstarted.len());
+            let size = size().min(self.unstarted.len());
             hand.block.extend(self.unstarted.drain(..size));
             return Next::Start;
         }
         hand.prefers_pull = false;
         match self.take_source(rules) {
             Some(source) => {
-                let permits = size.min(rules.limit - self.used);
+                let permits = size().min(rules.limit - self.used);
                 self.used += permits;
                 Next::Pull(source, permits)
             }
@@ -486,19 +494,30 @@ impl<T, Fut> State<T, Fut> {
         }
     }
 
+    fn push_ready(&mut self, key: usize) {
+        self.ready = match self.ready {
+            None => Some((key, key)),
+            Some((first, last)) => {
+                self.entries[last].next = Some(key);
+                Some((first, key))
+            }
+        };
+    }
+
     /// Takes the first item that was woken. The memory in hand is for another.
     fn take_ready(&mut self, hand: &mut Hand<T, Fut>) -> bool {
-        let Some(key) = self.ready.pop_front() else {
+        let Some((first, last)) = self.ready else {
             return false;
         };
-        let entry = &mut self.entries[key];
+        let entry = &mut self.entries[first];
         entry.is_woken = false;
+        self.ready = entry.next.take().map(|next| (next, last));
         let spare = std::mem::replace(&mut hand.current, entry.waiting.take());
         self.spare.extend(spare);
         true
     }
 
-    /// Makes the current item the first to be polled, if it was started.
+    /// Makes the current item ready again, if it was started.
     fn give_back_current(&mut self, hand: &mut Hand<T, Fut>) {
         let started = |running: &mut Running<Fut>| running.future.is_some();
         if let Some(running) = hand.current.take_if(started) {
@@ -506,7 +525,18 @@ impl<T, Fut> State<T, Fut> {
             let entry = &mut self.entries[key];
             entry.waiting = Some(running);
             entry.is_woken = true;
-            self.ready.push_front(key);
+            self.push_ready(key);
+        }
+    }
+
+    fn close(&mut self) -> Rest<T, Fut> {
+        self.is_closed = true;
+        self.ready = None;
+        Rest {
+            unstarted: std::mem::take(&mut self.unstarted),
+            entries: std::mem::take(&mut self.entries),
+            spare: std::mem::take(&mut self.spare),
+            idle: std::mem::take(&mut self.idle),
         }
     }
 
@@ -532,7 +562,7 @@ impl<T, Fut> State<T, Fut> {
     /// Whether there is work that nobody has in hand. Unstarted items are in a puller's, who has called for a watcher.
     fn has_work(&self, rules: Rules) -> bool {
         let is_pulling = matches!(self.source, Place::Taken { .. });
-        !self.ready.is_empty() || self.can_pull(rules) || !(self.unstarted.is_empty() || is_pulling)
+        self.ready.is_some() || self.can_pull(rules) || !(self.unstarted.is_empty() || is_pulling)
     }
 
     /// Sees to invariant 3.

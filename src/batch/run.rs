@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use futures::Stream;
@@ -52,23 +53,23 @@ impl<E: GroupError> Tasks<E> {
 
 impl<J: Job> Run<J> {
     /// A run whose first worker is polled by the caller.
-    pub(super) fn inline(work: Work<J>) -> Self {
+    pub(super) fn inline(work: Arc<Work<J>>) -> Self {
         let mut run = Self::new(work);
         run.worker = Some(Worker::new(run.work.clone(), CALLER));
         run
     }
 
     /// A run whose workers are all tasks: it goes on while the caller does something else.
-    pub(super) fn spawned(work: Work<J>) -> Self {
+    pub(super) fn spawned(work: Arc<Work<J>>) -> Self {
         let mut run = Self::new(work);
         run.tasks.start(&run.work, CALLER + 1);
         run
     }
 
-    fn new(work: Work<J>) -> Self {
+    fn new(work: Arc<Work<J>>) -> Self {
         Self {
             done: work.is_child.then(|| work.ctx.done_owned()),
-            work: Arc::new(work),
+            work,
             worker: None,
             tasks: Tasks::None,
             is_finished: false,
@@ -104,6 +105,9 @@ impl<J: Job> Run<J> {
         let finish = work.queue.finish();
         let is_complete = finish.is_done && (finish.is_dry || self.says_dry(&finish.source));
         discard(finish.source);
+        drop(finish.rest);
+        // Relaxed: read by the last owner's drop.
+        work.is_finished.store(true, Ordering::Relaxed);
         work.node().finish();
         match work.take_failure() {
             Some(Failure::Panic(payload)) => resume_unwind(payload),

@@ -9,6 +9,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::{Pin, pin};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 
@@ -55,6 +56,8 @@ pub(super) struct Work<J: Job> {
     pub(super) spawner: OnceLock<Spawner<J::Error>>,
     /// The first error, unless there was a panic: then the first of those.
     failure: Mutex<Option<Failure<J::Error>>>,
+    /// The queue has been emptied for good.
+    pub(super) is_finished: AtomicBool,
 }
 
 pub(super) enum Failure<E> {
@@ -83,9 +86,9 @@ impl<J: Job> Work<J> {
         parent: &Context,
         name: Option<Cow<'static, str>>,
         location: &'static Location<'static>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let node = Node::derive(parent.node(), 0, location);
-        Self {
+        Arc::new(Self {
             queue,
             job: Contained::new(job),
             sink,
@@ -95,7 +98,8 @@ impl<J: Job> Work<J> {
             location,
             spawner: OnceLock::new(),
             failure: Mutex::default(),
-        }
+            is_finished: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn node(&self) -> &Arc<Node> {
@@ -163,9 +167,11 @@ impl<J: Job> Work<J> {
 
 impl<J: Job> Drop for Work<J> {
     fn drop(&mut self) {
-        self.close();
-        discard(self.queue.finish().source);
-        discard(self.take_failure());
+        if !*self.is_finished.get_mut() {
+            self.close();
+            discard(self.queue.finish().source);
+            discard(self.take_failure());
+        }
     }
 }
 
@@ -237,9 +243,8 @@ impl<J: Job> Worker<J> {
                 // A worker was started: the item is given back.
                 Next::Poll if self.turn == 0 => {}
                 Next::Poll => self.poll_item(),
-                Next::Start => self.size.begin(),
+                Next::Start => {}
                 Next::Pull(source, permits) => {
-                    self.size.begin();
                     self.source = Some((source, permits));
                     self.pull(start);
                     // The clock, if there is a deadline: once a block.
@@ -267,6 +272,7 @@ impl<J: Job> Worker<J> {
         self.work.node().has_ended()
     }
 
+    #[inline]
     fn start_item(&mut self, index: usize, item: J::Item) {
         let running = match &mut self.hand.current {
             Some(running) => running,
@@ -279,6 +285,7 @@ impl<J: Job> Worker<J> {
     }
 
     /// Polls the current item. It stays where it is meanwhile, for a panic not to drop it.
+    #[inline]
     fn poll_item(&mut self) {
         self.turn = self.turn.saturating_sub(1);
         let running = self.hand.current.as_mut();
@@ -303,7 +310,7 @@ impl<J: Job> Worker<J> {
 
     /// The current item has to wait.
     fn wait(&mut self) {
-        self.size.reset();
+        self.size.wait();
         if !has_budget_remaining() {
             // It has to wait for the end of this poll, and so would any other.
             self.turn = 0;
@@ -323,9 +330,9 @@ impl<J: Job> Worker<J> {
     /// What to do next. The block is done.
     fn next(&mut self, start: &mut impl FnMut(&Arc<Work<J>>, usize)) -> Next<J::Item> {
         self.flush();
-        self.size.end();
-        let (next, call) = self.work.queue.next(&mut self.hand, self.size.get());
-        if !matches!(next, Next::Pull(..)) {
+        let size = &mut self.size;
+        let (next, call) = self.work.queue.next(&mut self.hand, || size.next());
+        if matches!(next, Next::Poll | Next::Idle) {
             self.size.pause();
         }
         self.answer(call, start);

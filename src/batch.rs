@@ -266,9 +266,11 @@ impl<T: Send + 'static> Batch<T> {
         E: GroupError,
         K: Sink<R>,
     {
+        let threads = threads();
         let rules = Rules {
             limit: self.limit,
-            workers: threads().min(self.limit),
+            workers: threads.min(self.limit),
+            is_single_threaded: threads == 1,
             permits,
         };
         Work::new(
@@ -282,7 +284,7 @@ impl<T: Send + 'static> Batch<T> {
     }
 }
 
-/// How many workers can run at once.
+/// How many threads can run workers.
 fn threads() -> usize {
     let Ok(runtime) = Handle::try_current() else {
         panic!(

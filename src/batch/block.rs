@@ -1,7 +1,7 @@
 //! `BlockSize`: how many items a worker takes at a time.
 //!
 //! Blocks spare the workers the lock of the queue, and their items wait for each other. So they grow as long as whole
-//! blocks end quickly, and are of one item after one that took long.
+//! blocks are started quickly, and are of one item after one that took long.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,13 @@ const LARGEST: usize = 64;
 /// After that time the items of a block should have been somebody else's.
 const LONG: Duration = Duration::from_micros(50);
 
-/// One worker's. It judges a block that comes right after another, by one look at the clock.
+/// One worker's. It reads the clock once a block while nothing comes between them, and never for the first.
 pub(super) struct BlockSize {
     size: usize,
     most: usize,
-    /// When the block before it was done.
+    /// When the present block was begun, if that is known.
     since: Option<Instant>,
-    /// The worker does nothing but blocks of items that end at once.
+    /// Nothing has come between the block before and the next.
     is_steady: bool,
 }
 
@@ -32,28 +32,25 @@ impl BlockSize {
         }
     }
 
-    /// The size of the block that begins.
+    /// Begins a block, and tells its size.
     pub(super) fn next(&mut self) -> usize {
-        if std::mem::replace(&mut self.is_steady, true) && self.most > 1 {
-            self.end_at(Instant::now());
+        if self.most > 1 && (self.is_steady || self.size > 1) {
+            self.next_at(now());
         }
+        self.is_steady = true;
         self.size
     }
 
-    /// The worker does something else.
+    /// The block is over, and the worker does something else.
     pub(super) fn pause(&mut self) {
-        self.since = None;
         self.is_steady = false;
+        if self.since.is_some() {
+            self.next_at(now());
+            self.since = None;
+        }
     }
 
-    /// An item of the block has to wait.
-    pub(super) fn wait(&mut self) {
-        self.size = 1;
-        self.pause();
-    }
-
-    /// The block before ends. It is not judged if nobody knows when it began.
-    fn end_at(&mut self, now: Instant) {
+    fn next_at(&mut self, now: Instant) {
         let Some(since) = self.since.replace(now) else {
             return;
         };
@@ -64,6 +61,17 @@ impl BlockSize {
             self.size = self.most.min(self.size * 2);
         }
     }
+}
+
+/// For models no time passes: else no two runs would be the same.
+fn now() -> Instant {
+    #[cfg(errgroup_loom)]
+    {
+        static NOW: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+        *NOW
+    }
+    #[cfg(not(errgroup_loom))]
+    Instant::now()
 }
 
 #[cfg(all(test, not(errgroup_loom)))]
@@ -77,7 +85,7 @@ mod tests {
         size.since = Some(now);
         let sizes = blocks.iter().map(|&block| {
             now += Duration::from_micros(block);
-            size.end_at(now);
+            size.next_at(now);
             size.size
         });
         sizes.collect()
@@ -110,17 +118,17 @@ mod tests {
         let mut size = BlockSize::new(1_000, 1);
         let now = Instant::now();
         size.since = Some(now);
-        size.end_at(now);
+        size.next_at(now);
         size.pause();
-        size.end_at(now + LONG * 9);
-        assert_eq!(size.size, 2);
+        size.next_at(now + LONG * 9);
+        assert!(size.size > 1);
     }
 
     #[test]
-    fn item_waits_then_the_next_block_is_of_one_and_no_clock_is_read() {
+    fn single_block_then_no_clock_is_read() {
         let mut size = BlockSize::new(1_000, 1);
-        while size.next() < 4 {}
-        size.wait();
+        assert_eq!((size.next(), size.since), (1, None));
+        size.pause();
         assert_eq!((size.next(), size.since), (1, None));
     }
 }

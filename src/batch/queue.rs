@@ -36,13 +36,18 @@ use std::task::{Wake, Waker};
 use futures::Stream;
 
 use crate::panic::contain;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
+
+/// Items that come in blocks of that size end at once.
+const LARGE: usize = 16;
 
 /// The id of the worker that the batch's caller polls.
 pub(super) const CALLER: usize = 0;
 
 pub(super) struct Queue<T, Fut> {
     state: Mutex<State<T, Fut>>,
+    /// How many permits the consumer of a stream gives back at a time. A hint.
+    release: AtomicUsize,
     pub(super) rules: Rules,
 }
 
@@ -51,8 +56,10 @@ pub(super) struct Queue<T, Fut> {
 pub(super) struct Rules {
     /// The most permits.
     pub(super) limit: usize,
-    /// The most workers: the threads of the runtime.
+    /// The most workers.
     pub(super) workers: usize,
+    /// The runtime has no other thread.
+    pub(super) is_single_threaded: bool,
     pub(super) permits: Permits,
 }
 
@@ -68,8 +75,8 @@ struct State<T, Fut> {
     source: Place<T>,
     /// Pulled, in the order of the indexes.
     unstarted: VecDeque<(usize, T)>,
-    /// How many items were ever put there.
-    shown: usize,
+    /// Counts the pulls, and the items that they show: it changes while a pull proceeds.
+    progress: usize,
     /// By key.
     entries: Vec<Entry<Fut>>,
     /// The first and the last of the items that were woken; `Entry::next` links them.
@@ -142,10 +149,12 @@ pub(super) struct Hand<T, Fut> {
     pub(super) current: Option<Running<Fut>>,
     /// Items that are done and not yet told of.
     pub(super) done: usize,
-    /// `State::shown` as it was when another worker was seen pulling.
+    /// `State::progress` when another worker was last seen pulling.
     seen: Option<usize>,
-    /// It pulls before it polls another item, so that neither starves.
-    prefers_pull: bool,
+    /// An item of its block has had to wait.
+    pub(super) has_waited: bool,
+    /// How many items that were woken it polls before it takes new ones: as many as it took of those.
+    polls: usize,
     /// It has left a waker among the idle ones; somebody may have taken it.
     is_idle: bool,
 }
@@ -210,7 +219,8 @@ impl<T, Fut> Hand<T, Fut> {
             current: None,
             done: 0,
             seen: None,
-            prefers_pull: false,
+            has_waited: false,
+            polls: 0,
             is_idle: false,
         }
     }
@@ -223,7 +233,7 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
             state: Mutex::new(State {
                 source: Place::Over(None),
                 unstarted: VecDeque::new(),
-                shown: 0,
+                progress: 0,
                 entries: Vec::new(),
                 ready: None,
                 spare: Vec::new(),
@@ -233,6 +243,7 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
                 idle: Idle::default(),
                 is_closed: false,
             }),
+            release: AtomicUsize::new(1),
             rules,
         });
         let source = Source {
@@ -276,6 +287,13 @@ impl<T, Fut> Queue<T, Fut> {
     ) -> (Next<T>, Call) {
         let mut state = self.state.lock();
         let replaced = state.settle(hand, self.rules);
+        let has_waited = std::mem::take(&mut hand.has_waited);
+        let size = || {
+            let size = size();
+            let release = if size < LARGE || has_waited { 1 } else { size / 2 };
+            self.release.store(release, Ordering::Relaxed);
+            size
+        };
         let next = state.choose(hand, size, self.rules);
         let call = match next {
             Next::Over if state.idle.is_empty() => Call::Nobody,
@@ -311,7 +329,7 @@ impl<T, Fut> Queue<T, Fut> {
     pub(super) fn show(&self, index: usize, item: T) -> Call {
         let mut state = self.state.lock();
         state.live += 1;
-        state.shown += 1;
+        state.progress += 1;
         state.unstarted.push_back((index, item));
         match state.unstarted.len() {
             1 => state.call_someone(self.rules),
@@ -379,6 +397,14 @@ impl<T, Fut> Queue<T, Fut> {
         drop(replaced);
         call
     }
+    /// Tells how many permits to gather before they are given back.
+    ///
+    /// Where items end at once a worker has the room filled again before the consumer comes back: then half a block at a
+    /// time spares both of them most wake-ups. Else each permit starts an item, and none is kept back.
+    pub(super) fn release_size(&self) -> usize {
+        self.release.load(Ordering::Relaxed)
+    }
+
     /// Gives back the permits of results that were yielded.
     pub(super) fn release(&self, permits: usize) {
         let mut state = self.state.lock();
@@ -470,23 +496,27 @@ impl<T, Fut> State<T, Fut> {
         if self.is_closed || self.is_over() {
             return Next::Over;
         }
-        if !(hand.prefers_pull && self.can_pull(rules)) && self.take_ready(hand) {
-            hand.prefers_pull = true;
+        // So neither starves.
+        let may_poll = hand.polls > 0 || !self.can_pull(rules);
+        if may_poll && self.take_ready(hand) {
+            hand.polls = hand.polls.saturating_sub(1);
             return Next::Poll;
         }
+        if matches!(self.source, Place::Taken { .. })
+            && hand.seen.replace(self.progress) != Some(self.progress)
+        {
+            return Next::Watch;
+        }
         if !self.unstarted.is_empty() {
-            let is_pulling = matches!(self.source, Place::Taken { .. });
-            if is_pulling && hand.seen.replace(self.shown) != Some(self.shown) {
-                return Next::Watch;
-            }
-            let size = size().min(self.unstarted.len());
+            hand.polls = size();
+            let size = hand.polls.min(self.unstarted.len());
             hand.block.extend(self.unstarted.drain(..size));
             return Next::Start;
         }
-        hand.prefers_pull = false;
         match self.take_source(rules) {
             Some(source) => {
-                let permits = size().min(rules.limit - self.used);
+                hand.polls = size();
+                let permits = hand.polls.min(rules.limit - self.used);
                 self.used += permits;
                 Next::Pull(source, permits)
             }
@@ -552,6 +582,7 @@ impl<T, Fut> State<T, Fut> {
         if !self.can_pull(rules) {
             return None;
         }
+        self.progress += 1;
         let taken = Place::Taken { is_woken: false };
         match std::mem::replace(&mut self.source, taken) {
             Place::Here(source) => Some(source),

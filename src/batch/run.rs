@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll, ready};
 
-use futures::Stream;
+use futures::FutureExt;
+use tokio::runtime::Handle;
+use tokio::task::unconstrained;
 
 use super::queue::CALLER;
 use super::results::Ordered;
@@ -27,6 +29,10 @@ pub(super) struct Run<J: Job> {
     /// Wakes the caller at the end of the context, if anybody else can end it.
     done: Option<DoneOwned>,
     tasks: Tasks<J::Error>,
+    /// The error of a batch that was cut short by its runtime.
+    lost: Option<J::Error>,
+    /// Where the caller's worker was first polled.
+    home: Option<Handle>,
     is_finished: bool,
 }
 
@@ -34,8 +40,6 @@ pub(super) struct Run<J: Job> {
 enum Tasks<E: GroupError> {
     None,
     Live(WaitOwned<E>),
-    /// `wait` has returned an error, for want of a better one.
-    Ended(Option<E>),
 }
 
 impl<E: GroupError> Tasks<E> {
@@ -56,6 +60,7 @@ impl<J: Job> Run<J> {
     pub(super) fn inline(work: Arc<Work<J>>) -> Self {
         let mut run = Self::new(work);
         run.worker = Some(Worker::new(run.work.clone(), CALLER));
+        run.home = Handle::try_current().ok();
         run
     }
 
@@ -72,6 +77,8 @@ impl<J: Job> Run<J> {
             work,
             worker: None,
             tasks: Tasks::None,
+            lost: None,
+            home: None,
             is_finished: false,
         }
     }
@@ -79,11 +86,13 @@ impl<J: Job> Run<J> {
     /// Runs the batch to its end, and returns its outcome. Resumes a panic.
     pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), J::Error>> {
         if let Some(worker) = &mut self.worker {
-            let tasks = &mut self.tasks;
-            let polled = worker.poll_work(&mut |work, id| tasks.start(work, id), cx);
-            let done = self.done.as_mut();
-            if polled.is_pending() && done.is_none_or(|done| Pin::new(done).poll(cx).is_pending()) {
-                return Poll::Pending;
+            if self.home.as_ref().is_some_and(is_gone) {
+                self.lost = Some(E::<J>::from(lost_runtime()));
+            } else if worker.poll_work(&mut |work, id| self.tasks.start(work, id), cx).is_pending() {
+                let done = self.done.as_mut();
+                if done.is_none_or(|done| Pin::new(done).poll(cx).is_pending()) {
+                    return Poll::Pending;
+                }
             }
             // Before the batch ends its context: that would wake the caller.
             self.done = None;
@@ -92,7 +101,8 @@ impl<J: Job> Run<J> {
         if let Tasks::Live(wait) = &mut self.tasks {
             let work = &self.work;
             let ended = ready!(wait.poll_work(|| work.has_failed() || work.queue.is_done(), cx));
-            self.tasks = Tasks::Ended(ended.err());
+            self.lost = self.lost.take().or(ended.err());
+            self.tasks = Tasks::None;
         }
         Poll::Ready(self.finish())
     }
@@ -115,12 +125,8 @@ impl<J: Job> Run<J> {
             None if is_complete => return Ok(()),
             None => {}
         }
-        let lost = match &mut self.tasks {
-            Tasks::Ended(error) => error.take(),
-            Tasks::None | Tasks::Live(_) => None,
-        };
         let ended = || E::<J>::from(end.expect("errgroup: a batch that was cut short has ended"));
-        Err(lost.unwrap_or_else(ended))
+        Err(self.lost.take().unwrap_or_else(ended))
     }
 
     /// Whether the source says that it has no other item.
@@ -137,10 +143,26 @@ impl<J: Job> Run<J> {
     }
 }
 
+/// Whether the batch has left its runtime, and that is gone: what its items wait for may never come.
+fn is_gone(home: &Handle) -> bool {
+    if Handle::try_current().is_ok_and(|here| here.id() == home.id()) {
+        return false;
+    }
+    // A runtime that is gone drops what it is given in the very call.
+    let probe = home.spawn(async {});
+    probe.is_finished() && matches!(unconstrained(probe).now_or_never(), Some(Err(_)))
+}
+
+fn lost_runtime() -> ContextError {
+    let text = "the batch's runtime was shut down before its items had ended";
+    ContextError::detailed(Reason::Cancelled, text)
+}
+
 type E<J> = <J as Job>::Error;
 
 impl<J: Job> Drop for Run<J> {
     fn drop(&mut self) {
+        discard(self.lost.take());
         if self.is_finished {
             return;
         }
@@ -158,6 +180,8 @@ pub(super) struct Results<J: Job> {
     run: Run<J>,
     /// Taken from the sink and not yielded: they keep their permits.
     taken: VecDeque<J::Value>,
+    /// Yielded, and their permits not given back.
+    yielded: usize,
     error: Option<J::Error>,
 }
 
@@ -166,6 +190,7 @@ impl<J: Job<Sink = Ordered<<J as Job>::Value>>> Results<J> {
         Self {
             run,
             taken: VecDeque::new(),
+            yielded: 0,
             error: None,
         }
     }
@@ -186,7 +211,10 @@ impl<J: Job<Sink = Ordered<<J as Job>::Value>>> Results<J> {
         let work = &self.run.work;
         match self.taken.pop_front() {
             Some(value) => {
-                work.queue.release(1);
+                self.yielded += 1;
+                if self.taken.is_empty() || self.yielded >= work.queue.release_size() {
+                    work.queue.release(std::mem::take(&mut self.yielded));
+                }
                 Poll::Ready(Some(Ok(value)))
             }
             None => {

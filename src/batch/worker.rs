@@ -27,7 +27,7 @@ use crate::sync::Mutex;
 use crate::task::TaskId;
 
 /// After so many polls of items and of the source the other tasks of the thread get their turn.
-const TURN: usize = 128;
+const TURN: usize = 224;
 
 /// The user's code, and the types in it.
 pub(super) trait Job: Send + Sync + 'static {
@@ -310,7 +310,7 @@ impl<J: Job> Worker<J> {
 
     /// The current item has to wait.
     fn wait(&mut self) {
-        self.size.wait();
+        self.hand.has_waited = true;
         if !has_budget_remaining() {
             // It has to wait for the end of this poll, and so would any other.
             self.turn = 0;
@@ -349,13 +349,14 @@ impl<J: Job> Worker<J> {
     #[inline]
     fn answer(&mut self, call: Call, start: &mut impl FnMut(&Arc<Work<J>>, usize)) {
         match call {
-            Call::Start(id) => {
-                start(&self.work, id);
-                // This thread is about to run it next, and no other can: the others can have this worker.
-                self.turn = 0;
-            }
-            call => call.wake(),
+            Call::Nobody => return,
+            Call::WakeAll(_) => return call.wake(),
+            Call::Wake(_) => call.wake(),
+            Call::Start(id) => start(&self.work, id),
         }
+        // On this thread it would wait for the end of this poll, out of the reach of other threads. They can have this
+        // worker instead.
+        self.turn = 0;
     }
 
     /// Pulls a block. The source stays with the worker meanwhile, for a panic not to drop it.
@@ -380,11 +381,10 @@ impl<J: Job> Worker<J> {
             } else {
                 call = queue.show(index, item);
             }
-            let must_start = matches!(call, Call::Start(_));
-            if count == *permits || must_start || self.work.node().has_ended() {
+            let is_called = !matches!(call, Call::Nobody);
+            if count == *permits || is_called || self.work.node().has_ended() {
                 break Pulled::Enough;
             }
-            std::mem::replace(&mut call, Call::Nobody).wake();
         };
         let pulled = match pulled {
             // It is not asked again only to say so, and no other worker is started for that.
@@ -421,7 +421,7 @@ impl<J: Job> Worker<J> {
         self.size.pause();
         let call = self.work.queue.give_back(&mut self.hand);
         self.answer(call, start);
-        if self.work.queue.rules.workers == 1 {
+        if self.work.queue.rules.is_single_threaded {
             // Behind all that are ready or yield. Its first poll is the one that counts.
             let _ = pin!(yield_now()).poll(cx);
         } else {

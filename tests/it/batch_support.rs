@@ -58,11 +58,11 @@ pub(crate) async fn exhaust<T, E>(results: impl Stream<Item = Result<T, E>>) -> 
 }
 
 /// What a stream has to give now; `None` if it has to wait.
-pub(crate) fn take<S: Stream>(stream: &mut Pin<Box<S>>) -> Option<Option<S::Item>> {
+pub(crate) fn take<S: Stream + ?Sized>(stream: &mut Pin<Box<S>>) -> Option<Option<S::Item>> {
     take_with(stream, Waker::noop())
 }
 
-pub(crate) fn take_with<S: Stream>(
+pub(crate) fn take_with<S: Stream + ?Sized>(
     stream: &mut Pin<Box<S>>,
     waker: &Waker,
 ) -> Option<Option<S::Item>> {

@@ -196,7 +196,9 @@ impl<T: Send + 'static> Batch<T> {
         E: GroupError,
     {
         async move {
-            let mut run = Run::inline(self.work(f, Ordered::default(), Permits::WhenDone));
+            let runtime = runtime();
+            let work = self.work(f, Ordered::default(), Permits::WhenDone, &runtime);
+            let mut run = Run::inline(work, runtime);
             poll_fn(|cx| run.poll(cx)).await?;
             Ok(run.work.sink.take_all())
         }
@@ -222,7 +224,9 @@ impl<T: Send + 'static> Batch<T> {
         E: GroupError,
     {
         async move {
-            let mut run = Run::inline(self.work(f, Discard, Permits::WhenDone));
+            let runtime = runtime();
+            let work = self.work(f, Discard, Permits::WhenDone, &runtime);
+            let mut run = Run::inline(work, runtime);
             poll_fn(|cx| run.poll(cx)).await
         }
     }
@@ -250,7 +254,7 @@ impl<T: Send + 'static> Batch<T> {
         let mut results = None;
         stream::poll_fn(move |cx| {
             if let Some((batch, f)) = batch.take() {
-                let work = batch.work(f, Ordered::default(), Permits::WhenYielded);
+                let work = batch.work(f, Ordered::default(), Permits::WhenYielded, &runtime());
                 results = Some(Results::new(Run::spawned(work)));
             }
             let results = results.as_mut();
@@ -258,7 +262,13 @@ impl<T: Send + 'static> Batch<T> {
         })
     }
 
-    fn work<F, Fut, R, E, K>(self, f: F, sink: K, permits: Permits) -> Arc<Work<Function<T, F, Fut, K>>>
+    fn work<F, Fut, R, E, K>(
+        self,
+        f: F,
+        sink: K,
+        permits: Permits,
+        runtime: &Handle,
+    ) -> Arc<Work<Function<T, F, Fut, K>>>
     where
         F: Fn(Context, T) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, E>> + Send + 'static,
@@ -266,7 +276,7 @@ impl<T: Send + 'static> Batch<T> {
         E: GroupError,
         K: Sink<R>,
     {
-        let threads = threads();
+        let threads = threads(runtime);
         let rules = Rules {
             limit: self.limit,
             workers: threads.min(self.limit),
@@ -284,13 +294,17 @@ impl<T: Send + 'static> Batch<T> {
     }
 }
 
-/// How many threads can run workers.
-fn threads() -> usize {
+fn runtime() -> Handle {
     let Ok(runtime) = Handle::try_current() else {
         panic!(
             "errgroup: a batch runs on a tokio runtime, and this thread is in none: await it inside `block_on` or a task"
         );
     };
+    runtime
+}
+
+/// How many threads can run workers.
+fn threads(runtime: &Handle) -> usize {
     match runtime.runtime_flavor() {
         RuntimeFlavor::CurrentThread => 1,
         _ => runtime.metrics().num_workers(),

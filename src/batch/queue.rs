@@ -363,8 +363,9 @@ impl<T, Fut> Queue<T, Fut> {
         (is_woken && pulled == Pulled::NotReady, call)
     }
 
-    /// Puts back the current item, which has to wait. It stays in hand if the batch is over: then `false`.
-    pub(super) fn wait(&self, hand: &mut Hand<T, Fut>) -> bool {
+    /// Puts back the current item, which has to wait, or only for its next poll (`is_ready`). It stays in hand if the
+    /// batch is over: then `false`.
+    pub(super) fn wait(&self, hand: &mut Hand<T, Fut>, is_ready: bool) -> bool {
         let mut state = self.state.lock();
         let Some(running) = hand.current.take_if(|_| !state.is_closed) else {
             return false;
@@ -372,6 +373,7 @@ impl<T, Fut> Queue<T, Fut> {
         let key = running.key;
         let entry = &mut state.entries[key];
         entry.waiting = Some(running);
+        entry.is_woken |= is_ready;
         if entry.is_woken {
             state.push_ready(key);
         }

@@ -57,10 +57,10 @@ impl<E: GroupError> Tasks<E> {
 
 impl<J: Job> Run<J> {
     /// A run whose first worker is polled by the caller.
-    pub(super) fn inline(work: Arc<Work<J>>) -> Self {
+    pub(super) fn inline(work: Arc<Work<J>>, home: Handle) -> Self {
         let mut run = Self::new(work);
         run.worker = Some(Worker::new(run.work.clone(), CALLER));
-        run.home = Handle::try_current().ok();
+        run.home = Some(home);
         run
     }
 
@@ -86,9 +86,12 @@ impl<J: Job> Run<J> {
     /// Runs the batch to its end, and returns its outcome. Resumes a panic.
     pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), J::Error>> {
         if let Some(worker) = &mut self.worker {
-            if self.home.as_ref().is_some_and(is_gone) {
+            let polled = worker.poll_work(&mut |work, id| self.tasks.start(work, id), cx);
+            // Somebody else than an item has woken the caller.
+            let is_idle = polled.is_pending() && worker.is_idle();
+            if is_idle && self.home.as_ref().is_some_and(is_gone) {
                 self.lost = Some(E::<J>::from(lost_runtime()));
-            } else if worker.poll_work(&mut |work, id| self.tasks.start(work, id), cx).is_pending() {
+            } else if polled.is_pending() {
                 let done = self.done.as_mut();
                 if done.is_none_or(|done| Pin::new(done).poll(cx).is_pending()) {
                     return Poll::Pending;

@@ -266,6 +266,11 @@ impl<J: Job> Worker<J> {
         Poll::Ready(())
     }
 
+    /// Whether there was nothing to do when it was last polled.
+    pub(super) fn is_idle(&self) -> bool {
+        self.turn == TURN
+    }
+
     /// Whether nothing is to be started or polled any more.
     #[inline]
     fn has_ended(&self) -> bool {
@@ -310,12 +315,14 @@ impl<J: Job> Worker<J> {
 
     /// The current item has to wait.
     fn wait(&mut self) {
-        self.hand.has_waited = true;
-        if !has_budget_remaining() {
-            // It has to wait for the end of this poll, and so would any other.
+        // Without budget it waits for the next turn and for nothing else, as far as anybody knows, and so would any other.
+        // tokio wakes it later than that.
+        let is_exhausted = !has_budget_remaining();
+        if is_exhausted {
             self.turn = 0;
         }
-        if !self.work.queue.wait(&mut self.hand) {
+        self.hand.has_waited = true;
+        if !self.work.queue.wait(&mut self.hand, is_exhausted) {
             self.work.drop_each(self.hand.current.take());
         }
     }

@@ -171,7 +171,8 @@ pub(super) enum Next<T> {
     Watch,
     /// There is nothing: it becomes idle.
     Idle,
-    Over,
+    /// Nor will there be: it wakes the idle ones.
+    Over(Idle),
 }
 
 /// How a pull has ended.
@@ -187,7 +188,6 @@ pub(super) enum Pulled {
 pub(super) enum Call {
     Nobody,
     Wake(Waker),
-    WakeAll(Idle),
     /// A worker that the caller starts, by its id. It is counted already.
     Start(usize),
 }
@@ -296,9 +296,7 @@ impl<T, Fut> Queue<T, Fut> {
         };
         let next = state.choose(hand, size, self.rules);
         let call = match next {
-            Next::Over if state.idle.is_empty() => Call::Nobody,
-            Next::Over => Call::WakeAll(std::mem::take(&mut state.idle)),
-            Next::Watch | Next::Idle => Call::Nobody,
+            Next::Over(_) | Next::Watch | Next::Idle => Call::Nobody,
             Next::Start if !state.unstarted.is_empty() => state.call_someone(self.rules),
             Next::Start | Next::Poll | Next::Pull(..) => state.call(self.rules),
         };
@@ -496,7 +494,7 @@ impl<T, Fut> State<T, Fut> {
         rules: Rules,
     ) -> Next<T> {
         if self.is_closed || self.is_over() {
-            return Next::Over;
+            return Next::Over(std::mem::take(&mut self.idle));
         }
         // So neither starves.
         let may_poll = hand.polls > 0 || !self.can_pull(rules);
@@ -633,10 +631,6 @@ impl<T, Fut> Rest<T, Fut> {
 }
 
 impl Idle {
-    fn is_empty(&self) -> bool {
-        self.caller.is_none() && self.tasks.is_empty()
-    }
-
     fn take_one(&mut self) -> Option<Waker> {
         match self.tasks.pop() {
             Some((_, waker)) => Some(waker),
@@ -652,7 +646,7 @@ impl Idle {
         Some(self.tasks.remove(place).1)
     }
 
-    fn wake_all(mut self) {
+    pub(super) fn wake_all(mut self) {
         while let Some(waker) = self.take_one() {
             contain(|| waker.wake());
         }
@@ -666,7 +660,6 @@ impl Call {
         match self {
             Call::Nobody | Call::Start(_) => {}
             Call::Wake(waker) => contain(|| waker.wake()),
-            Call::WakeAll(idle) => idle.wake_all(),
         }
     }
 }

@@ -56,29 +56,27 @@ impl<E: GroupError> Tasks<E> {
 }
 
 impl<J: Job> Run<J> {
-    /// A run whose first worker is polled by the caller.
+    /// A run whose first worker is polled by the caller, on the runtime at hand.
     pub(super) fn inline(work: Arc<Work<J>>, home: Handle) -> Self {
-        let mut run = Self::new(work);
-        run.worker = Some(Worker::new(run.work.clone(), CALLER));
-        run.home = Some(home);
-        run
+        let worker = Worker::new(work.clone(), CALLER);
+        Self::new(work, Some(worker), Some(home))
     }
 
     /// A run whose workers are all tasks: it goes on while the caller does something else.
     pub(super) fn spawned(work: Arc<Work<J>>) -> Self {
-        let mut run = Self::new(work);
+        let mut run = Self::new(work, None, None);
         run.tasks.start(&run.work, CALLER + 1);
         run
     }
 
-    fn new(work: Arc<Work<J>>) -> Self {
+    fn new(work: Arc<Work<J>>, worker: Option<Worker<J>>, home: Option<Handle>) -> Self {
         Self {
             done: work.is_child.then(|| work.ctx.done_owned()),
             work,
-            worker: None,
+            worker,
             tasks: Tasks::None,
             lost: None,
-            home: None,
+            home,
             is_finished: false,
         }
     }

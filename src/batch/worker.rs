@@ -22,7 +22,7 @@ use super::results::Sink;
 use crate::context::{Context, Node};
 use crate::error::{ContextError, GroupError, Reason};
 use crate::group::{Policy, SlotRequest, Spawner, Spec};
-use crate::panic::{Contained, Payload, catch, discard};
+use crate::panic::{Contained, Payload, catch, contain, discard};
 use crate::sync::Mutex;
 use crate::task::TaskId;
 
@@ -257,7 +257,8 @@ impl<J: Job> Worker<J> {
                         return Poll::Pending;
                     }
                 }
-                Next::Over => {
+                Next::Over(idle) => {
+                    idle.wake_all();
                     self.is_over = true;
                     return Poll::Ready(());
                 }
@@ -357,8 +358,7 @@ impl<J: Job> Worker<J> {
     fn answer(&mut self, call: Call, start: &mut impl FnMut(&Arc<Work<J>>, usize)) {
         match call {
             Call::Nobody => return,
-            Call::WakeAll(_) => return call.wake(),
-            Call::Wake(_) => call.wake(),
+            Call::Wake(waker) => contain(|| waker.wake()),
             Call::Start(id) => start(&self.work, id),
         }
         // On this thread it would wait for the end of this poll, out of the reach of other threads. They can have this

@@ -258,7 +258,9 @@ impl<T: Send + 'static> Batch<T> {
                 results = Some(Results::new(Run::spawned(work)));
             }
             let results = results.as_mut();
-            results.map_or(std::task::Poll::Ready(None), |results| results.poll_next(cx))
+            results.map_or(std::task::Poll::Ready(None), |results| {
+                results.poll_next(cx)
+            })
         })
     }
 

@@ -140,6 +140,15 @@ impl Feed {
     }
 }
 
+fn rules(limit: usize, workers: usize) -> Rules {
+    Rules {
+        limit,
+        workers,
+        is_single_threaded: false,
+        permits: Permits::WhenDone,
+    }
+}
+
 /// A batch whose workers are threads.
 #[derive(Clone)]
 struct Batch {
@@ -153,17 +162,11 @@ impl Batch {
     where
         S: Stream<Item = u32> + Send + 'static,
     {
-        let rules = Rules {
-            limit,
-            workers,
-            is_single_threaded: false,
-            permits: Permits::WhenDone,
-        };
-        Self::with(source, rules, waits, None)
+        Self::with(|_| source, rules(limit, workers), waits, None)
     }
 
     fn with<S>(
-        source: S,
+        source: impl FnOnce(&Board) -> S,
         rules: Rules,
         waits: &'static [(u32, u32)],
         failing: Option<u32>,
@@ -177,7 +180,7 @@ impl Batch {
             waits,
             failing,
         };
-        let queue = Queue::new(Box::pin(source), rules);
+        let queue = Queue::new(Box::pin(source(&ran)), rules);
         let parent = Context::background();
         let location = Location::caller();
         Self {
@@ -209,10 +212,6 @@ impl Batch {
             self.threads.lock().push(thread);
         };
         block_on(poll_fn(|cx| worker.poll_work(&mut start, cx)));
-    }
-
-    fn count(&self) -> usize {
-        self.ran.0.lock().items.len()
     }
 }
 
@@ -323,14 +322,14 @@ fn permit_is_released_while_the_worker_becomes_idle_then_the_next_is_pulled() {
         let feed = Feed::of(&[1, 2]);
         feed.close();
         let rules = Rules {
-            limit: 1,
-            workers: 1,
-            is_single_threaded: false,
             permits: Permits::WhenYielded,
+            ..rules(1, 1)
         };
-        Batch::with(feed, rules, &[], None).run(|batch| {
-            batch.ran.wait(1);
-            batch.work.queue.release(1);
+        Batch::with(|_| feed, rules, &[], None).run(|batch| {
+            for item in [1, 2] {
+                batch.ran.wait(item);
+                batch.work.queue.release(1);
+            }
         });
     });
 }
@@ -354,25 +353,9 @@ impl Stream for Blocking {
 #[test]
 fn source_blocks_until_an_item_of_the_same_pull_has_run_then_another_worker_runs_it() {
     loom::model(|| {
-        let ran = Board::default();
-        let items = Items {
-            ran: ran.clone(),
-            waits: &[],
-            failing: None,
-        };
-        let rules = Rules {
-            limit: 4,
-            workers: 2,
-            is_single_threaded: false,
-            permits: Permits::WhenDone,
-        };
-        let queue = Queue::new(Box::pin(Blocking(ran.clone(), 0)), rules);
-        let parent = Context::background();
-        let batch = Batch {
-            work: Work::new(queue, items, Discard, &parent, None, Location::caller()),
-            ran: ran.clone(),
-            threads: Arc::default(),
-        };
+        let source = |ran: &Board| Blocking(ran.clone(), 0);
+        let batch = Batch::with(source, rules(4, 2), &[], None);
+        let ran = batch.ran.clone();
         batch.run(|_| ());
         assert_eq!(ran.0.lock().items.len(), 4);
     });
@@ -382,13 +365,7 @@ fn source_blocks_until_an_item_of_the_same_pull_has_run_then_another_worker_runs
 fn item_fails_while_the_other_worker_becomes_idle_then_both_end() {
     loom::model(|| {
         let feed = Feed::of(&[1, 2]);
-        let rules = Rules {
-            limit: 2,
-            workers: 2,
-            is_single_threaded: false,
-            permits: Permits::WhenDone,
-        };
-        let batch = Batch::with(feed, rules, &[(1, 7)], Some(2));
+        let batch = Batch::with(|_| feed, rules(2, 2), &[(1, 7)], Some(2));
         batch.run(|_| ());
     });
 }

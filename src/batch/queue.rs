@@ -196,7 +196,10 @@ pub(super) enum Call {
 pub(super) struct Rest<T, Fut> {
     pub(super) unstarted: VecDeque<(usize, T)>,
     entries: Vec<Entry<Fut>>,
-    #[expect(dead_code, reason = "there to be dropped without the lock: it refers to the queue")]
+    #[expect(
+        dead_code,
+        reason = "there to be dropped without the lock: it refers to the queue"
+    )]
     spare: Vec<Running<Fut>>,
     idle: Idle,
 }
@@ -290,7 +293,11 @@ impl<T, Fut> Queue<T, Fut> {
         let has_waited = std::mem::take(&mut hand.has_waited);
         let size = || {
             let size = size();
-            let release = if size < LARGE || has_waited { 1 } else { size / 2 };
+            let release = if size < LARGE || has_waited {
+                1
+            } else {
+                size / 2
+            };
             self.release.store(release, Ordering::Relaxed);
             size
         };

@@ -132,7 +132,9 @@ impl<J: Job> Run<J> {
 
     /// Whether the source says that it has no other item.
     fn says_dry(&self, source: &Option<super::queue::Source<J::Item>>) -> bool {
-        let hint = source.as_ref().map(|source| catch(|| source.stream.size_hint().1));
+        let hint = source
+            .as_ref()
+            .map(|source| catch(|| source.stream.size_hint().1));
         match hint {
             Some(Ok(most)) => most == Some(0),
             Some(Err(payload)) => {

@@ -447,7 +447,10 @@ impl<J: Job> Future for Worker<J> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let mut start = |work: &Arc<Work<J>>, id| {
-            let spawner = work.spawner.get().expect("errgroup: this worker was spawned");
+            let spawner = work
+                .spawner
+                .get()
+                .expect("errgroup: this worker was spawned");
             Self::spawn(work, id, spawner);
         };
         self.poll_work(&mut start, cx).map(Ok)

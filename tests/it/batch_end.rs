@@ -385,8 +385,7 @@ fn g6_dropped_after_its_end_then_nothing_happens() {
 #[test]
 fn item_panics_in_its_drop_after_the_future_was_dropped_then_nobody_is_hurt() {
     on_current_thread(async {
-        let mut run =
-            Box::pin(batch(0..9, 3).for_each(|_, _| pend_then_panic_in_drop("boom")));
+        let mut run = Box::pin(batch(0..9, 3).for_each(|_, _| pend_then_panic_in_drop("boom")));
         assert!(poll(&mut run).is_pending());
         idle().await;
         drop(run);

@@ -210,9 +210,7 @@ const PANICS: [(&str, Run); 8] = [
                 quiet_panic("boom")
             }
         });
-        Box::pin(way.run(batch(items, 4), move |_, item| {
-            wait_from_11(item, &inside)
-        }))
+        Box::pin(way.run(batch(items, 4), move |_, item| wait_from_11(item, &inside)))
     }),
     ("in the stream, before its first item", |way, inside| {
         let stream = stream::poll_fn(|_| -> Poll<Option<usize>> { quiet_panic("boom") });

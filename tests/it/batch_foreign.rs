@@ -107,7 +107,10 @@ fn source_blocks_until_the_items_it_gave_out_have_run_then_another_thread_runs_t
             let items = (0..400_usize).inspect(move |item| {
                 let start = Instant::now();
                 while item % step == step - 1 && seen.get() < *item {
-                    assert!(start.elapsed() < Duration::from_secs(20), "nobody runs them");
+                    assert!(
+                        start.elapsed() < Duration::from_secs(20),
+                        "nobody runs them"
+                    );
                     thread::yield_now();
                 }
             });
@@ -168,7 +171,10 @@ fn limit_of_zero_panics_and_says_what_to_do() {
         panic_text(|| drop(batch(0..3, 0))),
         panic_text(|| drop(batch_stream(stream::empty::<()>(), 0))),
     ] {
-        assert!(text.contains("limit of 0") && text.contains("1 or more"), "{text}");
+        assert!(
+            text.contains("limit of 0") && text.contains("1 or more"),
+            "{text}"
+        );
     }
 }
 
@@ -215,17 +221,20 @@ const BOMBS: [(&str, fn(Way)); 8] = [
         let end = on_current_thread(AssertUnwindSafe(run).catch_unwind());
         assert!(!matches!(end, Ok(Ok(()))));
     }),
-    ("the source and the function of a batch that succeeds", |way| {
-        let (source, function) = (bomb(), bomb());
-        let items = (0..9).inspect(move |_| {
-            let _ = &source;
-        });
-        let run = way.run(batch(items, 4), move |_, _| {
-            let _ = &function;
-            std::future::ready(Ok::<_, BoxError>(()))
-        });
-        on_current_thread(run).unwrap();
-    }),
+    (
+        "the source and the function of a batch that succeeds",
+        |way| {
+            let (source, function) = (bomb(), bomb());
+            let items = (0..9).inspect(move |_| {
+                let _ = &source;
+            });
+            let run = way.run(batch(items, 4), move |_, _| {
+                let _ = &function;
+                std::future::ready(Ok::<_, BoxError>(()))
+            });
+            on_current_thread(run).unwrap();
+        },
+    ),
     ("everything, of a batch that panics", |way| {
         let run = everything(way, || quiet_panic("boom"));
         assert_eq!(on_current_thread(panic_of(run)), "boom");
@@ -330,6 +339,10 @@ fn g19_destructors_panic_then_nothing_hangs_and_nothing_aborts() {
         child.args(["--exact", &name]).env(CHILD, case.to_string());
         let output = child.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{way:?}, {what}: {}\n{text}", output.status);
+        assert!(
+            output.status.success(),
+            "{way:?}, {what}: {}\n{text}",
+            output.status
+        );
     }
 }

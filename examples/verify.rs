@@ -49,7 +49,7 @@ const MOST_THREADS: usize = 512;
 
 /// How many sums may be ahead of what is printed. A lane blocks its thread, so it is the threads that bound how many are
 /// checked at once; with a window no larger than that, each thread would wait for each line to be printed.
-const AHEAD: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+const AHEAD: usize = 64;
 
 /// Checks files against a list of SHA-256 checksums, as sha256sum --check does
 #[derive(Parser)]

@@ -1,93 +1,94 @@
 //! `Batch`: many items, one function, bounded concurrency, without a task per item.
 //!
-//! A batch is a [`Group`] of lanes. A lane is a task that pulls a few items from the source and runs the function on one
-//! after the other. There is one for each thread, as long as items end at once, and another for each item that has to
-//! wait, up to the limit. A lane without work ends. So errors, panics, deadlines and drop are the group's.
+//! The way of an item: a [`Worker`] pulls it from the source, runs the function on it, and polls the future. If that has
+//! to wait it goes to the [`Queue`], and whichever worker is free polls it again once it was woken. Its result goes to the
+//! [`Sink`](results::Sink), its error to the [`Work`], and ends the batch.
 //!
-//! Who knows what: the [`Source`] knows how many lanes there are, and sees to it that somebody takes the next item. The
-//! [`Lane`] knows its items. The [`Sink`] knows the results.
+//! The caller's own task is the first worker of `map` and `for_each`: the commonest batch has a few items that wait, and
+//! costs no task at all. There is another worker for each further thread of the runtime, as soon as there is work for two:
+//! these are tasks of a [`Group`](crate::Group), so that nothing of the batch outlives it. All workers of `map_stream` are
+//! tasks: it goes on while its consumer does something else.
 //!
-//! What the group cannot know is whether all items were done: a lane that the end of the context finds without an item
-//! is none that was cut short. So the lanes say when they lose an item, and the batch judges for itself.
+//! What a group does for its tasks the [`Run`] does here: the first failure, the end of the context, the drop. A worker's
+//! task never fails.
 //!
-//! Why not a task per item? Spawning one costs ten times what pulling an item does. Why not `buffer_unordered` in the
-//! caller's task? Then one thread does all the work.
+//! Why not a task per item? Spawning one costs ten times what pulling an item does. Why not `buffer_unordered`? It
+//! allocates for each item, and one thread does all the work.
 
-mod items;
-mod lane;
-mod lanes;
+mod block;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
-mod ordered;
-mod pace;
-mod parked;
-mod sink;
-mod source;
+mod queue;
+mod results;
+mod run;
+mod worker;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::{Future, IntoFuture, poll_fn};
-use std::num::NonZeroUsize;
+use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 
 use futures::{Stream, stream};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use self::lane::Lane;
-use self::ordered::Ordered;
-use self::sink::{Collect, Discard, Sink, Window};
-use self::source::{Rules, Source};
+use self::queue::{Permits, Queue, Rules};
+use self::results::{Discard, Ordered, Sink};
+use self::run::{Results, Run};
+use self::worker::{Job, Work};
 use crate::context::Context;
 use crate::error::GroupError;
-use crate::group::{Group, SlotRequest, Spawner, Spec, WaitOwned};
-use crate::panic::Contained;
 
 /// Runs one function on every item of an iterator, with at most `limit` at a time.
 ///
 /// See [`Batch`].
 ///
+/// # Panics
+///
+/// If `limit` is 0.
+///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), errgroup::BoxError> {
-/// use std::num::NonZeroUsize;
 /// use errgroup::{BoxError, Context};
 ///
 /// async fn fetch(_ctx: Context, url: &'static str) -> Result<usize, BoxError> {
 ///     Ok(url.len())
 /// }
 ///
-/// let limit = NonZeroUsize::new(8).expect("not zero");
-/// let lengths = errgroup::batch(["a", "bb", "ccc"], limit).map(fetch).await?;
+/// let lengths = errgroup::batch(["a", "bb", "ccc"], 8).map(fetch).await?;
 /// assert_eq!(lengths, [1, 2, 3]);
 /// # Ok(()) }
 /// ```
 #[track_caller]
-pub fn batch<I: IntoIterator>(items: I, limit: NonZeroUsize) -> Batch<stream::Iter<I::IntoIter>> {
-    Batch::new(stream::iter(items), limit)
+pub fn batch<I>(items: I, limit: usize) -> Batch<I::Item>
+where
+    I: IntoIterator<IntoIter: Send + 'static>,
+{
+    Batch::new(Box::pin(stream::iter(items)), limit)
 }
 
 /// Runs one function on every item of a stream, with at most `limit` at a time.
 ///
-/// The stream is polled only when there is room for its next item, as many times in a row as there is room and lanes
-/// have use for. A stream of `Result`s passes them on to the function,
+/// The stream is polled only when there is room for its next item. A stream of `Result`s passes them on to the function,
 /// where `item?` makes the source's failure the batch's. See [`Batch`].
+///
+/// # Panics
+///
+/// If `limit` is 0.
 ///
 /// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// use std::num::NonZeroUsize;
 /// use errgroup::BoxError;
 /// use futures::stream;
 ///
 /// let rows = stream::iter([Ok(1), Err("connection lost"), Ok(3)]);
-/// let limit = NonZeroUsize::new(2).expect("not zero");
-/// let result = errgroup::batch_stream(rows, limit)
+/// let result = errgroup::batch_stream(rows, 2)
 ///     .for_each(|_ctx, row| async move {
 ///         let row: u32 = row?;
 ///         println!("{row}");
@@ -98,59 +99,61 @@ pub fn batch<I: IntoIterator>(items: I, limit: NonZeroUsize) -> Batch<stream::It
 /// # }
 /// ```
 #[track_caller]
-pub fn batch_stream<S: Stream>(stream: S, limit: NonZeroUsize) -> Batch<Pin<Box<S>>> {
+pub fn batch_stream<S>(stream: S, limit: usize) -> Batch<S::Item>
+where
+    S: Stream + Send + 'static,
+{
     Batch::new(Box::pin(stream), limit)
 }
 
-/// Many items, one function, bounded concurrency: the value of [`batch`] and [`batch_stream`].
+/// Many items of type `T`, one function, bounded concurrency: the value of [`batch`] and [`batch_stream`].
 ///
-/// A few lanes pull from the source, and items of unequal length keep all of them busy until it is dry. They are tasks of
-/// a [`Group`] and share its guarantees:
-///
-/// - The first error stops the pull, cuts the rest short and is returned when all lanes have ended.
+/// - The first error stops the pull, cuts the rest short and is returned when everything that runs has ended.
 /// - A panic, in the function or in the source, does the same and is resumed in the caller.
 /// - When the context ends, by its parent or a deadline, items are dropped at the await they stand at, no other is
 ///   started, and the result is the [`ContextError`](crate::ContextError), unless all items had been done.
-/// - Dropping the future or the stream ends the context and aborts the lanes.
+/// - Dropping the future or the stream ends the context and drops the items. Those that another thread is polling at that
+///   moment are dropped there.
+/// - Destructors of items, results, the source and the function may panic: a panic of an item that was cut short is
+///   resumed in the caller like the item's own, the others are contained.
 ///
-/// An item costs no allocation of ours, and a limit above the number of items starts no idle lanes. The source is polled
-/// by one lane at a time; one that blocks holds the others up.
+/// At no time more than `limit` items are pulled and not done. An item costs no allocation of ours once `limit` of them
+/// have had to wait. No lock is held while the source is polled.
 ///
-/// At no time more than `limit` items are pulled and not done. As long as items end at once, a lane pulls several in one
-/// go and runs them one after the other on its thread; as soon as one has to wait, the others are free for the next lane.
-/// So waiting costs them nothing, while an item that blocks its thread holds up the few behind it: items must not block
-/// until another has run. A context with a deadline is asked for the time before each item, and they are pulled one by
-/// one. Each lane gives its items a context of its own below the batch's.
+/// # Where it runs
+///
+/// [`map`](Batch::map) and [`for_each`](Batch::for_each) run in the caller's task, like any future, and go on while that
+/// polls them. On a multi-thread runtime as many tasks help as there are further threads, as soon as there is work for
+/// them: items that keep a thread busy run in parallel, and an item that has waited goes on wherever there is a thread for
+/// it. [`map_stream`](Batch::map_stream) runs in tasks alone, so that it goes on while its consumer does something else.
+///
+/// As long as items end at once, a few are pulled in one go and run one after the other. An item that blocks its thread
+/// holds up the few behind it: items must not block until another has run. A deadline of the context is looked at before
+/// each such block, and at once where items wait.
 ///
 /// # Comparison to its peers
 ///
-/// A semaphore and a task per item costs an allocation and several times the work for each. `buffer_unordered` runs all
-/// items in one task, and so on one thread. Neither cancels the rest on the first error before that is looked at.
+/// A `JoinSet` with a semaphore costs a task for each item, several times the work. `buffer_unordered` runs all items in
+/// one task, and so on one thread, and starts none while its consumer does something else. Neither cancels the rest on
+/// the first error before that is looked at.
 #[must_use = "a batch does nothing until `map`, `for_each` or `map_stream`, and their result is awaited"]
-pub struct Batch<S> {
-    stream: S,
-    limit: NonZeroUsize,
+pub struct Batch<T> {
+    items: Pin<Box<dyn Stream<Item = T> + Send>>,
+    limit: usize,
     parent: Context,
     name: Option<Cow<'static, str>>,
     location: &'static Location<'static>,
 }
 
-/// What the lanes share.
-struct Work<S: Stream, F, K> {
-    source: Source<S>,
-    f: F,
-    sink: K,
-    /// An item was pulled and not done.
-    has_lost_item: AtomicBool,
-    name: Option<Cow<'static, str>>,
-    location: &'static Location<'static>,
-}
-
-impl<S> Batch<S> {
+impl<T> Batch<T> {
     #[track_caller]
-    fn new(stream: S, limit: NonZeroUsize) -> Self {
+    fn new(items: Pin<Box<dyn Stream<Item = T> + Send>>, limit: usize) -> Self {
+        assert!(
+            limit > 0,
+            "errgroup: a batch with a limit of 0 would never start an item: give it 1 or more"
+        );
         Self {
-            stream,
+            items,
             limit,
             parent: Context::background(),
             name: None,
@@ -164,17 +167,14 @@ impl<S> Batch<S> {
         self
     }
 
-    /// Names the batch, and its lanes in reasons.
+    /// Names the batch in reasons, and its tasks.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 }
 
-impl<S> Batch<S>
-where
-    S: Stream<Item: Send + 'static> + Unpin + Send + 'static,
-{
+impl<T: Send + 'static> Batch<T> {
     /// Runs `f` on every item and returns the results in the order of the items.
     ///
     /// # Errors
@@ -188,16 +188,20 @@ where
     /// # Cancel safety
     ///
     /// Dropping the future stops the batch; the results so far are lost.
-    pub async fn map<F, Fut, T, E>(self, f: F) -> Result<Vec<T>, E>
+    pub fn map<F, Fut, R, E>(self, f: F) -> impl Future<Output = Result<Vec<R>, E>> + Send
     where
-        F: Fn(Context, S::Item) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
+        F: Fn(Context, T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        R: Send + 'static,
         E: GroupError,
     {
-        let Started { work, mut wait, .. } = self.start(f, Collect::default());
-        poll_fn(|cx| wait.poll_work(|| work.is_complete(), cx)).await?;
-        Ok(work.sink.collect())
+        async move {
+            let runtime = runtime();
+            let work = self.work(f, Ordered::default(), Permits::WhenDone, &runtime);
+            let mut run = Run::inline(work, runtime);
+            poll_fn(|cx| run.poll(cx)).await?;
+            Ok(run.work.sink.take_all())
+        }
     }
 
     /// Runs `f` on every item.
@@ -213,20 +217,23 @@ where
     /// # Cancel safety
     ///
     /// Dropping the future stops the batch: items are dropped at the await they stand at.
-    pub async fn for_each<F, Fut, E>(self, f: F) -> Result<(), E>
+    pub fn for_each<F, Fut, E>(self, f: F) -> impl Future<Output = Result<(), E>> + Send
     where
-        F: Fn(Context, S::Item) -> Fut + Send + Sync + 'static,
+        F: Fn(Context, T) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: GroupError,
     {
-        let Started { work, mut wait, .. } = self.start(f, Discard);
-        poll_fn(|cx| wait.poll_work(|| work.is_complete(), cx)).await
+        async move {
+            let runtime = runtime();
+            let work = self.work(f, Discard, Permits::WhenDone, &runtime);
+            let mut run = Run::inline(work, runtime);
+            poll_fn(|cx| run.poll(cx)).await
+        }
     }
 
     /// Runs `f` on the items and yields the results in the order of the items, as they come.
     ///
-    /// At most `limit` items are ahead of what has been yielded: a consumer that stops polling stops the source, too. For
-    /// items that end quickly a limit well above the number of threads spares a wake-up for each of them. The
+    /// At most `limit` items are ahead of what has been yielded: a consumer that stops polling stops the source, too. The
     /// batch starts with the first poll. After an error the stream ends.
     ///
     /// # Errors
@@ -236,103 +243,100 @@ where
     /// # Panics
     ///
     /// Polling it resumes a panic of `f` or of the source, and panics outside a tokio runtime.
-    pub fn map_stream<F, Fut, T, E>(self, f: F) -> impl Stream<Item = Result<T, E>> + Send
+    pub fn map_stream<F, Fut, R, E>(self, f: F) -> impl Stream<Item = Result<R, E>> + Send
     where
-        F: Fn(Context, S::Item) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
+        F: Fn(Context, T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        R: Send + 'static,
         E: GroupError,
     {
         let mut batch = Some((self, f));
-        let mut ordered = None;
+        let mut results = None;
         stream::poll_fn(move |cx| {
             if let Some((batch, f)) = batch.take() {
-                let Started {
-                    work,
-                    spawner,
-                    wait,
-                } = batch.start(f, Window::default());
-                ordered = Some(Ordered::new(work, spawner, wait));
+                let work = batch.work(f, Ordered::default(), Permits::WhenYielded, &runtime());
+                results = Some(Results::new(Run::spawned(work)));
             }
-            match &mut ordered {
-                Some(ordered) => ordered.poll_next(cx),
-                None => Poll::Ready(None),
-            }
+            let results = results.as_mut();
+            results.map_or(std::task::Poll::Ready(None), |results| {
+                results.poll_next(cx)
+            })
         })
     }
 
-    /// Starts the first lane in a group of its own.
-    fn start<F, Fut, T, E, K>(self, f: F, sink: K) -> Started<S, F, K, E>
+    fn work<F, Fut, R, E, K>(
+        self,
+        f: F,
+        sink: K,
+        permits: Permits,
+        runtime: &Handle,
+    ) -> Arc<Work<Function<T, F, Fut, K>>>
     where
-        F: Fn(Context, S::Item) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-        T: Send + 'static,
+        F: Fn(Context, T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        R: Send + 'static,
         E: GroupError,
-        K: Sink<T>,
+        K: Sink<R>,
     {
+        let threads = threads(runtime);
         let rules = Rules {
             limit: self.limit,
-            workers: workers(),
-            room: K::ROOM,
+            workers: threads.min(self.limit),
+            is_single_threaded: threads == 1,
+            permits,
         };
-        let work = Arc::new(Contained::new(Work {
-            source: Source::new(self.stream, 1, rules),
-            f,
+        Work::new(
+            Queue::new(self.items, rules),
+            Function(f, PhantomData),
             sink,
-            has_lost_item: AtomicBool::new(false),
-            name: self.name.clone(),
-            location: self.location,
-        }));
-        let group = Group::at(self.location, &self.parent, self.name.map(Arc::new), None);
-        let spawner = group.spawner();
-        Lane::start(work.clone(), &spawner);
-        Started {
-            work,
-            spawner,
-            wait: group.into_future(),
-        }
+            &self.parent,
+            self.name,
+            self.location,
+        )
     }
 }
 
-type Shared<S, F, K> = Arc<Contained<Work<S, F, K>>>;
-
-struct Started<S: Stream, F, K, E: GroupError> {
-    work: Shared<S, F, K>,
-    spawner: Spawner<E>,
-    wait: WaitOwned<E>,
+fn runtime() -> Handle {
+    let Ok(runtime) = Handle::try_current() else {
+        panic!(
+            "errgroup: a batch runs on a tokio runtime, and this thread is in none: await it inside `block_on` or a task"
+        );
+    };
+    runtime
 }
 
-/// How many lanes can run at once.
-fn workers() -> usize {
-    match Handle::try_current() {
-        Ok(runtime) if runtime.runtime_flavor() != RuntimeFlavor::CurrentThread => {
-            runtime.metrics().num_workers()
-        }
-        _ => 1,
-    }
-}
-
-impl<S: Stream, F, K> Work<S, F, K> {
-    /// Whether every item was done. The lanes have ended.
-    fn is_complete(&self) -> bool {
-        // Acquire: pairs with `lose_item`.
-        !self.has_lost_item.load(Ordering::Acquire) && self.source.is_dry()
-    }
-
-    fn lose_item(&self) {
-        self.has_lost_item.store(true, Ordering::Release);
-    }
-
-    fn spec(&self) -> Spec {
-        Spec {
-            name: self.name.clone().map(Arc::new),
-            location: self.location,
-            slot: SlotRequest::Queue,
-        }
+/// How many threads can run workers.
+fn threads(runtime: &Handle) -> usize {
+    match runtime.runtime_flavor() {
+        RuntimeFlavor::CurrentThread => 1,
+        _ => runtime.metrics().num_workers(),
     }
 }
 
-impl<S> fmt::Debug for Batch<S> {
+/// The user's function as a [`Job`].
+struct Function<T, F, Fut, K>(F, PhantomData<fn(T, K) -> Fut>);
+
+impl<T, F, Fut, R, E, K> Job for Function<T, F, Fut, K>
+where
+    T: Send + 'static,
+    F: Fn(Context, T) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, E>> + Send + 'static,
+    R: Send + 'static,
+    E: GroupError,
+    K: Sink<R>,
+{
+    type Item = T;
+    type Future = Fut;
+    type Value = R;
+    type Error = E;
+    type Sink = K;
+
+    fn start(&self, ctx: Context, item: T) -> Fut {
+        (self.0)(ctx, item)
+    }
+}
+
+impl<T> fmt::Debug for Batch<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
             .field("name", &self.name)

@@ -1,12 +1,12 @@
-//! The races of `Source`: lanes that park against wake-ups of the stream and its end, against items that are given back,
-//! and against room; and lanes that are started while others end.
+//! The races of `Queue` as its workers meet them: workers that become idle against wake-ups of items and of the source,
+//! against permits, and against the end; and unstarted items against the pull that they came with.
 //!
-//! The model's threads may be polled without having been woken, as lanes may. A panic of the stream is not among the
-//! models: loom's mutex does not go on after one.
+//! The models run the workers themselves. A lost wake-up leaves a thread waiting, which loom reports. They have no panics:
+//! loom's mutex does not go on after one.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::num::NonZeroUsize;
+use std::future::{Future, poll_fn};
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -14,11 +14,77 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use futures::Stream;
 use loom::thread::{self, JoinHandle};
 
-use super::items::Block;
-use super::lanes::Seat;
-use super::source::{Order, Pulled, Room, Rules, Source, Staff};
+use super::queue::{CALLER, Permits, Queue, Rules};
+use super::results::Discard;
+use super::worker::{Job, Work, Worker};
+use crate::context::Context;
+use crate::error::BoxError;
 use crate::sync::Mutex;
 use crate::sync::model::block_on;
+
+/// A place where items are put and waited for, by tasks and by threads.
+#[derive(Clone, Default)]
+struct Board(Arc<Mutex<Notes>>);
+
+#[derive(Default)]
+struct Notes {
+    items: Vec<u32>,
+    wakers: Vec<Waker>,
+}
+
+impl Board {
+    fn note(&self, item: u32) {
+        let mut notes = self.0.lock();
+        notes.items.push(item);
+        let wakers = std::mem::take(&mut notes.wakers);
+        drop(notes);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn poll_noted(&self, item: u32, cx: &TaskContext<'_>) -> Poll<()> {
+        let mut notes = self.0.lock();
+        if notes.items.contains(&item) {
+            return Poll::Ready(());
+        }
+        notes.wakers.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn wait(&self, item: u32) {
+        block_on(poll_fn(|cx| self.poll_noted(item, cx)));
+    }
+}
+
+/// The items of a batch. Some wait until another was run or the model says so.
+#[derive(Clone)]
+struct Items {
+    ran: Board,
+    waits: &'static [(u32, u32)],
+    failing: Option<u32>,
+}
+
+impl Job for Items {
+    type Item = u32;
+    type Future = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+    type Value = ();
+    type Error = BoxError;
+    type Sink = Discard;
+
+    fn start(&self, _ctx: Context, item: u32) -> Self::Future {
+        let items = self.clone();
+        Box::pin(poll_fn(move |cx| {
+            let waits = items.waits.iter().find(|(waiting, _)| *waiting == item);
+            if let Some((_, other)) = waits {
+                std::task::ready!(items.ran.poll_noted(*other, cx));
+            }
+            items.ran.note(item);
+            match items.failing == Some(item) {
+                true => Poll::Ready(Err("failed".into())),
+                false => Poll::Ready(Ok(())),
+            }
+        }))
+    }
+}
 
 /// The model's end of a stream, with one place for a waker.
 #[derive(Clone, Default)]
@@ -29,7 +95,6 @@ struct Fed {
     items: VecDeque<u32>,
     is_closed: bool,
     waker: Option<Waker>,
-    polls: usize,
 }
 
 impl Stream for Feed {
@@ -37,7 +102,6 @@ impl Stream for Feed {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<u32>> {
         let mut fed = self.0.lock();
-        fed.polls += 1;
         match fed.items.pop_front() {
             Some(item) => Poll::Ready(Some(item)),
             None if fed.is_closed => Poll::Ready(None),
@@ -50,8 +114,14 @@ impl Stream for Feed {
 }
 
 impl Feed {
+    fn of(items: &[u32]) -> Self {
+        let feed = Self::default();
+        feed.0.lock().items.extend(items);
+        feed
+    }
+
     /// Makes items ready, and wakes once.
-    fn send(&self, items: impl IntoIterator<Item = u32>) {
+    fn send(&self, items: &[u32]) {
         self.change(|fed| fed.items.extend(items));
     }
 
@@ -72,358 +142,230 @@ impl Feed {
 
 fn rules(limit: usize, workers: usize) -> Rules {
     Rules {
-        limit: NonZeroUsize::new(limit).unwrap(),
+        limit,
         workers,
-        room: Room::ComesFromLanes,
+        is_single_threaded: false,
+        permits: Permits::WhenDone,
     }
 }
 
-/// A source with two lanes, and no more to come.
-fn source() -> (Feed, Arc<Source<Feed>>) {
-    let feed = Feed::default();
-    let source = Source::new(feed.clone(), 2, rules(2, 1));
-    (feed, Arc::new(source))
+/// A batch whose workers are threads.
+#[derive(Clone)]
+struct Batch {
+    work: Arc<Work<Items>>,
+    ran: Board,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
-/// A lane that pulls once.
-fn lane(source: &Arc<Source<Feed>>) -> JoinHandle<Option<u32>> {
-    let source = source.clone();
-    thread::spawn(move || pull(&source))
-}
+impl Batch {
+    fn new<S>(source: S, limit: usize, workers: usize, waits: &'static [(u32, u32)]) -> Self
+    where
+        S: Stream<Item = u32> + Send + 'static,
+    {
+        Self::with(|_| source, rules(limit, workers), waits, None)
+    }
 
-fn pull<S: Stream<Item = u32> + Unpin>(source: &Source<S>) -> Option<u32> {
-    let mut block = Block::default();
-    let _ = pull_block(source, &mut Seat::new(), &mut block, 1, false);
-    block.pop()
-}
+    fn with<S>(
+        source: impl FnOnce(&Board) -> S,
+        rules: Rules,
+        waits: &'static [(u32, u32)],
+        failing: Option<u32>,
+    ) -> Self
+    where
+        S: Stream<Item = u32> + Send + 'static,
+    {
+        let ran = Board::default();
+        let items = Items {
+            ran: ran.clone(),
+            waits,
+            failing,
+        };
+        let queue = Queue::new(Box::pin(source(&ran)), rules);
+        let parent = Context::background();
+        let location = Location::caller();
+        Self {
+            work: Work::new(queue, items, Discard, &parent, None, location),
+            ran,
+            threads: Arc::default(),
+        }
+    }
 
-fn pull_block<S: Stream + Unpin>(
-    source: &Source<S>,
-    seat: &mut Seat,
-    block: &mut Block<S::Item>,
-    size: usize,
-    has_waited: bool,
-) -> Pulled {
-    let order = Order {
-        size,
-        has_waited,
-        was_slow: false,
-    };
-    block_on(poll_fn(|cx| {
-        source.poll_pull(seat, block, order, || true, cx)
-    }))
-}
+    /// Runs the caller's worker on this thread, and `beside` on another, until all workers have ended.
+    fn run(self, beside: impl FnOnce(&Self) + 'static) {
+        let batch = self.clone();
+        let beside = thread::spawn(move || beside(&batch));
+        self.work(CALLER);
+        loop {
+            let thread = self.threads.lock().pop();
+            let Some(thread) = thread else { break };
+            thread.join().unwrap();
+        }
+        beside.join().unwrap();
+        assert!(self.work.has_failed() || self.work.queue.is_done());
+    }
 
-#[test]
-fn item_comes_while_the_lane_parks_then_the_lane_has_it() {
-    loom::model(|| {
-        let (feed, source) = source();
-        let lane = lane(&source);
-        feed.send([7]);
-        assert_eq!(lane.join().unwrap(), Some(7));
-    });
-}
-
-/// The one who is woken has to wake the other.
-#[test]
-fn two_items_come_at_one_wake_while_two_lanes_park_then_each_has_one() {
-    loom::model(|| {
-        let (feed, source) = source();
-        let other = lane(&source);
-        let feeder = thread::spawn(move || feed.send([1, 2]));
-        let mut pulled = [pull(&source), other.join().unwrap()];
-        feeder.join().unwrap();
-        pulled.sort_unstable();
-        assert_eq!(pulled, [Some(1), Some(2)]);
-    });
-}
-
-#[test]
-fn two_items_come_one_after_the_other_while_two_lanes_park_then_each_has_one() {
-    loom::model(|| {
-        let (feed, source) = source();
-        let other = lane(&source);
-        let feeder = thread::spawn(move || {
-            feed.send([1]);
-            feed.send([2]);
-        });
-        let mut pulled = [pull(&source), other.join().unwrap()];
-        feeder.join().unwrap();
-        pulled.sort_unstable();
-        assert_eq!(pulled, [Some(1), Some(2)]);
-    });
+    fn work(&self, id: usize) {
+        let mut worker = Worker::new(self.work.clone(), id);
+        let mut start = |_: &Arc<Work<Items>>, id: usize| {
+            let batch = self.clone();
+            let thread = thread::spawn(move || batch.work(id));
+            self.threads.lock().push(thread);
+        };
+        block_on(poll_fn(|cx| worker.poll_work(&mut start, cx)));
+    }
 }
 
 #[test]
-fn stream_ends_while_two_lanes_park_then_both_end() {
+fn item_comes_while_the_worker_becomes_idle_then_it_is_run() {
     loom::model(|| {
-        let (feed, source) = source();
-        let other = lane(&source);
-        let feeder = thread::spawn(move || feed.close());
-        assert_eq!(pull(&source), None);
-        assert_eq!(other.join().unwrap(), None);
-        feeder.join().unwrap();
-        assert!(source.is_dry());
-    });
-}
-
-#[test]
-fn item_and_the_end_come_while_two_lanes_park_then_one_has_it_and_the_other_ends() {
-    loom::model(|| {
-        let (feed, source) = source();
-        let other = lane(&source);
-        let feeder = thread::spawn(move || {
-            feed.send([7]);
+        let feed = Feed::default();
+        let batch = Batch::new(feed.clone(), 1, 1, &[]);
+        let ran = batch.ran.clone();
+        batch.run(move |_| {
+            feed.send(&[1]);
+            ran.wait(1);
             feed.close();
         });
-        let mut pulled = [pull(&source), other.join().unwrap()];
-        feeder.join().unwrap();
-        pulled.sort_unstable();
-        assert_eq!(pulled, [None, Some(7)]);
     });
 }
 
-/// A wake-up for nothing, a lane that has its item and goes, and one that comes: the next item is missed by nobody.
 #[test]
-fn stream_wakes_for_nothing_while_a_lane_parks_then_the_item_after_it_is_not_missed() {
+fn source_ends_while_two_workers_become_idle_then_both_end() {
     loom::model(|| {
-        let (feed, source) = source();
-        let lane = lane(&source);
-        feed.change(|_| ());
-        feed.send([7]);
-        assert_eq!(lane.join().unwrap(), Some(7));
+        let feed = Feed::of(&[1]);
+        Batch::new(feed.clone(), 2, 2, &[]).run(move |_| feed.close());
+    });
+}
+
+/// The worker that is woken wakes the other.
+#[test]
+fn items_come_at_one_wake_while_workers_become_idle_then_both_are_run() {
+    loom::model(|| {
+        let feed = Feed::default();
+        let batch = Batch::new(feed.clone(), 2, 2, &[(1, 2)]);
+        let ran = batch.ran.clone();
+        batch.run(move |_| {
+            feed.send(&[1, 2]);
+            ran.wait(1);
+            feed.close();
+        });
     });
 }
 
 /// A stream that wakes whoever polls it, and is ready the next time.
-#[derive(Default)]
-struct Hasty {
-    polls: u32,
-}
+struct Hasty(u32);
 
 impl Stream for Hasty {
     type Item = u32;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<u32>> {
-        self.polls += 1;
-        if self.polls % 2 == 1 {
+        self.0 += 1;
+        if self.0 % 2 == 1 {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(Some(self.polls))
+        Poll::Ready((self.0 < 4).then_some(self.0))
     }
 }
 
 #[test]
-fn stream_wakes_while_it_is_polled_by_two_lanes_then_each_has_an_item() {
+fn stream_wakes_while_it_is_polled_then_it_is_polled_again() {
     loom::model(|| {
-        let source = Arc::new(Source::new(Hasty::default(), 2, rules(2, 1)));
-        let shared = source.clone();
-        let other = thread::spawn(move || pull(&shared));
-        let mut pulled = [pull(&source), other.join().unwrap()].map(Option::unwrap);
-        pulled.sort_unstable();
-        assert_eq!(pulled, [2, 4]);
+        let batch = Batch::new(Hasty(0), 2, 2, &[]);
+        let ran = batch.ran.clone();
+        batch.run(|_| ());
+        assert_eq!(ran.0.lock().items, [2]);
     });
 }
 
-/// A batch whose items wait for others to have run. It stands still if nobody is there to run those.
-struct Batch {
-    source: Source<Feed>,
-    feed: Feed,
-    /// An item and what it waits for.
-    waits: &'static [(u32, u32)],
-    /// Whether lanes expect their first item to wait.
-    has_waited: bool,
-    ran: Mutex<Ran>,
-    lanes: Mutex<Vec<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Ran {
-    items: Vec<u32>,
-    wakers: Vec<Waker>,
-}
-
-impl Batch {
-    fn new(rules: Rules, lanes: usize, items: &[u32], waits: &'static [(u32, u32)]) -> Self {
-        let feed = Feed::default();
-        feed.send(items.iter().copied());
-        Self {
-            source: Source::new(feed.clone(), lanes, rules),
-            feed,
-            waits,
-            has_waited: false,
-            ran: Mutex::default(),
-            lanes: Mutex::default(),
-        }
-    }
-
-    /// Runs it with so many lanes, and with `beside` at the same time.
-    fn run(self, lanes: usize, beside: impl FnOnce(&Arc<Self>)) {
-        let batch = Arc::new(self);
-        (0..lanes).for_each(|_| batch.staff(Staff::OneMore));
-        beside(&batch);
-        loop {
-            let lane = batch.lanes.lock().pop();
-            let Some(lane) = lane else { break };
-            lane.join().unwrap();
-        }
-        assert!(batch.source.is_dry());
-    }
-
-    fn staff(self: &Arc<Self>, staff: Staff) {
-        if staff == Staff::OneMore {
-            let batch = self.clone();
-            let lane = thread::spawn(move || batch.lane());
-            self.lanes.lock().push(lane);
-        }
-    }
-
-    /// Pulls two items at most, and goes on until there are no more.
-    fn lane(self: Arc<Self>) {
-        let (mut seat, mut block) = (Seat::new(), Block::default());
-        let mut has_waited = self.has_waited;
-        while let Pulled::Items(staff) =
-            pull_block(&self.source, &mut seat, &mut block, 2, has_waited)
-        {
-            self.staff(staff);
-            has_waited = false;
-            while let Some(item) = block.pop() {
-                let waits = self.waits.iter().find(|(waiting, _)| *waiting == item);
-                if let Some((_, other)) = waits {
-                    has_waited = true;
-                    self.staff(self.source.hold_up(&mut seat, &mut block));
-                    self.has_run(*other);
-                }
-                self.run_item(item);
-            }
-        }
-    }
-
-    fn has_run(&self, item: u32) {
-        block_on(poll_fn(|cx| {
-            let mut ran = self.ran.lock();
-            if ran.items.contains(&item) {
-                return Poll::Ready(());
-            }
-            ran.wakers.push(cx.waker().clone());
-            Poll::Pending
-        }));
-    }
-
-    /// That the last has run ends the stream.
-    fn run_item(&self, item: u32) {
-        if item == LAST {
-            self.feed.close();
-        }
-        let mut ran = self.ran.lock();
-        ran.items.push(item);
-        let wakers = std::mem::take(&mut ran.wakers);
-        drop(ran);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-}
-
-const LAST: u32 = 9;
-
-/// The other lane parks, finds no room, or comes first: whoever gives an item back sees to it that it is run.
+/// Between its poll and its return to the queue, or later.
 #[test]
-fn item_is_given_back_while_another_lane_finds_no_room_then_it_is_run() {
+fn item_is_woken_while_it_is_put_back_then_it_is_polled_again() {
     loom::model(|| {
-        Batch::new(rules(2, 1), 2, &[1, LAST], &[(1, LAST)]).run(2, |_| ());
+        let feed = Feed::of(&[1]);
+        feed.close();
+        Batch::new(feed, 1, 1, &[(1, 7)]).run(|batch| batch.ran.note(7));
     });
 }
 
 #[test]
-fn item_is_given_back_while_another_lane_parks_then_it_is_run() {
+fn two_items_are_woken_while_their_worker_becomes_idle_then_both_are_run() {
     loom::model(|| {
-        Batch::new(rules(3, 1), 2, &[1, LAST], &[(1, LAST)]).run(2, |_| ());
+        let feed = Feed::of(&[1, 2]);
+        feed.close();
+        Batch::new(feed, 2, 1, &[(1, 7), (2, 7)]).run(|batch| batch.ran.note(7));
     });
 }
 
 #[test]
-fn item_is_given_back_while_another_lane_finds_the_stream_dry_then_it_is_run() {
+fn items_wait_for_each_other_on_two_workers_then_all_are_run() {
     loom::model(|| {
-        let batch = Batch::new(rules(3, 1), 2, &[1, LAST], &[(1, LAST)]);
-        batch.feed.close();
-        batch.run(2, |_| ());
+        let feed = Feed::of(&[1, 2]);
+        feed.close();
+        Batch::new(feed, 2, 2, &[(1, 2)]).run(|_| ());
+    });
+}
+
+/// The second item needs the permit of the first, which is woken meanwhile.
+#[test]
+fn permit_is_given_back_by_an_item_that_waited_then_the_next_is_pulled() {
+    loom::model(|| {
+        let feed = Feed::of(&[1, 2]);
+        feed.close();
+        Batch::new(feed, 1, 2, &[(1, 7)]).run(|batch| batch.ran.note(7));
     });
 }
 
 #[test]
-fn only_lane_is_held_up_then_another_is_started_for_what_it_gives_back() {
+fn permit_is_released_while_the_worker_becomes_idle_then_the_next_is_pulled() {
     loom::model(|| {
-        Batch::new(rules(2, 1), 1, &[1, LAST], &[(1, LAST)]).run(1, |_| ());
-    });
-}
-
-/// What it waits for is still to come: somebody has to wait for the stream.
-#[test]
-fn only_lane_is_held_up_while_the_next_item_comes_then_another_is_started_for_that() {
-    loom::model(|| {
-        let batch = Batch::new(rules(2, 1), 1, &[1], &[(1, LAST)]);
-        batch.run(1, |batch| batch.feed.send([LAST]));
-    });
-}
-
-/// The lane that the stream wakes may find what was given back instead, and have to wait, too.
-#[test]
-fn item_is_given_back_while_the_stream_wakes_a_parked_lane_then_both_items_are_run() {
-    loom::model(|| {
-        let batch = Batch::new(rules(3, 1), 2, &[1, 2], &[(1, LAST), (2, LAST)]);
-        batch.run(2, |batch| batch.feed.send([LAST]));
-    });
-}
-
-/// Two threads: a lane that has items has a second one started.
-#[test]
-fn lane_is_started_as_items_are_found_while_the_stream_ends_then_all_end() {
-    loom::model(|| {
-        Batch::new(rules(4, 2), 1, &[1, LAST], &[]).run(1, |_| ());
-    });
-}
-
-/// A lane whose item had to wait counts as held up from its next pull on.
-#[test]
-fn item_waits_as_expected_then_there_is_a_lane_for_the_next() {
-    loom::model(|| {
-        let mut batch = Batch::new(rules(2, 1), 1, &[1], &[(1, LAST)]);
-        batch.has_waited = true;
-        batch.run(1, |batch| batch.feed.send([LAST]));
-    });
-}
-
-/// The room of `map_stream`.
-fn rules_of_window(limit: usize) -> Rules {
-    Rules {
-        room: Room::ComesFromOutside,
-        ..rules(limit, 1)
-    }
-}
-
-#[test]
-fn room_is_given_back_while_the_lane_parks_for_it_then_it_goes_on() {
-    loom::model(|| {
-        let batch = Batch::new(rules_of_window(1), 1, &[1, LAST], &[]);
-        batch.run(1, |batch| {
-            for item in [1, LAST] {
-                batch.has_run(item);
-                batch.staff(batch.source.give_room());
+        let feed = Feed::of(&[1, 2]);
+        feed.close();
+        let rules = Rules {
+            permits: Permits::WhenYielded,
+            ..rules(1, 1)
+        };
+        Batch::with(|_| feed, rules, &[], None).run(|batch| {
+            for item in [1, 2] {
+                batch.ran.wait(item);
+                batch.work.queue.release(1);
             }
         });
     });
 }
 
-/// There was no room for another lane when the last one was held up.
+/// A source that gives out its third item when the second was run.
+struct Blocking(Board, u32);
+
+impl Stream for Blocking {
+    type Item = u32;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<u32>> {
+        self.1 += 1;
+        if self.1 == 4 {
+            self.0.wait(3);
+        }
+        Poll::Ready((self.1 < 5).then_some(self.1))
+    }
+}
+
+/// By then the blocks are of two: the second item was pulled together with what blocks.
 #[test]
-fn room_is_given_back_while_all_lanes_are_held_up_then_another_is_started() {
+fn source_blocks_until_an_item_of_the_same_pull_has_run_then_another_worker_runs_it() {
     loom::model(|| {
-        let batch = Batch::new(rules_of_window(2), 1, &[1, 2, LAST], &[(2, LAST)]);
-        batch.run(1, |batch| {
-            for item in [1, LAST] {
-                batch.has_run(item);
-                batch.staff(batch.source.give_room());
-            }
-        });
+        let source = |ran: &Board| Blocking(ran.clone(), 0);
+        let batch = Batch::with(source, rules(4, 2), &[], None);
+        let ran = batch.ran.clone();
+        batch.run(|_| ());
+        assert_eq!(ran.0.lock().items.len(), 4);
+    });
+}
+
+#[test]
+fn item_fails_while_the_other_worker_becomes_idle_then_both_end() {
+    loom::model(|| {
+        let feed = Feed::of(&[1, 2]);
+        let batch = Batch::with(|_| feed, rules(2, 2), &[(1, 7)], Some(2));
+        batch.run(|_| ());
     });
 }

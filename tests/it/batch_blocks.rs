@@ -19,7 +19,7 @@ on_both_runtimes! {
         for at in (0..150).step_by(7) {
             let gates = Gates::new(300);
             (0..300).filter(|gate| *gate != at).for_each(|gate| gates.open(gate));
-            let run = tokio::spawn(batch(0..300, limit(64)).for_each(pass(&gates)));
+            let run = tokio::spawn(batch(0..300, 64).for_each(pass(&gates)));
             until(|| (gates.started(), gates.done()) == (300, 299)).await;
             gates.open(at);
             run.await.unwrap().unwrap();
@@ -31,7 +31,7 @@ on_both_runtimes! {
         for (way, size) in WAYS.into_iter().flat_map(|way| [2, 3, 8].map(|size| (way, size))) {
             let gates = Gates::new(400);
             let ready = 100 / size * size;
-            let run = way.run(batch(0..ready + 20 * size, limit(size)), {
+            let run = way.run(batch(0..ready + 20 * size, size), {
                 let gates = gates.clone();
                 move |_, item| {
                     let gates = gates.clone();
@@ -60,7 +60,7 @@ on_both_runtimes! {
                     log.push(*item);
                 }
             });
-            let run = way.run(batch(items, limit(most)), move |_, item| {
+            let run = way.run(batch(items, most), move |_, item| {
                 let done = done.clone();
                 async move {
                     if item % 100 == 99 {
@@ -80,9 +80,9 @@ on_both_runtimes! {
             turns(if item % 37 == 0 { item % 5 } else { 0 }).await;
             Ok(item)
         }
-        let results = batch(0..3_000, limit(16)).map(sometimes).await.unwrap();
+        let results = batch(0..3_000, 16).map(sometimes).await.unwrap();
         assert!(results.into_iter().eq(0..3_000));
-        let (results, end) = exhaust(batch(0..3_000, limit(16)).map_stream(sometimes)).await;
+        let (results, end) = exhaust(batch(0..3_000, 16).map_stream(sometimes)).await;
         end.unwrap();
         assert!(results.into_iter().eq(0..3_000));
     }
@@ -92,7 +92,7 @@ on_both_runtimes! {
             let alive = Arc::new(());
             let count = alive.clone();
             let items = (0..500).map(move |item| (item, count.clone()));
-            let run = way.run(batch(items, limit(64)), |_, (item, _alive)| async move {
+            let run = way.run(batch(items, 64), |_, (item, _alive)| async move {
                 match item {
                     100 => fail("boom").await,
                     _ => Ok(()),
@@ -117,7 +117,7 @@ fn g7_item_ends_the_context_then_those_behind_it_are_lost() {
                 let alive = Arc::new(());
                 let count = alive.clone();
                 let items = (0..n).map(move |item| (item, count.clone()));
-                let batch = batch(items, limit(64)).context(&parent);
+                let batch = batch(items, 64).context(&parent);
                 let run = way.run(batch, move |_, (item, _alive)| {
                     let is_end = item == n - 2;
                     if is_end {
@@ -146,7 +146,7 @@ fn item_fails_and_two_behind_it_panic_in_their_drop_then_nothing_aborts() {
                 let bomb = (101..110).contains(&item);
                 (item, bomb.then(|| OnDrop::new(|| quiet_panic("bomb"))))
             });
-            let run = way.run(batch(items, limit(64)), |_, (item, bomb)| async move {
+            let run = way.run(batch(items, 64), |_, (item, bomb)| async move {
                 match item {
                     100 => fail("boom").await,
                     _ => holding(bomb, std::future::ready(Ok::<_, BoxError>(()))).await,
@@ -159,17 +159,17 @@ fn item_fails_and_two_behind_it_panic_in_their_drop_then_nothing_aborts() {
 }
 
 #[test]
-fn items_end_at_once_then_one_lane_does_them_all() {
+fn items_end_at_once_then_no_task_is_started_for_them() {
     for way in WAYS {
         on_current_thread(async move {
             let most = Log::new();
             let log = most.clone();
-            let run = way.run(batch(0..1_000, limit(64)), move |_, _| {
+            let run = way.run(batch(0..1_000, 64), move |_, _| {
                 log.push(tasks());
                 std::future::ready(Ok::<_, BoxError>(()))
             });
             run.await.unwrap();
-            assert!(most.take().into_iter().all(|tasks| tasks == 1), "{way:?}");
+            assert!(most.take().into_iter().all(|tasks| tasks <= 1), "{way:?}");
         });
     }
 }
@@ -180,7 +180,7 @@ fn item_keeps_its_thread_busy_then_the_other_thread_goes_on() {
     for way in [Way::Map, Way::ForEach] {
         on_multi_thread(async move {
             let done = Tally::default();
-            let run = way.run(batch(0..3_000, limit(64)), move |_, item| {
+            let run = way.run(batch(0..3_000, 64), move |_, item| {
                 let done = done.clone();
                 async move {
                     let start = Instant::now();
@@ -203,7 +203,7 @@ fn item_keeps_its_thread_busy_then_the_other_thread_goes_on() {
 #[test]
 fn contexts_that_items_were_given_end_with_the_batch() {
     on_multi_thread(async {
-        let run = batch(0..300, limit(8)).map(|ctx, item| async move {
+        let run = batch(0..300, 8).map(|ctx, item| async move {
             turns(item % 2).await;
             Ok::<_, BoxError>(ctx)
         });

@@ -29,7 +29,7 @@ on_both_runtimes! {
     async fn g9_parent_ended_before_then_nothing_is_pulled_and_the_error_says_why() {
         for way in WAYS {
             let (items, pulled) = counted(10);
-            let end = way.run(batch(items, limit(2)).context(&ended()), ok).await;
+            let end = way.run(batch(items, 2).context(&ended()), ok).await;
             assert!(why(end.unwrap_err()).to_string().contains("closing time"), "{way:?}");
             assert_eq!(pulled.get(), 0, "{way:?}");
         }
@@ -38,7 +38,7 @@ on_both_runtimes! {
     async fn g7_parent_ended_before_and_the_source_is_empty_then_ok() {
         for way in WAYS {
             let empty = std::iter::empty();
-            assert!(way.run(batch(empty, limit(2)).context(&ended()), ok).await.is_ok(), "{way:?}");
+            assert!(way.run(batch(empty, 2).context(&ended()), ok).await.is_ok(), "{way:?}");
         }
     }
 
@@ -48,7 +48,7 @@ on_both_runtimes! {
             let (items, pulled) = counted(100);
             let inside = Arc::new(Gauge::default());
             let gauge = inside.clone();
-            let run = way.run(batch(items, limit(4)).context(&parent), move |_, _| {
+            let run = way.run(batch(items, 4).context(&parent), move |_, _| {
                 holding(gauge.enter(), pend())
             });
             let run = tokio::spawn(async move { (run.await, inside.now()) });
@@ -67,7 +67,7 @@ on_both_runtimes! {
             let gates = Gates::new(3);
             (0..3).for_each(|item| feed.put(item));
             gates.open_all();
-            let batch = batch_stream(stream, limit(2)).context(&parent);
+            let batch = batch_stream(stream, 2).context(&parent);
             let run = tokio::spawn(way.run(batch, pass(&gates)));
             until(|| gates.done() == 3 && feed.polls() >= 4).await;
             handle.cancel();
@@ -87,7 +87,7 @@ on_both_runtimes! {
             let (parent, handle) = Context::background().with_cancel();
             let handle = Arc::new(handle);
             let left = Tally::default();
-            let run = way.run(batch(0..9, limit(lanes)).context(&parent), move |_, _| {
+            let run = way.run(batch(0..9, lanes).context(&parent), move |_, _| {
                 let (handle, left) = (handle.clone(), left.clone());
                 async move {
                     if left.add() == 8 {
@@ -106,7 +106,7 @@ on_both_runtimes! {
             let (items, pulled) = counted(100);
             let (inside, seen) = (Arc::new(Gauge::default()), Log::new());
             let (gauge, log) = (inside.clone(), seen.clone());
-            let mut run = Box::pin(way.run(batch(items, limit(4)), move |ctx: Context, _| {
+            let mut run = Box::pin(way.run(batch(items, 4), move |ctx: Context, _| {
                 let log = log.clone();
                 let tell = OnDrop::new(move || log.push(ctx.err().map(|end| end.reason())));
                 holding((gauge.enter(), tell), pend())
@@ -126,7 +126,7 @@ on_both_runtimes! {
         let pulled = Tally::default();
         let tally = pulled.clone();
         let items = (0..100).map(move |_| (tally.add(), count.clone()));
-        let mut results = Box::pin(batch(items, limit(4)).map_stream(|_, item| async move {
+        let mut results = Box::pin(batch(items, 4).map_stream(|_, item| async move {
             Ok::<_, BoxError>(item)
         }));
         for _ in 0..3 {
@@ -143,13 +143,13 @@ on_both_runtimes! {
             let inside = Arc::new(Gauge::default());
             let gauge = inside.clone();
             let task = group.spawn_with(move |ctx| async move {
-                way.run(batch(0..9, limit(3)).context(&ctx), move |_, _| {
+                way.run(batch(0..9, 3).context(&ctx), move |_, _| {
                     holding(gauge.enter(), pend())
                 })
                 .await
             });
             until(|| inside.now() == 3).await;
-            group.spawn(fail("sibling"));
+            drop(group.spawn(fail("sibling")));
             assert_eq!(group.await.unwrap_err().to_string(), "sibling");
             assert_eq!(inside.now(), 0);
             assert_eq!(cancelled(task).await.reason(), Reason::TaskFailed);
@@ -159,9 +159,9 @@ on_both_runtimes! {
     async fn batch_in_a_group_fails_then_that_is_its_tasks_error() {
         let group: Group = Group::new();
         let ctx = group.context().clone();
-        group.task("index").spawn_with(|ctx| async move {
-            batch(0..9, limit(3)).context(&ctx).for_each(|_, _| fail("boom")).await
-        });
+        drop(group.task("index").spawn_with(|ctx| async move {
+            batch(0..9, 3).context(&ctx).for_each(|_, _| fail("boom")).await
+        }));
         assert_eq!(group.await.unwrap_err().to_string(), "boom");
         assert_eq!(ctx.err().unwrap().task(), Some("index"));
     }
@@ -169,7 +169,7 @@ on_both_runtimes! {
     async fn item_sees_values_and_deadline_of_the_parent_and_a_context_that_ends_with_the_batch() {
         let parent = Context::background().with_value(7_u32).with_timeout(Duration::from_secs(60));
         let deadline = parent.deadline();
-        let run = batch(0..1, limit(3)).context(&parent).map(move |ctx, _| async move {
+        let run = batch(0..1, 3).context(&parent).map(move |ctx, _| async move {
             assert_eq!((ctx.value::<u32>(), ctx.deadline()), (Some(&7), deadline));
             Ok::<_, BoxError>(ctx)
         });
@@ -187,7 +187,7 @@ fn g7_last_of_many_ready_items_is_done_as_the_parent_ends_then_ok() {
             for n in 1..300 {
                 let (parent, handle) = Context::background().with_cancel();
                 let handle = Arc::new(handle);
-                let run = way.run(batch(0..n, limit(1)).context(&parent), move |_, item| {
+                let run = way.run(batch(0..n, 1).context(&parent), move |_, item| {
                     if item == n - 1 {
                         handle.cancel();
                     }
@@ -205,7 +205,7 @@ fn g7_all_items_are_done_and_the_consumer_is_slow_as_the_parent_ends_then_ok() {
     on_current_thread(async {
         let (parent, handle) = Context::background().with_cancel();
         let gates = Gates::new(3);
-        let batch = batch(0..3, limit(2)).context(&parent);
+        let batch = batch(0..3, 2).context(&parent);
         let mut results = Box::pin(batch.map_stream(pass(&gates)));
         assert!(take(&mut results).is_none());
         gates.open_all();
@@ -226,7 +226,7 @@ fn g9_item_ends_the_context_then_no_other_is_pulled() {
         on_current_thread(async move {
             let (parent, handle) = Context::background().with_cancel();
             let (items, pulled) = counted(10);
-            let run = way.run(batch(items, limit(1)).context(&parent), move |_, item| {
+            let run = way.run(batch(items, 1).context(&parent), move |_, item| {
                 if item == 3 {
                     handle.cancel();
                 }
@@ -254,7 +254,7 @@ fn g9_context_ends_while_the_source_is_polled_then_its_item_is_not_started() {
             });
             let started = Log::new();
             let log = started.clone();
-            let run = way.run(batch(items, limit(2)).context(&parent), move |_, item| {
+            let run = way.run(batch(items, 2).context(&parent), move |_, item| {
                 log.push(item);
                 std::future::ready(Ok::<_, BoxError>(()))
             });
@@ -276,7 +276,7 @@ fn deadline_passes_then_waiting_items_are_cut_short_at_that_moment() {
             let inside = Arc::new(Gauge::default());
             let gauge = inside.clone();
             let ctx = Context::background().with_timeout(ms(40));
-            let run = way.run(batch(0..9, limit(3)).context(&ctx), move |_, _| {
+            let run = way.run(batch(0..9, 3).context(&ctx), move |_, _| {
                 holding(gauge.enter(), pend())
             });
             assert!(
@@ -299,7 +299,7 @@ fn deadline_passes_while_ready_items_keep_the_thread_busy_then_no_other_starts()
             let ctx = Context::background().with_timeout(ms(35));
             let started = Tally::default();
             let count = started.clone();
-            let run = way.run(batch(0..100, limit(1)).context(&ctx), move |_, _| {
+            let run = way.run(batch(0..100, 1).context(&ctx), move |_, _| {
                 count.add();
                 advance_without_timers(ms(10));
                 std::future::ready(Ok::<_, BoxError>(()))
@@ -319,7 +319,7 @@ fn deadline_passes_while_the_source_is_slow_then_the_batch_is_over() {
         on_current_thread(async move {
             let ctx = Context::background().with_timeout(ms(40));
             let (feed, stream) = feed();
-            let run = way.run(batch_stream(stream, limit(3)).context(&ctx), ok);
+            let run = way.run(batch_stream(stream, 3).context(&ctx), ok);
             assert!(
                 why(run.await.unwrap_err()).is_deadline_exceeded(),
                 "{way:?}"
@@ -334,7 +334,7 @@ fn deadline_passes_while_the_consumer_is_slow_then_the_error_comes_after_what_wa
     on_current_thread(async {
         let ctx = Context::background().with_timeout(ms(40));
         let (items, pulled) = counted(20);
-        let mut results = Box::pin(batch(items, limit(3)).context(&ctx).map_stream(ok));
+        let mut results = Box::pin(batch(items, 3).context(&ctx).map_stream(ok));
         assert!(take(&mut results).is_none());
         tokio::time::sleep(ms(50)).await;
         assert_eq!((pulled.get(), tasks()), (3, 0));
@@ -349,12 +349,12 @@ fn g6_dropped_before_the_first_poll_then_nothing_has_started() {
     on_current_thread(async {
         for way in WAYS {
             let (items, pulled) = counted(10);
-            drop(way.run(batch(items, limit(2)), ok));
-            drop(way.run(batch_stream(stream::pending(), limit(2)), ok));
+            drop(way.run(batch(items, 2), ok));
+            drop(way.run(batch_stream(stream::pending(), 2), ok));
             assert_eq!((pulled.get(), tasks()), (0, 0), "{way:?}");
         }
         let alive = Arc::new(());
-        let items = batch([alive.clone()], limit(2));
+        let items = batch([alive.clone()], 2);
         drop(items.map_stream(|_, _| async { Ok::<_, BoxError>(()) }));
         assert_eq!((Arc::strong_count(&alive), tasks()), (1, 0));
     });
@@ -364,13 +364,13 @@ fn g6_dropped_before_the_first_poll_then_nothing_has_started() {
 fn g6_dropped_after_its_end_then_nothing_happens() {
     on_current_thread(async {
         for way in WAYS {
-            let mut run = Box::pin(way.run(batch(0..10, limit(2)), ok));
+            let mut run = Box::pin(way.run(batch(0..10, 2), ok));
             (&mut run).await.unwrap();
             assert_eq!(tasks(), 0);
             drop(run);
         }
         let mut results =
-            Box::pin(batch(0..3, limit(2)).map_stream(|ctx, _| async { Ok::<_, BoxError>(ctx) }));
+            Box::pin(batch(0..3, 2).map_stream(|ctx, _| async { Ok::<_, BoxError>(ctx) }));
         let ctx = results.next().await.unwrap().unwrap();
         while results.next().await.is_some() {}
         assert_eq!(
@@ -385,8 +385,7 @@ fn g6_dropped_after_its_end_then_nothing_happens() {
 #[test]
 fn item_panics_in_its_drop_after_the_future_was_dropped_then_nobody_is_hurt() {
     on_current_thread(async {
-        let mut run =
-            Box::pin(batch(0..9, limit(3)).for_each(|_, _| pend_then_panic_in_drop("boom")));
+        let mut run = Box::pin(batch(0..9, 3).for_each(|_, _| pend_then_panic_in_drop("boom")));
         assert!(poll(&mut run).is_pending());
         idle().await;
         drop(run);
@@ -399,7 +398,7 @@ fn item_panics_in_its_drop_after_the_future_was_dropped_then_nobody_is_hurt() {
 fn g17_runtime_is_shut_down_under_a_batch_then_it_ends_with_an_error() {
     for way in WAYS {
         let runtime = current_thread();
-        let mut run = Box::pin(way.run(batch(0..9, limit(3)), |_, _| pend()));
+        let mut run = Box::pin(way.run(batch(0..9, 3), |_, _| pend()));
         runtime.block_on(async {
             assert!(poll(&mut run).is_pending());
             idle().await;
@@ -417,7 +416,7 @@ fn g17_runtime_is_shut_down_under_a_batch_then_it_ends_with_an_error() {
 fn polled_outside_a_runtime_panics_and_says_so() {
     for way in WAYS {
         let text = panic_text(|| {
-            let run = way.run(batch(0..9, limit(3)), |_, _| pend());
+            let run = way.run(batch(0..9, 3), |_, _| pend());
             let _ = futures::executor::block_on(run);
         });
         assert!(text.contains("tokio runtime"), "{way:?}: {text}");

@@ -40,7 +40,7 @@ on_both_runtimes! {
         for (way, at) in WAYS.into_iter().flat_map(|way| [0, 1, 10].map(|at| (way, at))) {
             let (items, pulled) = counted(1_000);
             let inside = Arc::default();
-            let end = way.run(batch(items, limit(4)), fails_at(at, &inside)).await;
+            let end = way.run(batch(items, 4), fails_at(at, &inside)).await;
             assert_eq!(inside.now(), 0, "{way:?} {at}");
             assert_eq!(end.unwrap_err().to_string(), "boom", "{way:?} {at}");
             assert!(pulled.get() <= at + 4, "{way:?} {at}: {} pulled", pulled.get());
@@ -53,7 +53,7 @@ on_both_runtimes! {
             let alive = Arc::new(());
             let count = alive.clone();
             let items = (0..50).map(move |item| (item, count.clone()));
-            let end = way.run(batch(items, limit(4)), |_, (item, alive)| async move {
+            let end = way.run(batch(items, 4), |_, (item, alive)| async move {
                 turns(3).await;
                 if item == 5 { fail("boom").await } else { holding(alive, pend_after(item)).await }
             });
@@ -67,7 +67,7 @@ on_both_runtimes! {
             let alive = Arc::new(());
             let count = alive.clone();
             let items = (0..50).map(move |item| (item, count.clone()));
-            let end = way.run(batch(items, limit(4)), |_, item| async move {
+            let end = way.run(batch(items, 4), |_, item| async move {
                 turns(item.0 % 3).await;
                 Ok::<_, BoxError>(())
             });
@@ -84,7 +84,7 @@ on_both_runtimes! {
                 tally.add();
                 if row == 10 { Err("connection lost") } else { Ok(row) }
             }));
-            let end = way.run(batch_stream(rows, limit(2)), |_, row| async move {
+            let end = way.run(batch_stream(rows, 2), |_, row| async move {
                 if row? > 10 { pend().await } else { Ok::<_, BoxError>(()) }
             });
             assert_eq!(end.await.unwrap_err().to_string(), "connection lost");
@@ -107,7 +107,7 @@ on_both_runtimes! {
             resume_unwind(Box::new(Custom(7)))
         }
         for way in WAYS {
-            let run = way.run(batch(0..10, limit(2)), |_, _| async {
+            let run = way.run(batch(0..10, 2), |_, _| async {
                 panic_with_it()
             });
             assert!(payload_of(run).await.downcast_ref() == Some(&Custom(7)), "{way:?}");
@@ -136,7 +136,7 @@ on_both_runtimes! {
                 }
                 _ => panic_any("polled again"),
             });
-            let run = batch(items, limit(2)).for_each(move |_, item| {
+            let run = batch(items, 2).for_each(move |_, item| {
                 let is_near = is_near.clone();
                 async move {
                     is_near.store(item == 1, Ordering::SeqCst);
@@ -158,7 +158,7 @@ type Run = fn(Way, Arc<Gauge>) -> Pin<Box<dyn Future<Output = Unit> + Send>>;
 /// Every place where foreign code can panic with `"boom"`.
 const PANICS: [(&str, Run); 8] = [
     ("in the call of the function", |way, inside| {
-        Box::pin(way.run(batch(0..100, limit(4)), move |_, item| {
+        Box::pin(way.run(batch(0..100, 4), move |_, item| {
             if item == 10 {
                 quiet_panic("boom")
             }
@@ -166,7 +166,7 @@ const PANICS: [(&str, Run); 8] = [
         }))
     }),
     ("in its future", |way, inside| {
-        Box::pin(way.run(batch(0..100, limit(4)), move |_, item| {
+        Box::pin(way.run(batch(0..100, 4), move |_, item| {
             let rest = wait_from_11(item, &inside);
             async move {
                 match item {
@@ -177,7 +177,7 @@ const PANICS: [(&str, Run); 8] = [
         }))
     }),
     ("in the first item of all", |way, inside| {
-        Box::pin(way.run(batch(0..100, limit(4)), move |_, item| {
+        Box::pin(way.run(batch(0..100, 4), move |_, item| {
             if item == 0 {
                 quiet_panic("boom")
             }
@@ -186,13 +186,13 @@ const PANICS: [(&str, Run); 8] = [
     }),
     ("in the drop of an item that has ended", |way, inside| {
         let items = (0..100).map(|item| (item, (item == 10).then(bomb)));
-        Box::pin(way.run(batch(items, limit(4)), move |_, (item, bomb)| {
+        Box::pin(way.run(batch(items, 4), move |_, (item, bomb)| {
             holding(bomb, wait_from_11(item, &inside))
         }))
     }),
     ("in the drop of an item that is cut short", |way, inside| {
         let items = (0..100).map(|item| (item, (item == 9).then(bomb)));
-        Box::pin(way.run(batch(items, limit(4)), move |_, (item, bomb)| {
+        Box::pin(way.run(batch(items, 4), move |_, (item, bomb)| {
             let rest = wait_from_11(item, &inside);
             holding(bomb, async move {
                 match item {
@@ -210,13 +210,11 @@ const PANICS: [(&str, Run); 8] = [
                 quiet_panic("boom")
             }
         });
-        Box::pin(way.run(batch(items, limit(4)), move |_, item| {
-            wait_from_11(item, &inside)
-        }))
+        Box::pin(way.run(batch(items, 4), move |_, item| wait_from_11(item, &inside)))
     }),
     ("in the stream, before its first item", |way, inside| {
         let stream = stream::poll_fn(|_| -> Poll<Option<usize>> { quiet_panic("boom") });
-        Box::pin(way.run(batch_stream(stream, limit(4)), move |_, item| {
+        Box::pin(way.run(batch_stream(stream, 4), move |_, item| {
             wait_from_11(item, &inside)
         }))
     }),
@@ -234,7 +232,7 @@ const PANICS: [(&str, Run); 8] = [
                 _ => quiet_panic("boom"),
             }
         });
-        Box::pin(way.run(batch_stream(stream, limit(4)), move |_, item| {
+        Box::pin(way.run(batch_stream(stream, 4), move |_, item| {
             wait_from_11(item, &inside)
         }))
     }),
@@ -278,7 +276,7 @@ fn g5_size_hint_panics_then_the_caller_has_the_panic() {
             let (parent, handle) = Context::background().with_cancel();
             let handle = Arc::new(handle);
             // No item was lost, and the context has ended: then the batch asks whether there is more.
-            let run = way.run(batch(BadHint(0), limit(1)).context(&parent), move |_, _| {
+            let run = way.run(batch(BadHint(0), 1).context(&parent), move |_, _| {
                 let handle = handle.clone();
                 async move {
                     handle.cancel();
@@ -295,7 +293,7 @@ fn g1_two_items_fail_then_the_first_in_time_is_returned() {
     for way in WAYS {
         on_current_thread(async move {
             let gates = Gates::new(3);
-            let run = tokio::spawn(way.run(batch(0..3, limit(3)), {
+            let run = tokio::spawn(way.run(batch(0..3, 3), {
                 let gates = gates.clone();
                 move |_, item| {
                     let pass = gates.clone().pass(item);
@@ -321,7 +319,7 @@ fn g1_two_items_fail_then_the_first_in_time_is_returned() {
 async fn reason_of(way: Way, name: Option<&'static str>) -> (errgroup::ContextError, u32) {
     let seen = Log::new();
     let log = seen.clone();
-    let (line, mut items) = (line!(), batch(0..3, limit(3)));
+    let (line, mut items) = (line!(), batch(0..3, 3));
     if let Some(name) = name {
         items = items.name(name);
     }
@@ -371,7 +369,7 @@ fn g5_item_panics_then_its_siblings_see_why() {
     on_current_thread(async {
         let seen = Log::new();
         let log = seen.clone();
-        let run = batch(0..3, limit(3))
+        let run = batch(0..3, 3)
             .name("thumbnails")
             .for_each(move |ctx: Context, item| {
                 let log = log.clone();
@@ -396,7 +394,7 @@ fn g5_item_panics_then_its_siblings_see_why() {
 #[test]
 fn stream_has_panicked_and_is_polled_again_then_it_ends() {
     on_current_thread(async {
-        let mut results = Box::pin(batch(0..9, limit(3)).map_stream(|_, item| async move {
+        let mut results = Box::pin(batch(0..9, 3).map_stream(|_, item| async move {
             match item {
                 0 => panics("boom").await,
                 _ => Ok::<_, BoxError>(()),
@@ -434,7 +432,7 @@ fn g5_item_panics_and_an_unpulled_one_panics_in_its_drop_then_nothing_aborts() {
 fn two_panics(way: Way, lanes: usize) {
     on_current_thread(async move {
         let items: Vec<_> = (0..9).map(|item| (item, (item == 8).then(bomb))).collect();
-        let run = way.run(batch(items, limit(lanes)), |_, (item, bomb)| async move {
+        let run = way.run(batch(items, lanes), |_, (item, bomb)| async move {
             match item {
                 0 => quiet_panic("boom"),
                 _ => holding(bomb, pend()).await,

@@ -20,17 +20,17 @@ fn doubled(n: usize) -> Vec<usize> {
 on_both_runtimes! {
     async fn map_of_unequal_items_gives_results_in_input_order() {
         for n in [0, 1, 2, 200] {
-            let results = batch(0..n, limit(7)).map(double).await;
+            let results = batch(0..n, 7).map(double).await;
             assert_eq!(results.unwrap(), doubled(n), "an iterator of {n}");
             let items = unsized_hint(0..n);
-            let results = batch_stream(futures::stream::iter(items), limit(7)).map(double);
+            let results = batch_stream(futures::stream::iter(items), 7).map(double);
             assert_eq!(results.await.unwrap(), doubled(n), "a stream of {n}");
         }
     }
 
     async fn map_stream_of_unequal_items_yields_in_input_order() {
         for n in [0, 1, 2, 200] {
-            let (results, end) = exhaust(batch(0..n, limit(7)).map_stream(double)).await;
+            let (results, end) = exhaust(batch(0..n, 7).map_stream(double)).await;
             assert_eq!(results, doubled(n));
             end.unwrap();
         }
@@ -39,7 +39,7 @@ on_both_runtimes! {
     async fn for_each_runs_every_item_once() {
         let seen = Log::new();
         let log = seen.clone();
-        let done = batch(0..200, limit(7)).for_each(move |ctx, item| {
+        let done = batch(0..200, 7).for_each(move |ctx, item| {
             log.push(item);
             async move { double(ctx, item).await.map(drop) }
         });
@@ -52,7 +52,7 @@ on_both_runtimes! {
     async fn items_end_backwards_then_map_gives_them_forwards() {
         let gates = Gates::new(8);
         let pass = gates.clone();
-        let results = tokio::spawn(batch(0..8, limit(8)).map(move |_, item| {
+        let results = tokio::spawn(batch(0..8, 8).map(move |_, item| {
             let pass = pass.clone().pass(item);
             async move { pass.await.map(|()| item) }
         }));
@@ -66,7 +66,7 @@ on_both_runtimes! {
 
     async fn items_end_backwards_then_map_stream_yields_them_forwards() {
         let gates = Gates::new(8);
-        let mut results = Box::pin(batch(0..8, limit(8)).map_stream({
+        let mut results = Box::pin(batch(0..8, 8).map_stream({
             let gates = gates.clone();
             move |_, item| {
                 let pass = gates.clone().pass(item);
@@ -89,7 +89,7 @@ on_both_runtimes! {
 fn map_stream_not_polled_then_nothing_starts() {
     on_current_thread(async {
         let (items, pulled) = counted(10);
-        let results = batch(items, limit(2)).map_stream(double);
+        let results = batch(items, 2).map_stream(double);
         idle().await;
         assert_eq!((pulled.get(), tasks()), (0, 0));
         drop(results);
@@ -101,7 +101,7 @@ fn consumer_stops_then_exactly_limit_items_are_ahead_of_what_it_has() {
     for ahead in [1, 2, 5] {
         on_current_thread(async move {
             let (items, pulled) = counted(30);
-            let mut results = Box::pin(batch(items, limit(ahead)).map_stream(double));
+            let mut results = Box::pin(batch(items, ahead).map_stream(double));
             assert!(take(&mut results).is_none());
             for yielded in 0..30 {
                 idle().await;
@@ -121,7 +121,7 @@ fn first_item_is_slow_then_the_others_fill_the_window_and_wait() {
         let (items, pulled) = counted(20);
         let gates = Gates::new(20);
         (1..20).for_each(|gate| gates.open(gate));
-        let mut results = Box::pin(batch(items, limit(4)).map_stream(pass(&gates)));
+        let mut results = Box::pin(batch(items, 4).map_stream(pass(&gates)));
         assert!(take(&mut results).is_none());
         idle().await;
         assert_eq!((pulled.get(), gates.done()), (4, 3));
@@ -145,7 +145,7 @@ fn consumer_stops_then_the_stream_is_not_polled() {
     on_current_thread(async {
         let (feed, stream) = feed();
         (0..20).for_each(|item| feed.put(item));
-        let mut results = Box::pin(batch_stream(stream, limit(3)).map_stream(double));
+        let mut results = Box::pin(batch_stream(stream, 3).map_stream(double));
         assert!(take(&mut results).is_none());
         for yielded in 0..17 {
             idle().await;
@@ -165,7 +165,7 @@ fn every_item_is_out_then_the_stream_is_not_polled() {
             let (feed, stream) = feed();
             let gates = Gates::new(5);
             (0..5).for_each(|item| feed.put(item));
-            let run = tokio::spawn(way.run(batch_stream(stream, limit(2)), pass(&gates)));
+            let run = tokio::spawn(way.run(batch_stream(stream, 2), pass(&gates)));
             idle().await;
             assert_eq!(feed.polls(), 2, "{way:?}");
             gates.open(1);
@@ -184,7 +184,7 @@ fn every_item_is_out_then_the_stream_is_not_polled() {
 fn next_result_comes_then_the_consumer_polled_last_is_woken() {
     on_current_thread(async {
         let gates = Gates::new(3);
-        let mut results = Box::pin(batch(0..3, limit(3)).map_stream(pass(&gates)));
+        let mut results = Box::pin(batch(0..3, 3).map_stream(pass(&gates)));
         let (first, waker) = counting();
         assert!(take_with(&mut results, &waker).is_none());
         let (second, waker) = counting();
@@ -211,7 +211,7 @@ fn next_result_comes_then_the_consumer_polled_last_is_woken() {
 fn last_lane_ends_then_the_consumer_is_woken_for_the_end() {
     on_current_thread(async {
         let (feed, stream) = feed();
-        let mut results = Box::pin(batch_stream(stream, limit(2)).map_stream(double));
+        let mut results = Box::pin(batch_stream(stream, 2).map_stream(double));
         assert!(take(&mut results).is_none());
         feed.send(0);
         idle().await;
@@ -229,7 +229,7 @@ fn last_lane_ends_then_the_consumer_is_woken_for_the_end() {
 fn item_fails_then_the_results_before_it_come_first_and_the_error_last() {
     on_current_thread(async {
         let (items, pulled) = counted(20);
-        let results = batch(items, limit(3)).map_stream(|_, item| async move {
+        let results = batch(items, 3).map_stream(|_, item| async move {
             match item {
                 4 => Err(BoxError::from("boom")),
                 _ => Ok(item),
@@ -249,7 +249,7 @@ fn item_fails_after_later_ones_have_ended_then_those_are_dropped() {
         let gates = Gates::new(3);
         let dropped = Tally::default();
         let tally = dropped.clone();
-        let mut results = Box::pin(batch(0..3, limit(3)).map_stream({
+        let mut results = Box::pin(batch(0..3, 3).map_stream({
             let gates = gates.clone();
             move |_, item| {
                 let (pass, tally) = (gates.clone().pass(item), tally.clone());

@@ -26,7 +26,7 @@ fn items_come_one_by_one_then_each_is_run_as_it_comes() {
             let (feed, stream) = feed();
             let gates = Gates::new(50);
             gates.open_all();
-            let run = tokio::spawn(way.run(batch_stream(stream, limit(lanes)), pass(&gates)));
+            let run = tokio::spawn(way.run(batch_stream(stream, lanes), pass(&gates)));
             for item in 0..50 {
                 idle().await;
                 assert_eq!(gates.done(), item, "{way:?}");
@@ -51,7 +51,7 @@ fn many_items_come_at_one_wake_then_all_lanes_run() {
             let (feed, stream) = feed();
             let gates = Gates::new(20);
             (0..8).for_each(|item| feed.put(item));
-            let run = tokio::spawn(way.run(batch_stream(stream, limit(8)), pass(&gates)));
+            let run = tokio::spawn(way.run(batch_stream(stream, 8), pass(&gates)));
             idle().await;
             assert_eq!(gates.started(), 8);
             (0..8).for_each(|gate| gates.open(gate));
@@ -74,7 +74,7 @@ fn many_first_items_come_at_one_wake_then_all_start() {
         on_current_thread(async move {
             let (feed, stream) = feed();
             let gates = Gates::new(9);
-            let run = tokio::spawn(way.run(batch_stream(stream, limit(8)), pass(&gates)));
+            let run = tokio::spawn(way.run(batch_stream(stream, 8), pass(&gates)));
             idle().await;
             (0..9).for_each(|item| feed.put(item));
             feed.wake();
@@ -95,7 +95,7 @@ fn stream_ends_while_all_lanes_wait_then_all_end() {
             let gates = Gates::new(4);
             gates.open_all();
             (0..4).for_each(|item| feed.put(item));
-            let mut run = Box::pin(way.run(batch_stream(stream, limit(4)), pass(&gates)));
+            let mut run = Box::pin(way.run(batch_stream(stream, 4), pass(&gates)));
             assert!(poll(&mut run).is_pending());
             idle().await;
             assert_eq!(gates.done(), 4);
@@ -122,7 +122,7 @@ fn stream_wakes_for_nothing_then_it_is_polled_once_for_each() {
             let gates = Gates::new(4);
             (0..3).for_each(|item| feed.put(item));
             (0..4).for_each(|gate| gates.open(gate));
-            let run = tokio::spawn(way.run(batch_stream(stream, limit(3)), pass(&gates)));
+            let run = tokio::spawn(way.run(batch_stream(stream, 3), pass(&gates)));
             idle().await;
             let polls = feed.polls();
             for wakes in 1..=20 {
@@ -153,7 +153,7 @@ on_both_runtimes! {
             });
             let seen = Tally::default();
             let tally = seen.clone();
-            let run = way.run(batch_stream(stream, limit(3)), move |_, _| {
+            let run = way.run(batch_stream(stream, 3), move |_, _| {
                 tally.add();
                 async { turns(2).await; Ok::<_, BoxError>(()) }
             });
@@ -173,7 +173,7 @@ on_both_runtimes! {
             let sum = Tally::default();
             let tally = sum.clone();
             let items = stream::poll_fn(move |cx| told.poll_recv(cx));
-            let run = way.run(batch_stream(items, limit(5)), move |_, item| {
+            let run = way.run(batch_stream(items, 5), move |_, item| {
                 tally.add();
                 async move { turns(item % 3).await; Ok::<_, BoxError>(()) }
             });
@@ -187,7 +187,7 @@ on_both_runtimes! {
             turns(item % 3).await;
             (item < 50).then_some((item, item + 1))
         });
-        let run = batch_stream(items, limit(4)).map(|_, item| async move { Ok::<_, BoxError>(item) });
+        let run = batch_stream(items, 4).map(|_, item| async move { Ok::<_, BoxError>(item) });
         assert!(run.await.unwrap().into_iter().eq(0..50));
     }
 }
@@ -215,7 +215,7 @@ fn items_come_from_a_thread_while_lanes_park_then_none_is_missed() {
         let seen = Tally::default();
         let tally = seen.clone();
         runtime.block_on(patiently(async {
-            let run = way.run(batch_stream(items, limit(3)), move |_, _| {
+            let run = way.run(batch_stream(items, 3), move |_, _| {
                 tally.add();
                 std::future::ready(Ok::<_, BoxError>(()))
             });
@@ -243,7 +243,7 @@ fn stream_wakes_itself_until_another_task_has_run_then_that_one_gets_its_turn() 
                 }
                 Poll::Ready((ready.add() < 5).then_some(()))
             });
-            let run = tokio::spawn(way.run(batch_stream(stream, limit(3)), |_, ()| async {
+            let run = tokio::spawn(way.run(batch_stream(stream, 3), |_, ()| async {
                 Ok::<_, BoxError>(())
             }));
             idle().await;
@@ -267,7 +267,7 @@ fn stream_wakes_itself_for_ever_then_a_deadline_ends_the_batch() {
                 cx.waker().wake_by_ref();
                 Poll::<Option<()>>::Pending
             });
-            let run = way.run(batch_stream(stream, limit(3)).context(&ctx), |_, ()| pend());
+            let run = way.run(batch_stream(stream, 3).context(&ctx), |_, ()| pend());
             let end = run.await.unwrap_err();
             assert!(
                 end.to_string().starts_with("deadline exceeded"),
@@ -295,7 +295,7 @@ fn waker_left_by_an_item_is_woken_while_its_lane_waits_then_no_lane_is_forgotten
                 let (feed, stream) = feed();
                 let gates = Gates::new(4);
                 let wakers: [Arc<Mutex<Vec<Waker>>>; 2] = Default::default();
-                let run = tokio::spawn(way.run(batch_stream(stream, limit(2)), {
+                let run = tokio::spawn(way.run(batch_stream(stream, 2), {
                     let (gates, wakers) = (gates.clone(), wakers.clone());
                     move |_, item| {
                         let (pass, wakers) = (gates.clone().pass(item), wakers.clone());
@@ -360,7 +360,7 @@ fn size_hint_lies_then_all_items_are_run_all_the_same() {
         on_current_thread(async move {
             let seen = Tally::default();
             let tally = seen.clone();
-            let run = way.run(batch(Lying(0..20, hint), limit(3)), move |_, _| {
+            let run = way.run(batch(Lying(0..20, hint), 3), move |_, _| {
                 tally.add();
                 std::future::ready(Ok::<_, BoxError>(()))
             });
@@ -376,7 +376,7 @@ fn stream_is_woken_after_the_batch_is_over_then_nothing_happens() {
         on_current_thread(async move {
             let (feed, stream) = feed();
             feed.put(0);
-            let run = tokio::spawn(way.run(batch_stream(stream, limit(3)), |_, _| async {
+            let run = tokio::spawn(way.run(batch_stream(stream, 3), |_, _| async {
                 turns(5).await;
                 fail("boom").await
             }));
@@ -397,7 +397,7 @@ fn size_hint_denies_items_then_the_batch_ends_well() {
             let seen = Tally::default();
             let tally = seen.clone();
             let items = Lying(0..20, (0, Some(0)));
-            let run = way.run(batch(items, limit(3)), move |_, _| {
+            let run = way.run(batch(items, 3), move |_, _| {
                 tally.add();
                 std::future::ready(Ok::<_, BoxError>(()))
             });

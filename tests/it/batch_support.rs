@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,10 +13,6 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::group_support::*;
-
-pub(crate) fn limit(limit: usize) -> NonZeroUsize {
-    NonZeroUsize::new(limit).unwrap()
-}
 
 /// How a batch is run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,10 +26,10 @@ pub(crate) const WAYS: [Way; 3] = [Way::Map, Way::ForEach, Way::Stream];
 
 impl Way {
     /// Runs a batch whose items have no value, to its end.
-    pub(crate) async fn run<S, F, Fut, E>(self, batch: Batch<S>, f: F) -> Unit<E>
+    pub(crate) async fn run<T, F, Fut, E>(self, batch: Batch<T>, f: F) -> Unit<E>
     where
-        S: Stream<Item: Send + 'static> + Unpin + Send + 'static,
-        F: Fn(Context, S::Item) -> Fut + Send + Sync + 'static,
+        T: Send + 'static,
+        F: Fn(Context, T) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Unit<E>> + Send + 'static,
         E: GroupError,
     {
@@ -63,11 +58,11 @@ pub(crate) async fn exhaust<T, E>(results: impl Stream<Item = Result<T, E>>) -> 
 }
 
 /// What a stream has to give now; `None` if it has to wait.
-pub(crate) fn take<S: Stream>(stream: &mut Pin<Box<S>>) -> Option<Option<S::Item>> {
+pub(crate) fn take<S: Stream + ?Sized>(stream: &mut Pin<Box<S>>) -> Option<Option<S::Item>> {
     take_with(stream, Waker::noop())
 }
 
-pub(crate) fn take_with<S: Stream>(
+pub(crate) fn take_with<S: Stream + ?Sized>(
     stream: &mut Pin<Box<S>>,
     waker: &Waker,
 ) -> Option<Option<S::Item>> {

@@ -88,6 +88,7 @@ mod group_support;
 mod batch_blocks;
 mod batch_end;
 mod batch_failure;
+mod batch_foreign;
 mod batch_lanes;
 mod batch_model;
 mod batch_order;

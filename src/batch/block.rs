@@ -1,0 +1,134 @@
+//! `BlockSize`: how many items a worker takes at a time.
+//!
+//! Blocks spare the workers the lock of the queue, and their items wait for each other. So they grow as long as whole
+//! blocks are started quickly, and are of one item after one that took long.
+
+use std::time::{Duration, Instant};
+
+/// The most items of a block.
+const LARGEST: usize = 64;
+
+/// After that time the items of a block should have been somebody else's.
+const LONG: Duration = Duration::from_micros(50);
+
+/// One worker's. It reads the clock once a block while nothing comes between them, and never for the first.
+pub(super) struct BlockSize {
+    size: usize,
+    most: usize,
+    /// When the present block was begun, if that is known.
+    since: Option<Instant>,
+    /// Nothing has come between the block before and the next.
+    is_steady: bool,
+}
+
+impl BlockSize {
+    /// With more than a worker's share in its hand there would be no permits left for the others.
+    pub(super) fn new(limit: usize, workers: usize) -> Self {
+        Self {
+            size: 1,
+            most: (limit / workers).clamp(1, LARGEST),
+            since: None,
+            is_steady: false,
+        }
+    }
+
+    /// Begins a block, and tells its size.
+    pub(super) fn next(&mut self) -> usize {
+        if self.most > 1 && (self.is_steady || self.size > 1) {
+            self.next_at(now());
+        }
+        self.is_steady = true;
+        self.size
+    }
+
+    /// The block is over, and the worker does something else.
+    pub(super) fn pause(&mut self) {
+        self.is_steady = false;
+        if self.since.is_some() {
+            self.next_at(now());
+            self.since = None;
+        }
+    }
+
+    fn next_at(&mut self, now: Instant) {
+        let Some(since) = self.since.replace(now) else {
+            return;
+        };
+        let elapsed = now - since;
+        if elapsed > LONG {
+            self.size = 1;
+        } else if elapsed <= LONG / 2 {
+            self.size = self.most.min(self.size * 2);
+        }
+    }
+}
+
+/// For models no time passes: else no two runs would be the same.
+fn now() -> Instant {
+    #[cfg(errgroup_loom)]
+    {
+        static NOW: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+        *NOW
+    }
+    #[cfg(not(errgroup_loom))]
+    Instant::now()
+}
+
+#[cfg(all(test, not(errgroup_loom)))]
+mod tests {
+    use super::*;
+
+    /// The sizes after blocks that take so many microseconds.
+    fn sizes(limit: usize, workers: usize, blocks: &[u64]) -> Vec<usize> {
+        let mut size = BlockSize::new(limit, workers);
+        let mut now = Instant::now();
+        size.since = Some(now);
+        let sizes = blocks.iter().map(|&block| {
+            now += Duration::from_micros(block);
+            size.next_at(now);
+            size.size
+        });
+        sizes.collect()
+    }
+
+    #[test]
+    fn blocks_are_quick_then_the_next_are_larger_up_to_the_largest() {
+        let quick = [0, 1, 2, 3, 4, 5, 6];
+        assert_eq!(sizes(1_000, 1, &quick), [2, 4, 8, 16, 32, 64, 64]);
+    }
+
+    #[test]
+    fn blocks_are_quick_then_they_grow_to_a_workers_share_of_the_limit() {
+        assert_eq!(sizes(20, 3, &[0, 0, 0, 0]), [2, 4, 6, 6]);
+        assert_eq!(sizes(2, 3, &[0, 0]), [1, 1]);
+    }
+
+    #[test]
+    fn block_takes_its_time_then_the_next_is_as_large() {
+        assert_eq!(sizes(1_000, 1, &[0, 0, 40])[2], 4);
+    }
+
+    #[test]
+    fn block_takes_long_then_the_next_is_of_one() {
+        assert_eq!(sizes(1_000, 1, &[0, 0, 60])[2], 1);
+    }
+
+    #[test]
+    fn worker_pauses_then_that_time_does_not_count() {
+        let mut size = BlockSize::new(1_000, 1);
+        let now = Instant::now();
+        size.since = Some(now);
+        size.next_at(now);
+        size.pause();
+        size.next_at(now + LONG * 9);
+        assert!(size.size > 1);
+    }
+
+    #[test]
+    fn single_block_then_no_clock_is_read() {
+        let mut size = BlockSize::new(1_000, 1);
+        assert_eq!((size.next(), size.since), (1, None));
+        size.pause();
+        assert_eq!((size.next(), size.since), (1, None));
+    }
+}

@@ -136,7 +136,9 @@ where
     /// Asks the pool for a thread. Where the system has none, and the pool neither, tokio panics.
     fn ask(self: &Arc<Self>, runtime: &Handle) {
         let ticket = Ticket(self.clone());
-        let asked = catch(|| drop(runtime.spawn_blocking(|| ticket.run())));
+        let asked = catch(|| {
+            runtime.spawn_blocking(|| ticket.run());
+        });
         let asking = std::mem::replace(&mut self.state.lock().asking, Asking::No);
         match asked {
             Err(payload) => self.give_up(|guard| guard.panicked(payload)),

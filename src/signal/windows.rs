@@ -43,7 +43,7 @@ pub(super) fn derive(
         abort_with(&node, task.abort_handle());
         if let Some(listener) = second {
             let weak = Arc::downgrade(&node);
-            drop(runtime.spawn(listen(listener, move || weak.strong_count() > 0)));
+            runtime.spawn(listen(listener, move || weak.strong_count() > 0));
         }
     }
     Ok(parent.with_node(node))

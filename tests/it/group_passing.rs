@@ -87,8 +87,16 @@ async fn after_cancel<E: GroupError>(
 /// A task awaits the handle of another one, and passes on what that says.
 async fn after_a_sibling<E: GroupError>(first: E) -> (String, usize) {
     let mut group: Group<E> = Group::new();
-    let bad = group.spawn(async { Err::<(), _>(first) });
-    let passing = group.spawn_with(async |_| Ok(bad.await?));
+    let (open, gate) = oneshot::channel::<()>();
+    let bad = group.spawn(async {
+        let _ = gate.await;
+        Err::<(), _>(first)
+    });
+    let passing = group.spawn_with(async |_| {
+        // It has started, so that nobody drops it unpolled.
+        drop(open);
+        Ok(bad.await?)
+    });
     drop(passing.await);
     let outcome = group.wait().await.err().map(|error| error.to_string());
     (outcome.expect("it failed"), group.suppressed())
@@ -185,7 +193,12 @@ on_both_runtimes! {
         let mut group: Group = Group::new();
         let (send, receive) = oneshot::channel::<Task<()>>();
         let late = at_the_end(&group, |_| "could not flush".into()).await;
-        let passing = group.spawn_with(async |_| Ok(receive.await?.await?));
+        let (started, start) = oneshot::channel();
+        let passing = group.spawn_with(async |_| {
+            let _ = started.send(());
+            Ok(receive.await?.await?)
+        });
+        start.await.unwrap();
         assert!(send.send(late).is_ok());
         group.spawn(fail("first"));
         let why = why(passing).await;

@@ -8,17 +8,21 @@ use std::time::{Duration, Instant};
 /// The most items of a block.
 const LARGEST: usize = 64;
 
+/// Items that come in blocks of that size end at once.
+const LARGE: usize = 16;
+
 /// After that time the items of a block should have been somebody else's.
 const LONG: Duration = Duration::from_micros(50);
 
-/// One worker's. It reads the clock once a block while nothing comes between them, and never for the first.
+/// One worker's. It reads the clock once a block, and never for the first or a lone one.
 pub(super) struct BlockSize {
     size: usize,
     most: usize,
-    /// When the present block was begun, if that is known.
+    /// When the block before was done, if nothing has come between.
     since: Option<Instant>,
-    /// Nothing has come between the block before and the next.
     is_steady: bool,
+    /// An item of the block has had to wait.
+    has_waited: bool,
 }
 
 impl BlockSize {
@@ -29,28 +33,48 @@ impl BlockSize {
             most: (limit / workers).clamp(1, LARGEST),
             since: None,
             is_steady: false,
+            has_waited: false,
         }
     }
 
-    /// Begins a block, and tells its size.
-    pub(super) fn next(&mut self) -> usize {
-        if self.most > 1 && (self.is_steady || self.size > 1) {
-            self.next_at(now());
-        }
-        self.is_steady = true;
+    pub(super) fn get(&self) -> usize {
         self.size
     }
 
-    /// The block is over, and the worker does something else.
-    pub(super) fn pause(&mut self) {
-        self.is_steady = false;
-        if self.since.is_some() {
-            self.next_at(now());
-            self.since = None;
+    /// How many permits the consumer of a stream had better gather before it gives them back.
+    ///
+    /// Where items end at once a worker has filled the room before the consumer comes back, and half a block at a time
+    /// spares both of them wake-ups. Else each permit starts an item, and none is kept back.
+    pub(super) fn release_size(&self) -> usize {
+        match self.size < LARGE || self.has_waited {
+            true => 1,
+            false => self.size / 2,
         }
     }
 
-    fn next_at(&mut self, now: Instant) {
+    pub(super) fn begin(&mut self) {
+        self.has_waited = false;
+    }
+
+    /// An item of the block has to wait.
+    pub(super) fn wait(&mut self) {
+        self.has_waited = true;
+    }
+
+    /// The block is done.
+    pub(super) fn end(&mut self) {
+        if self.most > 1 && std::mem::replace(&mut self.is_steady, true) {
+            self.end_at(now());
+        }
+    }
+
+    /// The worker does something else between two blocks.
+    pub(super) fn pause(&mut self) {
+        self.is_steady = false;
+        self.since = None;
+    }
+
+    fn end_at(&mut self, now: Instant) {
         let Some(since) = self.since.replace(now) else {
             return;
         };
@@ -85,7 +109,7 @@ mod tests {
         size.since = Some(now);
         let sizes = blocks.iter().map(|&block| {
             now += Duration::from_micros(block);
-            size.next_at(now);
+            size.end_at(now);
             size.size
         });
         sizes.collect()
@@ -118,17 +142,28 @@ mod tests {
         let mut size = BlockSize::new(1_000, 1);
         let now = Instant::now();
         size.since = Some(now);
-        size.next_at(now);
+        size.end_at(now);
         size.pause();
-        size.next_at(now + LONG * 9);
-        assert!(size.size > 1);
+        size.end_at(now + LONG * 9);
+        assert_eq!(size.size, 2);
     }
 
     #[test]
-    fn single_block_then_no_clock_is_read() {
+    fn blocks_are_lone_then_no_clock_is_read() {
         let mut size = BlockSize::new(1_000, 1);
-        assert_eq!((size.next(), size.since), (1, None));
-        size.pause();
-        assert_eq!((size.next(), size.since), (1, None));
+        for _ in 0..3 {
+            size.end();
+            assert_eq!((size.size, size.since), (1, None));
+            size.pause();
+        }
+    }
+
+    #[test]
+    fn items_of_large_blocks_wait_then_permits_are_given_back_one_by_one() {
+        let mut size = BlockSize::new(1_000, 1);
+        size.size = 32;
+        assert_eq!(size.release_size(), 16);
+        size.wait();
+        assert_eq!(size.release_size(), 1);
     }
 }

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 
-use super::queue::CALLER;
+use super::queue::{CALLER, Source};
 use super::results::Ordered;
 use super::worker::{Failure, Job, Work, Worker};
 use crate::context::DoneOwned;
@@ -118,10 +118,11 @@ impl<J: Job> Run<J> {
         self.is_finished = true;
         let work = &self.work;
         let end = work.ctx.err();
-        let finish = work.queue.finish();
-        let is_complete = finish.is_done && (finish.is_dry || self.says_dry(&finish.source));
-        discard(finish.source);
-        drop(finish.rest);
+        let source = work.queue.take_source();
+        let is_dry = source.as_ref().is_none_or(|source| self.says_dry(source));
+        let is_complete = work.queue.is_done() && is_dry;
+        discard(source);
+        work.close();
         // Relaxed: read by the last owner's drop.
         work.is_finished.store(true, Ordering::Relaxed);
         work.node().finish();
@@ -136,17 +137,13 @@ impl<J: Job> Run<J> {
     }
 
     /// Whether the source says that it has no other item.
-    fn says_dry(&self, source: &Option<super::queue::Source<J::Item>>) -> bool {
-        let hint = source
-            .as_ref()
-            .map(|source| catch(|| source.stream.size_hint().1));
-        match hint {
-            Some(Ok(most)) => most == Some(0),
-            Some(Err(payload)) => {
+    fn says_dry(&self, source: &Source<J::Item>) -> bool {
+        match catch(|| source.stream.size_hint().1) {
+            Ok(most) => most == Some(0),
+            Err(payload) => {
                 self.work.panicked(payload);
                 false
             }
-            None => false,
         }
     }
 }
@@ -220,7 +217,9 @@ impl<J: Job<Sink = Ordered<<J as Job>::Value>>> Results<J> {
         match self.taken.pop_front() {
             Some(value) => {
                 self.yielded += 1;
-                if self.taken.is_empty() || self.yielded >= work.queue.release_size() {
+                if self.taken.is_empty()
+                    || self.yielded >= work.queue.release_size.load(Ordering::Relaxed)
+                {
                     work.queue.release(std::mem::take(&mut self.yielded));
                 }
                 Poll::Ready(Some(Ok(value)))

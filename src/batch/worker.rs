@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::{Pin, pin};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 
@@ -74,6 +74,7 @@ pub(super) struct Worker<J: Job> {
     size: BlockSize,
     /// Polls that are left of the worker's turn.
     turn: usize,
+    is_in_block: bool,
     is_over: bool,
 }
 
@@ -164,10 +165,9 @@ impl<J: Job> Work<J> {
 
     /// Ends the work, done or not, and drops the items that no worker has in hand.
     pub(super) fn close(&self) {
-        let mut rest = self.queue.close();
-        self.drop_each(rest.unstarted.drain(..));
-        self.drop_each(rest.started());
-        rest.wake_all();
+        let (unstarted, started) = self.queue.close();
+        self.drop_each(unstarted);
+        self.drop_each(started);
     }
 }
 
@@ -175,7 +175,7 @@ impl<J: Job> Drop for Work<J> {
     fn drop(&mut self) {
         if !*self.is_finished.get_mut() {
             self.close();
-            discard(self.queue.finish().source);
+            discard(self.queue.take_source());
             discard(self.take_failure());
         }
     }
@@ -192,6 +192,7 @@ impl<J: Job> Worker<J> {
             error: None,
             size: BlockSize::new(rules.limit, rules.workers),
             turn: 0,
+            is_in_block: false,
             is_over: false,
         }
     }
@@ -229,25 +230,24 @@ impl<J: Job> Worker<J> {
     ) -> Poll<()> {
         self.turn = TURN;
         let mut is_live = !self.work.ctx.is_done();
-        while is_live && !self.has_ended() {
+        while is_live && !self.work.node().has_ended() {
             if self.turn == 0 {
-                return self.give_way(start, cx);
+                return self.give_way(cx);
             }
             if let Some((index, item)) = self.hand.block.pop_front() {
                 self.start_item(index, item);
                 continue;
             }
-            match self.next(start) {
-                // A worker was started: the item is given back.
-                Next::Poll if self.turn == 0 => {}
+            match self.next() {
                 Next::Poll => self.poll_item(),
-                Next::Start => {}
+                Next::Start => self.begin_block(),
                 Next::Pull(source, permits) => {
                     self.source = Some((source, permits));
                     self.pull(start);
                     // The clock, if there is a deadline: once a block.
                     is_live = !self.work.ctx.is_done();
                 }
+                Next::Call(call) => self.call(call, start),
                 Next::Watch => self.turn = 0,
                 Next::Idle => {
                     let waker = cx.waker().clone();
@@ -255,8 +255,7 @@ impl<J: Job> Worker<J> {
                         return Poll::Pending;
                     }
                 }
-                Next::Over(idle) => {
-                    idle.wake_all();
+                Next::Over => {
                     self.is_over = true;
                     return Poll::Ready(());
                 }
@@ -268,12 +267,6 @@ impl<J: Job> Worker<J> {
     /// Whether there was nothing to do when it was last polled.
     pub(super) fn is_idle(&self) -> bool {
         self.turn == TURN
-    }
-
-    /// Whether nothing is to be started or polled any more.
-    #[inline]
-    fn has_ended(&self) -> bool {
-        self.work.node().has_ended()
     }
 
     #[inline]
@@ -320,7 +313,7 @@ impl<J: Job> Worker<J> {
         if is_exhausted {
             self.turn = 0;
         }
-        self.hand.has_waited = true;
+        self.size.wait();
         if !self.work.queue.wait(&mut self.hand, is_exhausted) {
             self.work.drop_each(self.hand.current.take());
         }
@@ -334,98 +327,97 @@ impl<J: Job> Worker<J> {
     }
 
     /// What to do next. The block is done.
-    fn next(&mut self, start: &mut impl FnMut(&Arc<Work<J>>, usize)) -> Next<J::Item> {
+    fn next(&mut self) -> Next<J::Item> {
         self.flush();
-        let size = &mut self.size;
-        let (next, call) = self.work.queue.next(&mut self.hand, || size.next());
-        if matches!(next, Next::Poll | Next::Idle) {
-            self.size.pause();
+        if std::mem::take(&mut self.is_in_block) {
+            self.size.end();
         }
-        self.answer(call, start);
-        if self.turn == 0 {
-            if let Next::Pull(source, permits) = next {
-                self.source = Some((source, permits));
-                self.put_source(Pulled::Enough, 0, start);
-                return Next::Watch;
-            }
+        let next = self.work.queue.next(&mut self.hand, self.size.get());
+        if !matches!(next, Next::Start | Next::Pull(..)) {
+            self.size.pause();
         }
         next
     }
 
-    #[inline]
-    fn answer(&mut self, call: Call, start: &mut impl FnMut(&Arc<Work<J>>, usize)) {
+    fn begin_block(&mut self) {
+        self.is_in_block = true;
+        let release_size = self.size.release_size();
+        let queue = &self.work.queue;
+        queue.release_size.store(release_size, Ordering::Relaxed);
+        self.size.begin();
+    }
+
+    /// Calls another worker. On this thread that would wait for the end of this poll, out of the reach of other threads;
+    /// they can have this one instead.
+    fn call(&mut self, call: Call, start: &mut impl FnMut(&Arc<Work<J>>, usize)) {
         match call {
-            Call::Nobody => return,
             Call::Wake(waker) => contain(|| waker.wake()),
             Call::Start(id) => start(&self.work, id),
         }
-        // On this thread it would wait for the end of this poll, out of the reach of other threads. They can have this
-        // worker instead.
         self.turn = 0;
     }
 
     /// Pulls a block. The source stays with the worker meanwhile, for a panic not to drop it.
     fn pull(&mut self, start: &mut impl FnMut(&Arc<Work<J>>, usize)) {
         self.turn = self.turn.saturating_sub(1);
-        let queue = &self.work.queue;
-        let (source, permits) = self.source.as_mut().expect("errgroup: taken to be pulled");
+        let work = &self.work;
+        let (source, permits) = self.source.as_mut().expect("errgroup: it was taken");
         let mut cx = TaskContext::from_waker(&source.waker);
-        let mut count = 0;
-        let mut call = Call::Nobody;
-        let pulled = loop {
+        let mut call = None;
+        let (mut is_dry, mut is_ready) = (false, true);
+        while *permits > 0 && call.is_none() && !work.node().has_ended() {
             let item = match source.stream.as_mut().poll_next(&mut cx) {
-                Poll::Ready(Some(item)) => item,
-                Poll::Ready(None) => break Pulled::Dry,
-                Poll::Pending => break Pulled::NotReady,
+                Poll::Ready(Some(item)) => (source.next, item),
+                Poll::Ready(None) => {
+                    is_dry = true;
+                    break;
+                }
+                Poll::Pending => {
+                    is_ready = false;
+                    break;
+                }
             };
-            let index = source.next;
             source.next += 1;
-            count += 1;
-            if count == *permits || queue.rules.workers == 1 {
-                self.hand.block.push_back((index, item));
+            *permits -= 1;
+            if *permits == 0 || work.queue.rules.workers == 1 {
+                self.hand.block.push_back(item);
             } else {
-                call = queue.show(index, item);
+                call = work.queue.show(item);
             }
-            let is_called = !matches!(call, Call::Nobody);
-            if count == *permits || is_called || self.work.node().has_ended() {
-                break Pulled::Enough;
-            }
-        };
-        let pulled = match pulled {
-            // It is not asked again only to say so, and no other worker is started for that.
-            Pulled::Enough if source.stream.size_hint().1 == Some(0) => Pulled::Dry,
-            pulled => pulled,
-        };
-        self.answer(call, start);
-        self.put_source(pulled, count, start);
+        }
+        // It is not asked again only to say so, and nobody is called for that.
+        is_dry |= is_ready && source.stream.size_hint().1 == Some(0);
+        let other = self.put_source(is_dry, is_ready);
+        self.begin_block();
+        for call in call.into_iter().chain(other) {
+            self.call(call, start);
+        }
     }
 
-    fn put_source(
-        &mut self,
-        pulled: Pulled,
-        count: usize,
-        start: &mut impl FnMut(&Arc<Work<J>>, usize),
-    ) {
+    fn put_source(&mut self, is_dry: bool, is_ready: bool) -> Option<Call> {
         let (source, permits) = self.source.take().expect("errgroup: it was there");
+        let pulled = match (is_dry, is_ready) {
+            (true, _) => {
+                discard(source);
+                Pulled::Dry
+            }
+            (false, true) => Pulled::Enough(source),
+            (false, false) => Pulled::NotReady(source),
+        };
         let queue = &self.work.queue;
-        let (is_hasty, call) = queue.put_source(source, pulled, &mut self.hand, permits, count);
+        let (is_hasty, call) = queue.put_source(pulled, permits, &mut self.hand);
         if is_hasty {
             // A source that wakes itself leaves the others their turn.
             self.turn = 0;
         }
-        self.answer(call, start);
+        call
     }
 
     /// Lets the other tasks have their turn.
-    fn give_way(
-        &mut self,
-        start: &mut impl FnMut(&Arc<Work<J>>, usize),
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<()> {
+    fn give_way(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         self.flush();
         self.size.pause();
-        let call = self.work.queue.give_back(&mut self.hand);
-        self.answer(call, start);
+        self.work.queue.put_back(&mut self.hand);
         if self.work.queue.rules.is_single_threaded {
             // Behind all that are ready or yield. Its first poll is the one that counts.
             let _ = pin!(yield_now()).poll(cx);
@@ -466,8 +458,8 @@ impl<J: Job> Drop for Worker<J> {
         }
         if !self.is_over {
             // It was stopped: items are lost, and the others cannot end the batch.
+            work.queue.put_back(&mut self.hand);
             work.close();
-            work.queue.give_back(&mut self.hand).wake();
         }
     }
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks the benchmark suite of benches/suite: clippy finds nothing, its
-# programs build, and the counts of allocations stay below their ceilings.
+# programs build, and the counts of allocations and bytes stay below their
+# ceilings.
 # Measures no time.
 # Needs cargo with the component clippy.
 set -euo pipefail

@@ -44,7 +44,7 @@ impl<const N: usize> Work for Yields<N> {
 
 impl Work for TenthYields {
     async fn run(index: usize) {
-        if index % 10 == 0 {
+        if index.is_multiple_of(10) {
             yield_now().await;
         }
     }

@@ -14,6 +14,7 @@ pub(super) fn rows() -> Vec<Row> {
         small::<1, 64>("batch of 1 item that waits once", 1.3),
         small::<3, 64>("batch of 3 items that wait once", 1.0),
         small::<10, 64>("batch of 10 items that wait once", 1.0),
+        small::<10, 4>("batch of 10 items that wait once, limit 4", 1.0),
         streamed::<AtOnce>("end at once").ops(ITEMS),
         streamed::<Yields<1>>("wait once").in_readme(),
     ];

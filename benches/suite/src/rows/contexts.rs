@@ -35,7 +35,7 @@ pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for threads in threads::numbers() {
         rows.extend([
-            shared(8, connection, CONNECTIONS, threads, 0.8).in_readme_if(threads == 8),
+            shared(8, connection, CONNECTIONS, threads, 0.8).in_readme_if(threads == 2),
             shared(
                 9,
                 "derive and drop a child below one root",

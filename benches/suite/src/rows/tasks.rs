@@ -15,8 +15,7 @@ pub(super) fn rows() -> Vec<Row> {
         Row::new(5, Unit::Held, "live task when 1 in 63 stays")
             .ours(on(ONE, ours::survivors))
             .peer(name::JOIN_SET, on(ONE, peers::survivors))
-            .at_most(400.0)
-            .in_readme(),
+            .at_most(400.0),
         Row::new(6, Unit::Instructions, "one more task that waits once")
             .ours(on(ONE, ours::tasks::<Yields<1>>))
             .rival(name::BARE, 1.15, on(ONE, peers::bare::<Yields<1>>))

@@ -188,6 +188,7 @@ impl<T: Send + 'static> Batch<T> {
     /// # Cancel safety
     ///
     /// Dropping the future stops the batch; the results so far are lost.
+    #[expect(clippy::manual_async_fn, reason = "the signature promises `Send`")]
     pub fn map<F, Fut, R, E>(self, f: F) -> impl Future<Output = Result<Vec<R>, E>> + Send
     where
         F: Fn(Context, T) -> Fut + Send + Sync + 'static,
@@ -217,6 +218,7 @@ impl<T: Send + 'static> Batch<T> {
     /// # Cancel safety
     ///
     /// Dropping the future stops the batch: items are dropped at the await they stand at.
+    #[expect(clippy::manual_async_fn, reason = "the signature promises `Send`")]
     pub fn for_each<F, Fut, E>(self, f: F) -> impl Future<Output = Result<(), E>> + Send
     where
         F: Fn(Context, T) -> Fut + Send + Sync + 'static,

@@ -121,10 +121,10 @@ impl<J: Job> Work<J> {
 
     fn record(&self, failure: Failure<J::Error>, reason: Reason, text: String) {
         let mut first = self.failure.lock();
-        let is_first = match (&*first, &failure) {
-            (None, _) | (Some(Failure::Error(_)), Failure::Panic(_)) => true,
-            _ => false,
-        };
+        let is_first = matches!(
+            (&*first, &failure),
+            (None, _) | (Some(Failure::Error(_)), Failure::Panic(_))
+        );
         let unused = match is_first {
             true => first.replace(failure),
             false => Some(failure),

@@ -321,7 +321,11 @@ impl<E> Group<E> {
     /// If `limit` is 0: no task would ever run.
     #[track_caller]
     pub fn set_limit(&self, limit: Option<usize>) {
-        self.core.registry.set_limit(limit.map(checked_limit));
+        if let Some(limit) = limit {
+            // Not in `map`, whose call would be the place of the panic.
+            checked_limit(limit);
+        }
+        self.core.registry.set_limit(limit);
     }
 
     /// Ends the context on purpose: tasks that this cuts short are no error, which includes cooperative ones that pass the

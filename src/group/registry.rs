@@ -427,7 +427,7 @@ impl Registry {
     /// Gives up the wait of `poll_empty` and `poll_aborted`.
     pub(crate) fn forget_waiter(&self) {
         let waiter = self.tasks.lock().waiter.take();
-        drop(waiter);
+        discard(waiter);
     }
 
     fn is_aborted(&self) -> bool {

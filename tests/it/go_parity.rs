@@ -53,6 +53,29 @@ on_both_runtimes! {
             assert_eq!(first.to_string(), failing.to_string());
         }
     }
+
+    /// What a sibling learns of a failure: who, where and the text. The error itself is for `wait`.
+    async fn go_sibling_learns_who_failed_where_and_why() {
+        let mut group: Group = Group::new();
+        let (started, start) = tokio::sync::oneshot::channel();
+        let sibling = group.spawn_with(async |ctx| {
+            started.send(()).unwrap();
+            let end = ctx.done().await;
+            let cause = ctx.cause().expect("ended").to_string();
+            Ok((end, cause))
+        });
+        start.await.unwrap();
+        let (bad, line) = (group.task("db"), line!());
+        let bad = bad.spawn(fail("refused"));
+        let (end, cause) = sibling.await.unwrap();
+        assert_eq!((end.reason(), end.task()), (Reason::TaskFailed, Some("db")));
+        let place = end.location().unwrap();
+        assert_eq!((place.file(), place.line()), (file!(), line + 1));
+        assert_eq!(end.to_string(), format!("cancelled: task \"db\" failed: refused (spawned at {place})"));
+        assert_eq!(cause, end.to_string());
+        assert_eq!(why(bad).await, end);
+        assert_eq!(group.wait().await.unwrap_err().to_string(), "refused");
+    }
 }
 
 /// `TestTryGo` and `TestSetLimit` in one: filled, refused, one ends, filled again; then without a limit.

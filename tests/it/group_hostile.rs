@@ -221,6 +221,38 @@ on_both_runtimes! {
         }
     }
 
+    /// The callback runs while `wait` ends the context.
+    async fn g5_refused_in_a_callback_of_the_finish_with_a_destructor_that_panics_then_wait_resumes_it() {
+        let mut group: Group = Group::new();
+        let spawner = group.spawner();
+        group.context().on_done(move |_| drop(spawner.spawn(pend_then_panic_in_drop("late")))).detach();
+        group.spawn(async { Ok(()) });
+        assert_eq!(panic_of(group.wait()).await, "late");
+        assert_eq!(group.context().err().unwrap().reason(), Reason::GroupFinished);
+        // Something was refused, and told of by the panic.
+        group.wait().await.unwrap();
+    }
+
+    /// A slot that somebody else waits for while the owner waits for the tasks.
+    async fn g10_slot_waited_for_through_a_spawner_then_it_is_granted_or_told_of_the_end() {
+        for _ in 0..50 {
+            let mut group: Group = limited(1);
+            let spawner = group.spawner();
+            group.spawn(takes_turns(3));
+            let waiting = tokio::spawn(async move {
+                match spawner.slot().await {
+                    Ok(slot) => slot.spawn(async { Ok(()) }).await.map_err(|why| why.reason()),
+                    Err(end) => Err(end.reason()),
+                }
+            });
+            let outcome = group.wait().await;
+            match waiting.await.unwrap() {
+                Ok(()) => outcome.unwrap(),
+                Err(reason) => assert_eq!(reason, Reason::GroupFinished),
+            }
+        }
+    }
+
     /// The error type makes trouble wherever it can.
     async fn g19_errors_that_panic_in_display_drop_and_from_then_wait_says_so_once() {
         for _ in 0..5 {

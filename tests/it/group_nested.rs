@@ -1,5 +1,7 @@
 //! G13: a group that is dropped inside another one's task hands its live tasks over.
 
+use std::future::IntoFuture;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use crate::group_support::*;
+use crate::support::bomb;
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -182,6 +185,25 @@ on_both_runtimes! {
         assert!(poll(&mut outer.wait()).is_pending());
         idle().await;
         assert!(poll(&mut outer.wait()).is_pending(), "the job runs");
+        drop(finish);
+        outer.wait().await.unwrap();
+        assert_eq!(Arc::strong_count(&used), 1);
+    }
+
+    /// Its owner waited with a waker that panics when it is dropped.
+    async fn g13_waker_of_the_inner_wait_panics_in_its_destructor_then_the_outer_waits_all_the_same() {
+        let used = Arc::new(());
+        let mut outer: Group = Group::new();
+        let inner: Group = Group::with_context(outer.context());
+        let (Stubborn { finish, started }, job) = stubborn(&used);
+        inner.spawn_blocking(job);
+        started.await.unwrap();
+        let mut wait = inner.into_future();
+        let waker = Arc::new(bomb("waker"));
+        assert!(crate::support::poll(&mut wait, &waker).is_pending());
+        drop(waker);
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(wait))).is_ok());
+        assert!(poll(&mut outer.wait()).is_pending());
         drop(finish);
         outer.wait().await.unwrap();
         assert_eq!(Arc::strong_count(&used), 1);

@@ -50,6 +50,22 @@ async fn sum_of_users(ctx: &Context, ids: [u32; 2]) -> Result<u32, SyncError> {
     .await
 }
 
+/// An error that cannot be made of the end.
+#[derive(Debug)]
+struct Unmakable;
+
+impl From<ContextError> for Unmakable {
+    fn from(_: ContextError) -> Self {
+        quiet_panic("unmakable")
+    }
+}
+
+impl std::fmt::Display for Unmakable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("unmakable")
+    }
+}
+
 /// The outcome of a body that came to an error.
 fn failed<T>(outcome: Result<T, BoxError>) -> String {
     match outcome {
@@ -320,6 +336,38 @@ on_both_runtimes! {
             pend()
         });
         assert_eq!(panic_of(run).await, "uncalled");
+    }
+
+    async fn g19_dropped_half_way_and_the_body_panics_then_it_goes_no_further() {
+        let used = Arc::new(());
+        let mut run = Box::pin(Group::run(&Context::background(), async |group: Spawner| {
+            let held = used.clone();
+            group.spawn_with(move |ctx| holding(held, ignore(ctx)));
+            pend_then_panic_in_drop("dropped").await
+        }));
+        assert!(poll_with(run.as_mut(), std::task::Waker::noop()).is_pending());
+        drop(run);
+        until(|| Arc::strong_count(&used) == 1).await;
+    }
+
+    async fn g19_error_cannot_be_made_of_the_end_then_run_panics_when_all_have_ended() {
+        let (parent, handle) = Context::background().with_cancel();
+        let used = Arc::new(());
+        let mut run = Box::pin(Group::run(&parent, async |group: Spawner<Unmakable>| {
+            let held = used.clone();
+            group.spawn_with(move |ctx| {
+                holding(held, async move {
+                    ctx.done().await;
+                    turns(3).await;
+                    Ok(())
+                })
+            });
+            std::future::pending::<Result<(), Unmakable>>().await
+        }));
+        assert!(poll_with(run.as_mut(), std::task::Waker::noop()).is_pending());
+        handle.cancel();
+        assert_eq!(panic_of(run).await, "unmakable");
+        assert_eq!(Arc::strong_count(&used), 1);
     }
 
     async fn g11_body_aborts_what_it_need_not_wait_for() {

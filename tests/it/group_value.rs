@@ -342,11 +342,17 @@ on_both_runtimes! {
         for is_asked in [true, false] {
             let mut group: Group<Trouble> = Group::new();
             let late = [Trouble::Unprintable, Trouble::undroppable()];
-            let tasks = late.map(|error| group.spawn_with(async |ctx| -> Unit<Trouble> {
-                ctx.done().await;
-                Err(error)
-            }));
-            idle().await;
+            let (started, mut start) = tokio::sync::mpsc::channel(2);
+            let tasks = late.map(|error| {
+                let started = started.clone();
+                group.spawn_with(async move |ctx| -> Unit<Trouble> {
+                    let _ = started.try_send(());
+                    ctx.done().await;
+                    Err(error)
+                })
+            });
+            start.recv().await.unwrap();
+            start.recv().await.unwrap();
             let first = group.spawn_with(async |_| Unit::Err(Trouble::Own("first")));
             assert_eq!(own_end(first).await, Reason::TaskFailed);
             if is_asked {

@@ -1,7 +1,7 @@
 //! The tests that see the crate as its users do, in one binary. (`tests/alloc.rs` counts allocations and is another.)
 //!
 //! A test is named `event_then_event` or `event_during_event`, with what is expected after it; one that pins a
-//! guarantee of the design begins with its number, `c1_` to `c11_` for contexts and `g1_` to `g17_` for groups. No real
+//! guarantee of the design begins with its number, `c1_` to `c11_` for contexts and `g1_` to `g19_` for groups. No real
 //! sleep decides a test: the clock is paused and pushed by hand, threads meet at barriers, futures are polled by hand.
 //!
 //! What peers pin, and where it is pinned here:
@@ -53,6 +53,8 @@
 //! | the limit raised and lowered while tasks run | `group_limit::g10_raised_*`, `g10_lowered_*`, `g10_lifted_*`, `g10_first_limit_*`, `go_parity::go_try_spawn_under_a_limit_*` |
 //! | panics with a value, with an error, of several tasks | `group_panic::g5_payload_is_the_original_one`, `g5_panic_first_*`, `g5_error_first_*` |
 //! | panics with others blocked, at once | `group_panic::g5_others_are_blocked_then_the_end_comes_at_once_and_the_panic_last` |
+//! | what a sibling learns of a failure | `go_parity::go_sibling_learns_who_failed_where_and_why` |
+//! | a group used again after wait, `try_spawn` after wait | `group_wait::g4_spawned_after_*`, `tokio_parity::join_set_used_after_it_was_empty` |
 //! | two-phase barrier reused 8 times | `wait_group::wg_two_phase_barrier_reused_8_times` |
 //! | no spurious wake in 1,000 rounds | `wait_group::wg_thousand_rounds_then_no_wake_too_early`, `wg_woken_once_and_only_by_the_last_token` |
 //! | signal context | `signal::first_signal_then_ended_with_its_name`, `signal::dropped_then_killed_by_first_signal` |
@@ -67,11 +69,18 @@
 //! | abort of half: the others complete | `group_task::g11_half_aborted_then_the_others_complete` |
 //! | abort of a finished task keeps its result | `group_task::g11_finished_task_aborted_then_it_keeps_its_result` |
 //! | abort before the first poll | `group_task::g11_aborted_before_the_first_poll_then_dropped_unpolled` |
+//! | `AbortHandle` beside the handle | `group_task::g11_*_handle_*` |
+//! | `abort_all` | `tokio_parity::join_set_abort_all` |
+//! | results in order of completion | `tokio_parity::join_set_join_next_yields_in_order_of_completion` |
+//! | panics outside a runtime, at the caller's place | `tokio_parity::spawn_outside_a_runtime_panics_at_the_callers_place` |
 //! | 1,000 ready tasks do not starve others | `group_spawn::g14_thousand_self_waking_tasks_leave_room_for_others` |
 //!
 //! | async_nursery, conc, Java, Trio | test |
 //! |---|---|
 //! | captures are dropped before wait returns | `group_wait::g3_*` |
+//! | … and values that nobody fetches | `group_value::g3_*` |
+//! | a failure that stops nobody (Kotlin's `supervisorScope`) | `group_isolated::g18_*` |
+//! | a scope inside a task outlives it by no task (nested nurseries) | `group_nested::g13_*` |
 //! | tasks spawned by tasks, 100 deep, 10,000 wide | `group_spawner::g12_tasks_spawn_tasks_to_depth_100_*`, `g12_task_spawns_10_000_*` |
 //! | early `?` of the owner stops everything | `group_drop::g6_owner_returns_early_then_everything_is_stopped` |
 //! | grid: runtimes × spawn counts × cancel delays | `tokio_parity::grid_of_spawn_counts_and_cancel_delays` |
@@ -112,14 +121,20 @@ mod context_tree;
 mod context_value;
 mod go_parity;
 mod group_drop;
+mod group_hostile;
+mod group_isolated;
 mod group_limit;
 mod group_model;
+mod group_nested;
 mod group_panic;
+mod group_passing;
+mod group_run;
 mod group_runtime;
 mod group_shutdown;
 mod group_spawn;
 mod group_spawner;
 mod group_task;
+mod group_value;
 mod group_wait;
 mod model;
 #[cfg(unix)]

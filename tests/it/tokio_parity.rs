@@ -9,6 +9,8 @@ use errgroup::{
     AbortHandle, BoxError, Context, ContextError, Group, GroupBuilder, Reason, Shutdown, Slot,
     Spawner, Straggler, Task, TaskBuilder, TaskId, Wait, WaitGroup, WaitGroupToken, WaitOwned,
 };
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use static_assertions::{assert_impl_all, assert_not_impl_any};
 use tokio::task::yield_now;
 
@@ -98,6 +100,57 @@ on_both_runtimes! {
         group.wait().await.unwrap();
     }
 
+    /// `JoinSet::join_next`: results in order of completion.
+    async fn join_set_join_next_yields_in_order_of_completion() {
+        let group: Group = Group::new();
+        let mut gates = Vec::new();
+        let mut tasks: FuturesUnordered<Task<usize>> = (0..5)
+            .map(|number| {
+                let (open, gate) = tokio::sync::oneshot::channel::<()>();
+                gates.push(Some(open));
+                group.spawn(async move {
+                    gate.await?;
+                    Ok(number)
+                })
+            })
+            .collect();
+        for number in [3, 0, 4, 1, 2] {
+            assert!(gates[number].take().unwrap().send(()).is_ok());
+            assert_eq!(tasks.next().await.unwrap().unwrap(), number);
+        }
+        assert!(tasks.next().await.is_none());
+        group.await.unwrap();
+    }
+
+    /// `JoinSet::abort_all`: those that have ended keep their results, and `wait` is no error.
+    async fn join_set_abort_all() {
+        let mut group: Group = Group::new();
+        let ended = group.spawn(async { Ok("kept") });
+        until(|| ended.is_finished()).await;
+        let tasks = [group.spawn(pend()), group.spawn_with(ignore), group.spawn(spin())];
+        tasks.iter().for_each(Task::abort);
+        for task in tasks {
+            assert_eq!(own_end(task).await, Reason::TaskAborted);
+        }
+        assert_eq!(ended.await.unwrap(), "kept");
+        assert!(!group.context().is_done());
+        group.wait().await.unwrap();
+    }
+
+    /// `TaskTracker`: a closed one takes tasks all the same; a group that has been waited for tells.
+    async fn join_set_used_after_it_was_empty() {
+        let mut group: Group = Group::new();
+        group.spawn(async { Ok(()) });
+        group.wait().await.unwrap();
+        let future = group.try_spawn(async { Ok("back") }).err().expect("it has ended");
+        assert_eq!(future.await.unwrap(), "back");
+        group.wait().await.unwrap();
+        let task = group.spawn(async { Ok("lost") });
+        assert_eq!(cancelled(task).await.reason(), Reason::GroupFinished);
+        assert!(group.wait().await.is_err());
+        group.wait().await.unwrap();
+    }
+
     /// `JoinSet::spawn_on`: the tasks run where the builder said.
     async fn join_set_spawned_from_another_runtime() {
         let group: Group = Group::builder().runtime(tokio::runtime::Handle::current()).build();
@@ -182,4 +235,52 @@ async fn token_child_of_a_groups_context_ends_with_it() {
     assert!(child.is_done() && !group.context().is_done() && !other.is_done());
     drop(group);
     assert!(other.is_done());
+}
+
+/// `#[track_caller]`: a spawn outside a runtime panics where the caller stands, and so does a limit of 0.
+#[test]
+fn spawn_outside_a_runtime_panics_at_the_callers_place() {
+    let group: Group = Group::new();
+    let spawner = group.spawner();
+    let slot_group: Group = limited(1);
+    let calls: [(&dyn Fn(), u32); 10] = [
+        (&|| drop(group.spawn(pend())), line!()),
+        (&|| drop(group.spawn_with(ignore)), line!()),
+        (&|| drop(group.spawn_blocking(|_| Ok(()))), line!()),
+        (&|| drop(group.try_spawn(pend())), line!()),
+        (&|| drop(group.task("named").spawn(pend())), line!()),
+        (&|| drop(spawner.spawn(pend())), line!()),
+        (&|| drop(slot(&slot_group).spawn(pend())), line!()),
+        (&|| drop(Group::<BoxError>::builder().limit(0)), line!()),
+        (&|| group.set_limit(Some(0)), line!()),
+        (&|| drop(group.task("named").try_spawn(pend())), line!()),
+    ];
+    for (call, line) in calls {
+        assert_eq!(place_of_panic(call), (file!().to_owned(), line));
+    }
+    assert_eq!(group.len(), 0);
+}
+
+/// Where the panic hook is told that this thread panics.
+fn place_of_panic(call: &dyn Fn()) -> (String, u32) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    thread_local! {
+        static PLACE: std::cell::RefCell<Option<(String, u32)>> = const { std::cell::RefCell::new(None) };
+        static IS_WATCHED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !IS_WATCHED.get() {
+                return before(info);
+            }
+            let place = info.location().map(|place| (place.file().to_owned(), place.line()));
+            PLACE.with(|told| *told.borrow_mut() = place);
+        }));
+    });
+    IS_WATCHED.set(true);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    IS_WATCHED.set(false);
+    assert!(outcome.is_err());
+    PLACE.with(|told| told.borrow_mut().take()).expect("told")
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::text::{self, number, ratio, ratio_with_noise};
+use super::text::{self, ratio, ratio_with_noise};
 use crate::results::{Budget, Results, Row, Unit};
 
 /// A plot's file name and what it shows.
@@ -152,10 +152,7 @@ fn budget_row(text: &mut String, row: &Row, budget: &Budget) {
         .against
         .as_ref()
         .map_or(String::new(), |_| ratio_with_noise(row.value(budget)));
-    let at_most = match budget.against {
-        Some(_) => budget.at_most.to_string(),
-        None => format!("{} {}", number(budget.at_most), row.unit.name()),
-    };
+    let at_most = text::at_most(row, budget);
     let verdict = match row.is_met(budget) {
         true => "met",
         false => "**missed**",

@@ -64,14 +64,6 @@ pub fn ratio_with_noise(ratios: Summary) -> String {
     }
 }
 
-/// What a budget is a ceiling for.
-pub fn value(row: &Row, budget: &Budget) -> String {
-    match budget.against {
-        Some(_) => ratio_with_noise(row.value(budget)),
-        None => cost(row.unit, row.value(budget).median),
-    }
-}
-
 pub fn verdict(row: &Row, budget: &Budget) -> &'static str {
     if row.is_met(budget) { "met" } else { "missed" }
 }
@@ -111,7 +103,19 @@ fn over(row: &Row, peer: &Contender) -> String {
 }
 
 fn ceiling(row: &Row, budget: &Budget) -> String {
-    format!("≤ {}: {}", budget.at_most, verdict(row, budget))
+    format!("≤ {}: {}", at_most(row, budget), verdict(row, budget))
+}
+
+/// A ratio, or a count with its unit.
+pub fn at_most(row: &Row, budget: &Budget) -> String {
+    let at_most = match budget.at_most {
+        large if large >= 1_000.0 => whole(large),
+        small => small.to_string(),
+    };
+    match budget.against {
+        Some(_) => at_most,
+        None => format!("{at_most} {}", row.unit.name()),
+    }
 }
 
 #[cfg(test)]

@@ -328,7 +328,12 @@ fn g9_deadline_passes_without_a_free_thread_then_wait_returns() {
         let mut group: Group = Group::with_context(&ctx);
         let task = group.spawn_blocking(never_called(&used));
         let error = group.wait().await.unwrap_err();
-        assert!(error.downcast_ref::<ContextError>().unwrap().is_deadline_exceeded());
+        assert!(
+            error
+                .downcast_ref::<ContextError>()
+                .unwrap()
+                .is_deadline_exceeded()
+        );
         assert_eq!(cancelled(task).await.reason(), Reason::DeadlineExceeded);
         assert_eq!(Arc::strong_count(&used), 1);
     }));
@@ -451,7 +456,10 @@ fn g5_no_thread_is_to_be_had_for_one_that_was_queued_then_wait_resumes_tokios_pa
         idle().await;
         open.send(()).unwrap();
         assert_eq!(own_end(task).await, Reason::TaskPanicked);
-        assert_eq!(group.context().err().unwrap().reason(), Reason::TaskPanicked);
+        assert_eq!(
+            group.context().err().unwrap().reason(),
+            Reason::TaskPanicked
+        );
         assert_eq!(cancelled(behind).await.reason(), Reason::TaskPanicked);
         assert!(payload_of(group.wait()).await.is::<String>());
         assert_eq!(Arc::strong_count(&used), 1);
@@ -522,8 +530,16 @@ fn g16_runtime_is_not_driven_then_stop_gives_up_in_time() {
     on_current_thread(async {
         let begin = Instant::now();
         let shutdown = group.shutdown(Duration::from_secs(3)).await;
-        assert_eq!(begin.elapsed().as_secs(), 6, "the grace, and as long to come to an await");
-        let aborted: Vec<_> = shutdown.stragglers.iter().map(|task| task.was_aborted).collect();
+        assert_eq!(
+            begin.elapsed().as_secs(),
+            6,
+            "the grace, and as long to come to an await"
+        );
+        let aborted: Vec<_> = shutdown
+            .stragglers
+            .iter()
+            .map(|task| task.was_aborted)
+            .collect();
         assert_eq!(aborted, [false, false]);
         shutdown.result().unwrap();
     });
@@ -551,7 +567,10 @@ fn g17_runtime_is_not_driven_and_goes_then_run_and_wait_return() {
     drop(queued);
     drop(still);
     let error = block_on(run).unwrap_err();
-    assert_eq!(error.downcast_ref::<ContextError>().unwrap().reason(), Reason::RuntimeGone);
+    assert_eq!(
+        error.downcast_ref::<ContextError>().unwrap().reason(),
+        Reason::RuntimeGone
+    );
     assert!(block_on(group.wait()).is_err());
 }
 
@@ -611,7 +630,10 @@ async fn g5_task_panicked_then_shutdown_lists_the_stragglers_and_its_result_resu
     let [straggler] = &shutdown.stragglers[..] else {
         panic!("{:?}", shutdown.stragglers);
     };
-    assert_eq!((straggler.id, straggler.name.as_deref()), (stubborn.id(), Some("stubborn")));
+    assert_eq!(
+        (straggler.id, straggler.name.as_deref()),
+        (stubborn.id(), Some("stubborn"))
+    );
     let failure = shutdown.failure().unwrap();
     assert_eq!(failure.panic().unwrap().downcast_ref(), Some(&"boom"));
     assert_eq!(crate::support::panic_text(|| shutdown.result()), "boom");
@@ -645,7 +667,15 @@ async fn g16_stop_without_a_word_has_a_grace_of_five_seconds() {
     group.spawn_with(ignore);
     idle().await;
     let begin = Instant::now();
-    assert_eq!(group.stop().grace(Duration::from_secs(2)).await.stragglers.len(), 1);
+    assert_eq!(
+        group
+            .stop()
+            .grace(Duration::from_secs(2))
+            .await
+            .stragglers
+            .len(),
+        1
+    );
     assert_eq!(begin.elapsed().as_secs(), 2);
 }
 
@@ -655,16 +685,19 @@ fn g6_run_dropped_while_its_task_has_the_only_waker_of_the_body() {
     on_both(async {
         let (give, given) = oneshot::channel::<oneshot::Sender<()>>();
         let used = Arc::new(());
-        let mut run = Box::pin(Group::run(&Context::background(), async |group: Spawner| {
-            let (wake, woken) = oneshot::channel::<()>();
-            let _ = give.send(wake);
-            group.spawn(holding(used.clone(), async {
-                let _wake = given.await;
-                pend().await
-            }));
-            woken.await?;
-            Ok(())
-        }));
+        let mut run = Box::pin(Group::run(
+            &Context::background(),
+            async |group: Spawner| {
+                let (wake, woken) = oneshot::channel::<()>();
+                let _ = give.send(wake);
+                group.spawn(holding(used.clone(), async {
+                    let _wake = given.await;
+                    pend().await
+                }));
+                woken.await?;
+                Ok(())
+            },
+        ));
         let (_, waker) = counting();
         assert!(poll_with(run.as_mut(), &waker).is_pending());
         idle().await;

@@ -249,7 +249,8 @@ on_both_runtimes! {
 
 /// The tasks are on a runtime of their own: a paused clock stands while there are blocking tasks beside it.
 #[test]
-fn g13_outer_stopped_then_the_tasks_of_the_inner_group_are_aborted_and_not_waited_for_beyond_that() {
+fn g13_outer_stopped_then_the_tasks_of_the_inner_group_are_aborted_and_not_waited_for_beyond_that()
+{
     let tasks = multi_thread();
     on_current_thread_unwatched(async {
         let used = Arc::new(());

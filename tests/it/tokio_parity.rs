@@ -274,7 +274,9 @@ fn place_of_panic(call: &dyn Fn()) -> (String, u32) {
             if !IS_WATCHED.get() {
                 return before(info);
             }
-            let place = info.location().map(|place| (place.file().to_owned(), place.line()));
+            let place = info
+                .location()
+                .map(|place| (place.file().to_owned(), place.line()));
             PLACE.with(|told| *told.borrow_mut() = place);
         }));
     });

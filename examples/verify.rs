@@ -7,7 +7,7 @@
 //!
 //! It shows a batch at work: one function, [`check`], on every sum of the list, on `--jobs` threads, with the results in
 //! the order of the list as they come. A file that has changed is a result like any other. The one error is the end of
-//! the context, which Ctrl-C brings about: all lanes stop within a chunk, although none of them ever yields, for the
+//! the context, which Ctrl-C brings about: all workers stop within a chunk, although none of them ever yields, for the
 //! context has a thread of its own that waits for signals.
 //!
 //! The list is what `checksum` and `sha256sum` print. Empty lines and comments (`#`) are passed over. A line that is no
@@ -47,7 +47,7 @@ use self::list::Sum;
 /// As many threads as tokio itself would let block at a time.
 const MOST_THREADS: usize = 512;
 
-/// How many sums may be ahead of what is printed. A lane blocks its thread, so it is the threads that bound how many are
+/// How many sums may be ahead of what is printed. A worker blocks its thread, so it is the threads that bound how many are
 /// checked at once; with a window no larger than that, each thread would wait for each line to be printed.
 const AHEAD: usize = 64;
 
@@ -94,7 +94,7 @@ fn run(args: &Args) -> Result<bool, BoxError> {
     if sums.is_empty() {
         return Err("no sum in the list".into());
     }
-    // A lane blocks the thread that it runs on. There is nothing else to be done on them.
+    // A worker blocks the thread that it runs on. There is nothing else to be done on them.
     let threads = args.jobs.get().min(MOST_THREADS);
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(threads)

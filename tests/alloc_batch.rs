@@ -49,7 +49,7 @@ async fn no_op(_ctx: Context, _item: usize) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Items that are not ready at once, so that the lanes take turns.
+/// Items that are not ready at once, so that the workers take turns.
 async fn yielding(_ctx: Context, _item: usize) -> Result<(), BoxError> {
     tokio::task::yield_now().await;
     Ok(())
@@ -63,7 +63,7 @@ async fn for_each_yielding(items: usize) {
     batch(0..items, LIMIT).for_each(yielding).await.unwrap();
 }
 
-/// A stream that is pending every third time, so that the lanes park.
+/// A stream that is pending every third time, so that the workers park.
 async fn for_each_of_stream(items: usize) {
     let (mut left, mut polls) = (items, 0_usize);
     let stream = stream::poll_fn(move |cx| {
@@ -110,9 +110,9 @@ fn a_hundred_times_the_items_cost_not_one_allocation_nor_a_byte_more() {
     check("map_stream", map_stream);
 }
 
-/// A lane costs a task and what the group keeps of it.
+/// A worker costs a task and what the group keeps of it.
 #[test]
-fn lanes_cost_little_and_only_as_many_as_there_are_items() {
+fn workers_cost_little_and_only_as_many_as_there_are_items() {
     let all = cost(for_each, 64);
     assert!(all.allocations <= 64 + 30, "{all:?}");
     assert!(all.peak <= 64 * 640, "{all:?}");

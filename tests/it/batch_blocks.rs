@@ -137,7 +137,7 @@ fn g7_item_ends_the_context_then_those_behind_it_are_lost() {
     }
 }
 
-/// The error, or the panic of an item that was dropped with the lane; but no abort.
+/// The error, or the panic of an item that was dropped with the worker; but no abort.
 #[test]
 fn item_fails_and_two_behind_it_panic_in_their_drop_then_nothing_aborts() {
     for way in WAYS {
@@ -199,7 +199,7 @@ fn item_keeps_its_thread_busy_then_the_other_thread_goes_on() {
     }
 }
 
-/// Each shows the end of the batch to whoever kept it, whichever lane it came from.
+/// Each shows the end of the batch to whoever kept it, whichever worker it came from.
 #[test]
 fn contexts_that_items_were_given_end_with_the_batch() {
     on_multi_thread(async {

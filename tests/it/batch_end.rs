@@ -60,7 +60,7 @@ on_both_runtimes! {
         }
     }
 
-    async fn g7_parent_ends_while_the_lanes_wait_for_the_source_then_the_error_says_why() {
+    async fn g7_parent_ends_while_the_workers_wait_for_the_source_then_the_error_says_why() {
         for way in WAYS {
             let (parent, handle) = Context::background().with_cancel();
             let (feed, stream) = feed();
@@ -79,15 +79,15 @@ on_both_runtimes! {
     }
 
     async fn g7_last_item_is_done_as_the_parent_ends_then_ok() {
-        for (way, lanes) in WAYS.into_iter().flat_map(|way| [1, 2, 5].map(|lanes| (way, lanes))) {
-            if way == Way::Stream && lanes > 1 {
-                // Another lane may wait for room at that very moment.
+        for (way, limit) in WAYS.into_iter().flat_map(|way| [1, 2, 5].map(|limit| (way, limit))) {
+            if way == Way::Stream && limit > 1 {
+                // Another worker may wait for room at that very moment.
                 continue;
             }
             let (parent, handle) = Context::background().with_cancel();
             let handle = Arc::new(handle);
             let left = Tally::default();
-            let run = way.run(batch(0..9, lanes).context(&parent), move |_, _| {
+            let run = way.run(batch(0..9, limit).context(&parent), move |_, _| {
                 let (handle, left) = (handle.clone(), left.clone());
                 async move {
                     if left.add() == 8 {
@@ -96,7 +96,7 @@ on_both_runtimes! {
                     Ok::<_, BoxError>(())
                 }
             });
-            assert!(run.await.is_ok(), "{way:?}, {lanes} lanes");
+            assert!(run.await.is_ok(), "{way:?}, limit {limit}");
             assert!(parent.is_done());
         }
     }
@@ -179,7 +179,7 @@ on_both_runtimes! {
     }
 }
 
-/// However the last item falls together with the lanes' turns.
+/// However the last item falls together with the workers' turns.
 #[test]
 fn g7_last_of_many_ready_items_is_done_as_the_parent_ends_then_ok() {
     for way in WAYS {
@@ -199,7 +199,7 @@ fn g7_last_of_many_ready_items_is_done_as_the_parent_ends_then_ok() {
     }
 }
 
-/// A lane that waits for room in the window has nothing left to do.
+/// A worker that waits for room in the window has nothing left to do.
 #[test]
 fn g7_all_items_are_done_and_the_consumer_is_slow_as_the_parent_ends_then_ok() {
     on_current_thread(async {

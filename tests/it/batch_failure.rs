@@ -114,8 +114,8 @@ on_both_runtimes! {
         }
     }
 
-    /// The second lane stands at the source while the first panics in it.
-    async fn source_panics_while_another_lane_waits_for_it_then_it_is_never_polled_again() {
+    /// The second worker stands at the source while the first panics in it.
+    async fn source_panics_while_another_worker_waits_for_it_then_it_is_never_polled_again() {
         for _ in 0..20 {
             let polls = Tally::default();
             let tally = polls.clone();
@@ -124,7 +124,7 @@ on_both_runtimes! {
             let items = std::iter::from_fn(move || match tally.add() {
                 poll @ (0 | 1) => Some(poll),
                 2 => {
-                    // On one thread the other lane is not coming.
+                    // On one thread the other worker is not coming.
                     for _ in 0..10_000 {
                         if near.load(Ordering::SeqCst) {
                             break;
@@ -416,8 +416,8 @@ fn g5_item_panics_and_an_unpulled_one_panics_in_its_drop_then_nothing_aborts() {
     let cases = WAYS.into_iter().flat_map(|way| [(way, 1), (way, 2)]);
     if let Ok(case) = std::env::var(CHILD) {
         let mut cases = cases;
-        let (way, lanes) = cases.nth(case.parse().unwrap()).unwrap();
-        return two_panics(way, lanes);
+        let (way, limit) = cases.nth(case.parse().unwrap()).unwrap();
+        return two_panics(way, limit);
     }
     let name = thread::current().name().unwrap().to_owned();
     let aborted = cases.enumerate().filter(|(case, _)| {
@@ -429,10 +429,10 @@ fn g5_item_panics_and_an_unpulled_one_panics_in_its_drop_then_nothing_aborts() {
     assert!(aborted.is_empty(), "{aborted:?}");
 }
 
-fn two_panics(way: Way, lanes: usize) {
+fn two_panics(way: Way, limit: usize) {
     on_current_thread(async move {
         let items: Vec<_> = (0..9).map(|item| (item, (item == 8).then(bomb))).collect();
-        let run = way.run(batch(items, lanes), |_, (item, bomb)| async move {
+        let run = way.run(batch(items, limit), |_, (item, bomb)| async move {
             match item {
                 0 => quiet_panic("boom"),
                 _ => holding(bomb, pend()).await,

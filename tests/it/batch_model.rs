@@ -1,4 +1,4 @@
-//! Random batches against a plain model: what each item does is drawn, and what must come of it is told without lanes.
+//! Random batches against a plain model: what each item does is drawn, and what must come of it is told without workers.
 
 use std::sync::Arc;
 use std::task::Poll;

@@ -208,7 +208,7 @@ fn next_result_comes_then_the_consumer_polled_last_is_woken() {
 }
 
 #[test]
-fn last_lane_ends_then_the_consumer_is_woken_for_the_end() {
+fn last_worker_ends_then_the_consumer_is_woken_for_the_end() {
     on_current_thread(async {
         let (feed, stream) = feed();
         let mut results = Box::pin(batch_stream(stream, 2).map_stream(double));

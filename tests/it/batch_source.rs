@@ -18,15 +18,15 @@ const ENDLESS: usize = 100_000;
 
 #[test]
 fn items_come_one_by_one_then_each_is_run_as_it_comes() {
-    for (way, lanes) in WAYS
+    for (way, limit) in WAYS
         .into_iter()
-        .flat_map(|way| [1, 2, 64].map(|lanes| (way, lanes)))
+        .flat_map(|way| [1, 2, 64].map(|limit| (way, limit)))
     {
         on_current_thread(async move {
             let (feed, stream) = feed();
             let gates = Gates::new(50);
             gates.open_all();
-            let run = tokio::spawn(way.run(batch_stream(stream, lanes), pass(&gates)));
+            let run = tokio::spawn(way.run(batch_stream(stream, limit), pass(&gates)));
             for item in 0..50 {
                 idle().await;
                 assert_eq!(gates.done(), item, "{way:?}");
@@ -40,9 +40,9 @@ fn items_come_one_by_one_then_each_is_run_as_it_comes() {
     }
 }
 
-/// All lanes wait, and the stream wakes only once.
+/// All workers wait, and the stream wakes only once.
 #[test]
-fn many_items_come_at_one_wake_then_all_lanes_run() {
+fn many_items_come_at_one_wake_then_all_workers_run() {
     for (way, items) in WAYS
         .into_iter()
         .flat_map(|way| [2, 7, 8].map(|items| (way, items)))
@@ -67,7 +67,7 @@ fn many_items_come_at_one_wake_then_all_lanes_run() {
     }
 }
 
-/// The one who starts the lanes waits, and the stream wakes only once.
+/// The one who starts the workers waits, and the stream wakes only once.
 #[test]
 fn many_first_items_come_at_one_wake_then_all_start() {
     for way in WAYS {
@@ -88,7 +88,7 @@ fn many_first_items_come_at_one_wake_then_all_start() {
 }
 
 #[test]
-fn stream_ends_while_all_lanes_wait_then_all_end() {
+fn stream_ends_while_all_workers_wait_then_all_end() {
     for way in WAYS {
         on_current_thread(async move {
             let (feed, stream) = feed();
@@ -193,7 +193,7 @@ on_both_runtimes! {
 }
 
 #[test]
-fn items_come_from_a_thread_while_lanes_park_then_none_is_missed() {
+fn items_come_from_a_thread_while_workers_park_then_none_is_missed() {
     // A paused clock would not wait for a thread.
     let here = Builder::new_current_thread().enable_all().build().unwrap();
     let there = multi_thread();
@@ -286,9 +286,9 @@ async fn leave_waker(place: Arc<Mutex<Vec<Waker>>>) {
     .await;
 }
 
-/// Two lanes wait, the first of them was woken by what its last item has left behind; then two items come at one wake.
+/// Two workers wait, the first of them was woken by what its last item has left behind; then two items come at one wake.
 #[test]
-fn waker_left_by_an_item_is_woken_while_its_lane_waits_then_no_lane_is_forgotten() {
+fn waker_left_by_an_item_is_woken_while_its_worker_waits_then_no_worker_is_forgotten() {
     for way in [Way::Map, Way::ForEach] {
         for woken in 0..2 {
             on_current_thread(async move {
@@ -389,7 +389,7 @@ fn stream_is_woken_after_the_batch_is_over_then_nothing_happens() {
     }
 }
 
-/// `Some(0)` is believed where it spares a lane; what is left then is nobody's, but nothing hangs.
+/// `Some(0)` is believed where it spares a worker; what is left then is nobody's, but nothing hangs.
 #[test]
 fn size_hint_denies_items_then_the_batch_ends_well() {
     for way in WAYS {

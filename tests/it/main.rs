@@ -98,11 +98,12 @@ mod batch_blocks;
 mod batch_end;
 mod batch_failure;
 mod batch_foreign;
-mod batch_lanes;
+
 mod batch_model;
 mod batch_order;
 mod batch_source;
 mod batch_support;
+mod batch_workers;
 mod checksum;
 mod context_cause;
 mod context_chain;

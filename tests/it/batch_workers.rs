@@ -12,16 +12,16 @@ use crate::support::Log;
 
 on_both_runtimes! {
     async fn as_many_items_run_at_once_as_the_limit_says() {
-        for (way, lanes) in WAYS.into_iter().flat_map(|way| [1, 2, 7].map(|lanes| (way, lanes))) {
+        for (way, limit) in WAYS.into_iter().flat_map(|way| [1, 2, 7].map(|limit| (way, limit))) {
             let (inside, pass) = (Arc::new(Gauge::default()), Gates::new(50));
             let (gauge, gates) = (inside.clone(), pass.clone());
-            let run = tokio::spawn(way.run(batch(0..50, lanes), move |_, item| {
+            let run = tokio::spawn(way.run(batch(0..50, limit), move |_, item| {
                 holding(gauge.enter(), gates.clone().pass(item))
             }));
-            until(|| inside.now() == lanes).await;
+            until(|| inside.now() == limit).await;
             pass.open_all();
             run.await.unwrap().unwrap();
-            assert_eq!((inside.peak(), inside.now()), (lanes, 0), "{way:?}");
+            assert_eq!((inside.peak(), inside.now()), (limit, 0), "{way:?}");
         }
     }
 
@@ -44,7 +44,7 @@ on_both_runtimes! {
         }
     }
 
-    async fn some_items_are_slow_then_the_other_lanes_do_all_the_rest() {
+    async fn some_items_are_slow_then_the_other_workers_do_all_the_rest() {
         for slow in [1, 2] {
             let gates = Gates::new(100);
             (slow..100).for_each(|gate| gates.open(gate));
@@ -101,7 +101,7 @@ on_both_runtimes! {
 }
 
 #[test]
-fn limit_above_the_number_of_items_starts_no_idle_lanes() {
+fn limit_above_the_number_of_items_starts_no_idle_workers() {
     for way in WAYS {
         on_current_thread(async move {
             let (gates, most) = (Gates::new(3), Log::new());
@@ -149,7 +149,7 @@ fn source_is_slow_then_nothing_is_started_for_it() {
 }
 
 /// What another task of the runtime does while `n` items that are always ready are run.
-async fn turns_beside(way: Way, n: usize, lanes: usize) -> usize {
+async fn turns_beside(way: Way, n: usize, limit: usize) -> usize {
     let other = Tally::default();
     let tally = other.clone();
     let task = tokio::spawn(async move {
@@ -159,7 +159,7 @@ async fn turns_beside(way: Way, n: usize, lanes: usize) -> usize {
         }
     });
     // In a task of its own, so that the other's turns are not those of the caller.
-    let run = tokio::spawn(way.run(batch(0..n, lanes), |_, _| {
+    let run = tokio::spawn(way.run(batch(0..n, limit), |_, _| {
         std::future::ready(Ok::<_, BoxError>(()))
     }));
     run.await.unwrap().unwrap();
@@ -169,16 +169,16 @@ async fn turns_beside(way: Way, n: usize, lanes: usize) -> usize {
 
 #[test]
 fn ready_items_leave_other_tasks_their_turns() {
-    for (way, lanes) in WAYS
+    for (way, limit) in WAYS
         .into_iter()
-        .flat_map(|way| [1, 2].map(|lanes| (way, lanes)))
+        .flat_map(|way| [1, 2].map(|limit| (way, limit)))
     {
         on_current_thread(async move {
-            let few = turns_beside(way, 1, lanes).await;
-            let turns = turns_beside(way, 10_000, lanes).await - few;
+            let few = turns_beside(way, 1, limit).await;
+            let turns = turns_beside(way, 10_000, limit).await - few;
             assert!(
-                turns >= 10_000 / 256 / lanes,
-                "{way:?}, {lanes} lanes: {turns}"
+                turns >= 10_000 / 256 / limit,
+                "{way:?}, limit {limit}: {turns}"
             );
         });
     }

@@ -185,8 +185,10 @@ fn bomb() -> Bomb {
     OnDrop::new(|| quiet_panic("bomb"))
 }
 
+type Case = (&'static str, fn(Way));
+
 /// What is dropped although it must not be, several at a time.
-const BOMBS: [(&str, fn(Way)); 8] = [
+const BOMBS: [Case; 8] = [
     ("results of a batch that fails", |way| {
         let run = async move {
             match way {
@@ -259,7 +261,7 @@ const BOMBS: [(&str, fn(Way)); 8] = [
                 quiet_panic("the first")
             }));
             idle().await;
-            unwound.map(|()| ()).unwrap_err()
+            unwound.unwrap_err()
         });
         assert_eq!(payload.downcast_ref(), Some(&"the first"));
     }),

@@ -35,8 +35,10 @@ const HANDLES: [fn(Task<Arc<()>>); 6] = [
     |task| drop((task.abort_handle(), task)),
 ];
 
+type Spawn = fn(&Group, Arc<()>) -> Task<Arc<()>>;
+
 /// Spawns one task that returns a value, in each way.
-const WAYS: [fn(&Group, Arc<()>) -> Task<Arc<()>>; 5] = [
+const WAYS: [Spawn; 5] = [
     |group, value| group.spawn(async { Ok(value) }),
     |group, value| {
         group.spawn(async {
@@ -58,6 +60,8 @@ impl Drop for Found {
     }
 }
 
+type OnDisplay = Box<dyn FnMut() + Send>;
+
 /// A text that counts how often it is asked for, and says what it is told to. The end does not show in it, so that nobody
 /// compares it.
 #[derive(Clone)]
@@ -65,7 +69,7 @@ struct Counted {
     asked: Arc<AtomicUsize>,
     /// Alive as long as the error.
     held: Arc<()>,
-    on_display: Arc<Mutex<Option<Box<dyn FnMut() + Send>>>>,
+    on_display: Arc<Mutex<Option<OnDisplay>>>,
 }
 
 impl Counted {

@@ -284,7 +284,8 @@ on_both_runtimes! {
 
     async fn g4_spawned_after_the_outcome_then_the_next_wait_tells_once() {
         // How the context ended, and whether what is spawned later is told of.
-        let cases: [(fn(&Group), bool, bool); 4] = [
+        type Case = (fn(&Group), bool, bool);
+        let cases: [Case; 4] = [
             (|_| {}, false, true),
             (|group| drop(group.spawn(fail("first"))), true, true),
             (|group| group.cancel(), false, false),

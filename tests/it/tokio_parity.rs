@@ -142,7 +142,9 @@ on_both_runtimes! {
         let mut group: Group = Group::new();
         group.spawn(async { Ok(()) });
         group.wait().await.unwrap();
-        let future = group.try_spawn(async { Ok("back") }).err().expect("it has ended");
+        let future = group
+            .try_spawn(async { Ok("back") })
+            .expect_err("it has ended");
         assert_eq!(future.await.unwrap(), "back");
         group.wait().await.unwrap();
         let task = group.spawn(async { Ok("lost") });

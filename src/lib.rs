@@ -317,6 +317,7 @@ mod error;
 mod group;
 mod ordered_slab;
 mod panic;
+mod scope;
 #[cfg(feature = "signal")]
 mod signal;
 mod sync;
@@ -330,6 +331,7 @@ pub use group::{
     Failure, Group, GroupBuilder, Shutdown, Slot, Spawner, Stop, Straggler, TaskBuilder, Wait,
     WaitOwned,
 };
+pub use scope::{LocalScope, Scope, ScopeTaskBuilder, scope, scope_local};
 #[cfg(feature = "signal")]
 pub use signal::Signals;
 pub use task::{AbortHandle, Task, TaskId};

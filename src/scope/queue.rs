@@ -1,25 +1,27 @@
-//! `Queue`: tasks on their way into a scope.
+//! `Queue`: tasks on their way into a scope, from its body, its tasks, or whoever was given a handle: another thread.
 //!
-//! Owned by the scope and its handles. A task may be spawned while the scope is being polled, by its body or its tasks, or by
-//! anybody else who was given a handle: another thread.
+//! Owned by the scope and its handles.
 //!
 //! Invariants:
 //!
-//! 1. A scope that waits, and is not woken, has left its waker here and nothing is queued: it looks for the one and leaves the
-//!    other under one lock (`rest`), and who queues something takes the waker under the same lock (`push`).
-//! 2. Nothing is taken into a closed queue.
+//! 1. A scope that rests has left its waker here, and nothing is queued: `rest` looks for the one and leaves the other under one
+//!    lock, and `push` takes the waker under the same lock.
+//! 2. While the scope is polled nobody wakes it: it looks here before it rests. Who sees the flag too late wakes it for nothing.
+//! 3. Nothing is taken into a closed queue.
 //!
-//! The lock is a leaf, and wakers and tasks, which are foreign, are not touched under it.
+//! The lock is a leaf. Wakers and tasks are foreign, and are not touched under it.
 
 use std::task::Waker;
 
 use crate::panic::contain;
-use crate::sync::Mutex;
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// Room for so many is kept between two bursts.
-const KEPT: usize = 64;
+const KEPT: usize = 256;
 
 pub(super) struct Queue<C> {
+    /// Set without the lock, and cleared under it.
+    is_polled: AtomicBool,
     state: Mutex<State<C>>,
 }
 
@@ -27,24 +29,17 @@ struct State<C> {
     tasks: Vec<C>,
     /// The scope's.
     waker: Option<Waker>,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Resting,
-    /// The scope is being polled, and looks here before it rests.
-    Polled,
-    Closed,
+    is_closed: bool,
 }
 
 impl<C> Queue<C> {
     pub(super) fn new() -> Self {
         Self {
+            is_polled: AtomicBool::new(false),
             state: Mutex::new(State {
                 tasks: Vec::new(),
                 waker: None,
-                phase: Phase::Resting,
+                is_closed: false,
             }),
         }
     }
@@ -52,14 +47,15 @@ impl<C> Queue<C> {
     /// Queues a task, or gives it back if the scope is over.
     pub(super) fn push(&self, task: C) -> Result<(), C> {
         let mut state = self.state.lock();
-        if state.phase == Phase::Closed {
+        if state.is_closed {
             drop(state);
             return Err(task);
         }
         state.tasks.push(task);
-        let waker = match state.phase {
-            Phase::Resting => state.waker.take(),
-            Phase::Polled | Phase::Closed => None,
+        // Relaxed: cleared under the lock, so that who reads that it is set comes before `rest` has looked.
+        let waker = match self.is_polled.load(Ordering::Relaxed) {
+            true => None,
+            false => state.waker.take(),
         };
         drop(state);
         if let Some(waker) = waker {
@@ -68,12 +64,9 @@ impl<C> Queue<C> {
         Ok(())
     }
 
-    /// The scope is being polled.
+    /// The scope is polled.
     pub(super) fn begin(&self) {
-        let mut state = self.state.lock();
-        if state.phase == Phase::Resting {
-            state.phase = Phase::Polled;
-        }
+        self.is_polled.store(true, Ordering::Relaxed);
     }
 
     /// Moves what is queued into `tasks`, which is empty.
@@ -88,7 +81,7 @@ impl<C> Queue<C> {
         self.state.lock().tasks.is_empty()
     }
 
-    /// The scope has nothing to do; `false` if something is queued.
+    /// The scope rests, unless something is queued: then `false`.
     #[must_use]
     pub(super) fn rest(&self, waker: &Waker) -> bool {
         let mut kept = None;
@@ -99,13 +92,13 @@ impl<C> Queue<C> {
             }
             let before = state.waker.as_ref();
             if before.is_some_and(|before| before.will_wake(waker)) {
-                state.phase = Phase::Resting;
+                self.is_polled.store(false, Ordering::Relaxed);
                 return true;
             }
             match kept.take() {
                 Some(waker) => {
                     let before = state.waker.replace(waker);
-                    state.phase = Phase::Resting;
+                    self.is_polled.store(false, Ordering::Relaxed);
                     drop(state);
                     drop(before);
                     return true;
@@ -122,7 +115,7 @@ impl<C> Queue<C> {
     #[must_use]
     pub(super) fn close(&self) -> Vec<C> {
         let mut state = self.state.lock();
-        state.phase = Phase::Closed;
+        state.is_closed = true;
         let waker = state.waker.take();
         let tasks = std::mem::take(&mut state.tasks);
         drop(state);

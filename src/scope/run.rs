@@ -3,9 +3,9 @@
 //! In steps, as one poll:
 //!
 //! 1. If the context has ended, all that is left is dropped; each task sees to its own panic.
-//! 2. What was spawned goes to the others.
-//! 3. Those that were woken are polled, until one ends; then from 1.
-//! 4. If nobody can go on, the wakers are left: with the context, and with the queue of what is spawned.
+//! 2. Those that were woken are polled, until one ends; then from 1.
+//! 3. If nobody can go on, what was spawned goes to the others; then from 1.
+//! 4. If nothing was spawned, the wakers are left: with the context, and with the queue.
 //!
 //! Nothing else than this polls or drops a task: a body that borrows, and tasks that do, need no other guarantee than that this
 //! future does. Forgotten, it takes them along, and all that they borrow stays borrowed.
@@ -21,6 +21,7 @@ use futures::stream::{FuturesUnordered, Stream};
 use super::Shared;
 use super::body::Body;
 use super::child::Spec;
+use super::queue::Queue;
 use crate::context::{Context, DoneOwned};
 use crate::error::{ContextError, GroupError, Reason};
 use crate::group::{Came, EndedBy, Group};
@@ -105,17 +106,14 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
         Fut: Future<Output = Result<T, E>>,
         C: Future<Output = ()> + Unpin,
     {
-        let queue = &self.shared.clone().queue;
+        let (core, queue) = (self.group.core(), &self.shared.queue);
         queue.begin();
         let mut left = ENDS_PER_POLL;
         loop {
-            let has_ended = self.group.context().is_done();
+            let has_ended = core.context.is_done();
             if has_ended {
-                self.clear();
+                clear(&mut self.members, queue);
             }
-            queue.take(&mut self.spawned);
-            let spawned = self.spawned.drain(..);
-            self.members.extend(spawned.map(Member::Child));
             match Pin::new(&mut self.members).poll_next(cx) {
                 Poll::Ready(Some(ended)) => {
                     if let Some(came) = ended {
@@ -128,32 +126,32 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
                     }
                     continue;
                 }
-                Poll::Ready(None) if !queue.is_empty() => continue,
-                Poll::Ready(None) if self.group.core().poll_finished(cx).is_ready() => {
+                Poll::Ready(None) if queue.is_empty() && core.poll_finished(cx).is_ready() => {
                     return Poll::Ready(());
                 }
-                // It waits for the tasks of groups that were dropped in one of its own.
+                // Without a member it waits for the tasks of groups that were dropped in one.
                 Poll::Ready(None) | Poll::Pending => {}
             }
             let ends = !has_ended && Pin::new(&mut self.done).poll(cx).is_ready();
             if !ends && queue.rest(cx.waker()) {
                 return Poll::Pending;
             }
+            queue.take(&mut self.spawned);
+            let spawned = self.spawned.drain(..);
+            self.members.extend(spawned.map(Member::Child));
         }
     }
+}
 
-    /// Drops all that is left. The context has ended.
-    fn clear(&mut self) {
-        loop {
-            // Spawned by a destructor, on another thread.
-            self.shared.queue.take(&mut self.spawned);
-            self.spawned.clear();
-            if self.members.is_empty() {
-                return;
-            }
-            drop(std::mem::take(&mut self.members));
-        }
+/// Drops all that is left. The context has ended.
+fn clear<M, C>(members: &mut FuturesUnordered<M>, queue: &Queue<C>) {
+    if !members.is_empty() {
+        drop(std::mem::take(members));
     }
+    // What another thread has spawned a moment before the end.
+    let mut spawned = Vec::new();
+    queue.take(&mut spawned);
+    drop(spawned);
 }
 
 impl<F, S, Fut, C, T, E> Future for Run<F, S, Fut, C, T, E>
@@ -185,7 +183,7 @@ impl<F, S, Fut, C, T, E: GroupError> Drop for Run<F, S, Fut, C, T, E> {
         self.group.core().end(EndedBy::Owner, || {
             ContextError::at(Reason::GroupDropped, location, None)
         });
-        self.clear();
+        drop(std::mem::take(&mut self.members));
         drop(self.shared.queue.close());
         discard(self.came.take());
     }

@@ -7,12 +7,13 @@
 //! Invariants:
 //!
 //! 1. `phase` goes one way: `Live`, `Done`, `Taken`; or from `Live` to `Taken` if there is no handle any more.
-//! 2. The task's own waker lies in the cell as long as there is no switch, then in the switch; neither has it once the task is over.
+//! 2. The task's own waker lies in the cell as long as there is no switch, then in the switch; neither has it once the task is
+//!    over.
 //! 3. Whoever sets the switch takes the waker that is there, under its lock; the task, which leaves its waker under the same
 //!    lock, learns that it has been set. So an abort is seen by the task before it waits, or wakes it.
 //!
-//! Lock order: the cell, then its switch. No foreign code runs under either: wakers and values are cloned, woken and dropped
-//! outside.
+//! Lock order: none. No thread holds both locks, and no foreign code runs under either: wakers and values are cloned, woken and
+//! dropped outside.
 
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -20,9 +21,11 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use super::Abort;
 use crate::error::ContextError;
 use crate::panic::{contain, discard};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, OnceLock};
 
 pub(crate) struct ResultCell<T> {
+    /// Made under the lock of `state`.
+    switch: OnceLock<Arc<Switch>>,
     state: Mutex<State<T>>,
 }
 
@@ -33,7 +36,6 @@ struct State<T> {
     waker: Option<Waker>,
     /// The task's (invariant 2).
     task: Option<Waker>,
-    switch: Option<Arc<Switch>>,
 }
 
 enum Phase<T> {
@@ -56,12 +58,12 @@ struct SwitchState {
 impl<T> ResultCell<T> {
     pub(crate) fn new() -> Self {
         Self {
+            switch: OnceLock::new(),
             state: Mutex::new(State {
                 phase: Phase::Live,
                 is_detached: false,
                 waker: None,
                 task: None,
-                switch: None,
             }),
         }
     }
@@ -70,31 +72,30 @@ impl<T> ResultCell<T> {
 
     #[inline]
     pub(crate) fn is_aborted(&self) -> bool {
-        let state = self.state.lock();
-        state.switch.as_ref().is_some_and(|switch| switch.is_set())
+        self.switch.get().is_some_and(|switch| switch.is_set())
     }
 
     /// Leaves the task's waker for an abort; `false` if one has come.
     pub(crate) fn may_wait(&self, waker: &Waker) -> bool {
         let waker = waker.clone();
         let mut state = self.state.lock();
-        match &state.switch {
+        match self.switch.get() {
             // There is none in its place: a task leaves it once.
-            None => state.task = Some(waker),
+            None => {
+                state.task = Some(waker);
+                true
+            }
             Some(switch) => {
-                let switch = switch.clone();
                 drop(state);
-                return switch.leave_waker(waker);
+                switch.leave_waker(waker)
             }
         }
-        true
     }
 
     /// The task is over. Its result is left to the handle, or dropped if there is none.
     pub(crate) fn finish(&self, result: Result<T, ContextError>) {
         let mut state = self.state.lock();
         let (waker, task) = (state.waker.take(), state.task.take());
-        let switch = state.switch.clone();
         let unused = match state.is_detached {
             true => {
                 state.phase = Phase::Taken;
@@ -106,7 +107,8 @@ impl<T> ResultCell<T> {
             }
         };
         drop(state);
-        if let Some(switch) = switch {
+        // One that is made after this is over from the beginning.
+        if let Some(switch) = self.switch.get() {
             switch.finish();
         }
         if unused.is_some() || task.is_some() {
@@ -179,22 +181,27 @@ impl<T> ResultCell<T> {
 
     fn switch(&self) -> Arc<Switch> {
         let mut state = self.state.lock();
-        if let Some(switch) = &state.switch {
-            return switch.clone();
+        if self.switch.get().is_none() {
+            let switch = Switch::new(!matches!(state.phase, Phase::Live), state.task.take());
+            let _ = self.switch.set(Arc::new(switch));
         }
-        let switch = Arc::new(Switch {
-            state: Mutex::new(SwitchState {
-                is_set: false,
-                is_over: !matches!(state.phase, Phase::Live),
-                task: state.task.take(),
-            }),
-        });
-        state.switch = Some(switch.clone());
-        switch
+        drop(state);
+        let switch = self.switch.get();
+        switch.expect("errgroup: it was made above").clone()
     }
 }
 
 impl Switch {
+    fn new(is_over: bool, task: Option<Waker>) -> Self {
+        Self {
+            state: Mutex::new(SwitchState {
+                is_set: false,
+                is_over,
+                task,
+            }),
+        }
+    }
+
     fn is_set(&self) -> bool {
         self.state.lock().is_set
     }

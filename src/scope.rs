@@ -9,6 +9,8 @@
 
 mod body;
 mod child;
+#[cfg(all(test, errgroup_loom))]
+mod loom_models;
 mod queue;
 mod run;
 

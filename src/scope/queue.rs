@@ -17,7 +17,7 @@ use crate::panic::contain;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// Room for so many is kept between two bursts.
-const KEPT: usize = 256;
+pub(super) const KEPT: usize = 256;
 
 pub(super) struct Queue<C> {
     /// Set without the lock, and cleared under it.
@@ -71,9 +71,6 @@ impl<C> Queue<C> {
 
     /// Moves what is queued into `tasks`, which is empty.
     pub(super) fn take(&self, tasks: &mut Vec<C>) {
-        if tasks.capacity() > KEPT {
-            *tasks = Vec::new();
-        }
         std::mem::swap(&mut self.state.lock().tasks, tasks);
     }
 

@@ -21,7 +21,7 @@ use futures::stream::{FuturesUnordered, Stream};
 use super::Shared;
 use super::body::Body;
 use super::child::Spec;
-use super::queue::Queue;
+use super::queue::{KEPT, Queue};
 use crate::context::{Context, DoneOwned};
 use crate::error::{ContextError, GroupError, Reason};
 use crate::group::{Came, EndedBy, Group};
@@ -139,6 +139,9 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
             queue.take(&mut self.spawned);
             let spawned = self.spawned.drain(..);
             self.members.extend(spawned.map(Member::Child));
+            if self.spawned.capacity() > KEPT {
+                self.spawned = Vec::new();
+            }
         }
     }
 }

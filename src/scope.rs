@@ -231,8 +231,8 @@ macro_rules! scope_methods {
         }
 
         impl<'env, E: GroupError> $scope<'env, E> {
-            /// Spawns a future, which may borrow what lives as long as `'env`. It is first polled when the body, or the task
-            /// that called this, has to wait.
+            /// Spawns a future, which may borrow what lives as long as `'env`. It is first polled when those that
+            /// were there before it have to wait.
             ///
             /// When the context ends it is dropped at the await it stands at. After that what is given here is dropped
             /// unpolled, and the handle says why the scope has ended.

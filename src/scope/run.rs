@@ -28,9 +28,9 @@ use crate::group::{Came, EndedBy, Group};
 use crate::panic::discard;
 use crate::task::TaskId;
 
-/// So many tasks end in one poll, and then others of the executor have their turn. (Those that wait are bounded by
-/// `FuturesUnordered` itself.)
-const ENDS_PER_POLL: usize = 64;
+/// So often in one poll a task ends, or new ones are taken; then others of the executor have their turn. (Between two of these,
+/// `FuturesUnordered` itself sees to that.)
+const TURNS_PER_POLL: usize = 64;
 
 pub(super) struct Run<F, S, Fut, C, T, E: GroupError> {
     members: FuturesUnordered<Member<Body<F, S, Fut, E>, C>>,
@@ -108,8 +108,7 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
     {
         let (core, queue) = (self.group.core(), &self.shared.queue);
         queue.begin();
-        let mut left = ENDS_PER_POLL;
-        loop {
+        for _ in 0..TURNS_PER_POLL {
             let has_ended = core.context.is_done();
             if has_ended {
                 clear(&mut self.members, queue);
@@ -118,11 +117,6 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
                 Poll::Ready(Some(ended)) => {
                     if let Some(came) = ended {
                         self.came = Some(came);
-                    }
-                    left -= 1;
-                    if left == 0 {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
                     }
                     continue;
                 }
@@ -143,6 +137,8 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
                 self.spawned = Vec::new();
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -990,6 +990,23 @@ fn g14_scope_is_always_ready_then_others_of_the_runtime_have_their_turn() {
 }
 
 #[test]
+fn g14_task_spawns_and_yields_for_ever_then_others_of_the_runtime_have_their_turn() {
+    on_current_thread(async {
+        let endless = tokio::spawn(scope(&background(), async |scope: Scope| {
+            loop {
+                scope.spawn(pend());
+                turns(1).await;
+            }
+            #[expect(unreachable_code, reason = "it says the type")]
+            Ok(())
+        }));
+        idle().await;
+        endless.abort();
+        assert!(endless.await.unwrap_err().is_cancelled());
+    });
+}
+
+#[test]
 fn g14_end_comes_between_two_polls_then_nothing_is_polled_again() {
     let polls = AtomicUsize::new(0);
     let (parent, handle) = background().with_cancel();
@@ -1010,6 +1027,25 @@ fn g14_end_comes_between_two_polls_then_nothing_is_polled_again() {
     handle.cancel();
     assert!(poll(&mut scoped).is_ready());
     assert_eq!(polls.load(SeqCst), before);
+}
+
+#[test]
+fn g14_task_ends_the_context_in_its_poll_then_those_after_it_are_not_polled() {
+    let polls = AtomicUsize::new(0);
+    let (parent, handle) = background().with_cancel();
+    let result = block_on(scope(&parent, async |scope: Scope| {
+        scope.spawn(poll_fn(|_| {
+            handle.cancel();
+            Poll::<Unit>::Pending
+        }));
+        scope.spawn(poll_fn(|_| {
+            add(&polls);
+            Poll::<Unit>::Pending
+        }));
+        Ok(())
+    }));
+    assert!(result.is_err());
+    assert_eq!(polls.load(SeqCst), 0);
 }
 
 // Wakers

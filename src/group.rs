@@ -40,11 +40,14 @@ pub use self::spawner::{Slot, Spawner, TaskBuilder};
 pub use self::stop::{Shutdown, Stop, Straggler};
 pub use self::wait::{Wait, WaitOwned};
 
-pub(crate) use self::registry::{Name, SlotRequest, Spec};
+pub(crate) use self::body::Came;
+pub(crate) use self::core::Core;
+pub(crate) use self::outcome::EndedBy;
+pub(crate) use self::registry::{Name, SlotRequest, Spec, fate};
+pub(crate) use self::spawn::name;
 
-use self::core::{Config, Core};
+use self::core::Config;
 use self::guest::Guest;
-use self::outcome::EndedBy;
 use self::spawn::Request;
 use self::spawner::{ways_to_spawn, ways_to_try_spawn};
 use crate::context::Context;
@@ -204,6 +207,10 @@ impl<E: GroupError> Group<E> {
             core: Core::new(parent, location, config, runtime),
             location,
         }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core<E>> {
+        &self.core
     }
 
     ways_to_spawn!(&self, Request::new(&self.core, None));

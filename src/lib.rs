@@ -31,6 +31,7 @@
 //! | [`CancelHandle`] | the right to end one context; dropping the last one ends it |
 //! | [`Group`] | the owner of a derived context and of the tasks spawned into it |
 //! | [`Task`] | one task's handle: its value, its abort |
+//! | [`scope`](scope()) | tasks that borrow from the caller, polled in the caller's task |
 //! | [`batch`] | one function on many items, a few at a time, without a task for each |
 //! | [`WaitGroup`] | waits until all its [`WaitGroupToken`]s are dropped, and stops nobody |
 //!
@@ -90,6 +91,23 @@
 //! ```
 //! Outside of `run`, `?` would drop the group, with its error and its tasks: there leave the loop, then wait, as in
 //! `while let Ok(slot) = group.slot().await { slot.spawn(…); }`.
+//!
+//! **To borrow.** The tasks of a [`scope`](scope()) borrow from what stands outside of it, as threads do in
+//! [`std::thread::scope`]: concurrent, not parallel, on any executor. [`scope_local`] takes tasks that are not `Send`.
+//! ```
+//! # use errgroup::*; async fn fill(part: &mut [u8], with: u8) -> Result<(), BoxError> { part.fill(with); Ok(()) }
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> { let ctx = Context::background();
+//! let mut buffer = [0; 8];
+//! let (left, right) = buffer.split_at_mut(4);
+//! scope(&ctx, async |scope| {
+//!     scope.spawn(fill(left, 1));
+//!     scope.spawn(fill(right, 2));
+//!     Ok(())
+//! })
+//! .await?;
+//! assert_eq!(buffer, [1, 1, 1, 1, 2, 2, 2, 2]);
+//! # Ok(()) }
+//! ```
 //!
 //! **A server.** In an isolated group a failure or a panic is its task's alone.
 //! ```
@@ -317,6 +335,7 @@ mod error;
 mod group;
 mod ordered_slab;
 mod panic;
+mod scope;
 #[cfg(feature = "signal")]
 mod signal;
 mod sync;
@@ -330,6 +349,7 @@ pub use group::{
     Failure, Group, GroupBuilder, Shutdown, Slot, Spawner, Stop, Straggler, TaskBuilder, Wait,
     WaitOwned,
 };
+pub use scope::{LocalScope, Scope, ScopeTaskBuilder, scope, scope_local};
 #[cfg(feature = "signal")]
 pub use signal::Signals;
 pub use task::{AbortHandle, Task, TaskId};

@@ -1,7 +1,9 @@
 //! `Task`: the handle of one task of a group; `AbortHandle`; `TaskId`.
 //!
 //! What a task leaves for its handle is its [`Output`]; a blocking task, which no runtime can be told to drop, leaves it in
-//! a cell of its own.
+//! a cell of its own, and so does a task of a scope ([`ResultCell`]).
+
+mod cell;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,9 +16,11 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use tokio::task::{JoinError, JoinHandle};
 
+pub(crate) use self::cell::ResultCell;
+
 use crate::error::{ContextError, GroupId, Reason, Who};
 
-/// Waits for one task of a [`Group`](crate::Group) and yields its value.
+/// Waits for one task of a [`Group`](crate::Group) or a [`scope`](crate::scope()) and yields its value.
 ///
 /// Dropping it detaches nothing: the group still owns the task and [waits](crate::Group::wait) for it. So a task whose value
 /// is of no interest is spawned with `group.spawn(…);`. To stop a task call [`abort`](Task::abort).
@@ -50,6 +54,7 @@ pub struct Task<T>(State<T>);
 enum State<T> {
     Async(AsyncTask<T>),
     Blocking(BlockingTask<T>),
+    Scoped(ScopedTask<T>),
     /// It failed, and the text of its error is being made.
     Telling(TaskId, ContextError),
     /// It never was: the group had ended. `None` once told.
@@ -72,6 +77,12 @@ struct BlockingTask<T> {
     cell: Arc<dyn Cell<T>>,
 }
 
+/// Why not behind `Cell<T>`, too? `dyn Cell<T>` would ask for a `T` that borrows nothing.
+struct ScopedTask<T> {
+    id: TaskId,
+    cell: Arc<ResultCell<T>>,
+}
+
 /// Stops one task: the value of [`Task::abort_handle`].
 ///
 /// Cheap to clone; it keeps neither the task nor its value.
@@ -84,7 +95,7 @@ pub struct AbortHandle {
 #[derive(Clone)]
 enum Target {
     Async(tokio::task::AbortHandle, Arc<AtomicBool>),
-    Blocking(Arc<dyn Abort>),
+    Cell(Arc<dyn Abort>),
     Gone,
 }
 
@@ -176,6 +187,10 @@ impl<T> Task<T> {
         Self(State::Blocking(BlockingTask { id, cell }))
     }
 
+    pub(crate) fn scoped(id: TaskId, cell: Arc<ResultCell<T>>) -> Self {
+        Self(State::Scoped(ScopedTask { id, cell }))
+    }
+
     pub(crate) fn refused(id: TaskId, why: ContextError) -> Self {
         Self(State::Refused(id, Some(why)))
     }
@@ -191,6 +206,7 @@ impl<T> Task<T> {
                 task.join.abort();
             }
             State::Blocking(task) => task.cell.abort(),
+            State::Scoped(task) => task.cell.abort(),
             State::Telling(..) | State::Refused(..) => {}
         }
     }
@@ -201,7 +217,8 @@ impl<T> Task<T> {
             State::Async(task) => {
                 Target::Async(task.join.abort_handle(), task.was_aborted().clone())
             }
-            State::Blocking(task) => Target::Blocking(task.cell.clone().as_abort()),
+            State::Blocking(task) => Target::Cell(task.cell.clone().as_abort()),
+            State::Scoped(task) => Target::Cell(task.cell.abort_switch()),
             State::Telling(..) | State::Refused(..) => Target::Gone,
         };
         AbortHandle {
@@ -215,6 +232,7 @@ impl<T> Task<T> {
         match &self.0 {
             State::Async(task) => task.join.is_finished(),
             State::Blocking(task) => task.cell.is_finished(),
+            State::Scoped(task) => task.cell.is_finished(),
             State::Telling(..) | State::Refused(..) => true,
         }
     }
@@ -224,6 +242,7 @@ impl<T> Task<T> {
         match &self.0 {
             State::Async(task) => task.who.id,
             State::Blocking(task) => task.id,
+            State::Scoped(task) => task.id,
             State::Telling(id, _) | State::Refused(id, _) => *id,
         }
     }
@@ -270,6 +289,7 @@ impl<T> Future for Task<T> {
         let result = match state {
             State::Async(task) => ready!(task.poll(cx)),
             State::Blocking(task) => ready!(task.cell.poll(cx)),
+            State::Scoped(task) => ready!(task.cell.poll(cx)),
             State::Telling(_, why) => Err(why.clone()),
             State::Refused(_, why) => match why.take() {
                 Some(why) => Err(why),
@@ -295,6 +315,12 @@ impl<T> Drop for BlockingTask<T> {
     }
 }
 
+impl<T> Drop for ScopedTask<T> {
+    fn drop(&mut self) {
+        self.cell.detach();
+    }
+}
+
 impl AbortHandle {
     /// Stops the task, as [`Task::abort`].
     pub fn abort(&self) {
@@ -303,7 +329,7 @@ impl AbortHandle {
                 was_aborted.store(true, Ordering::Relaxed);
                 join.abort();
             }
-            Target::Blocking(cell) => cell.abort(),
+            Target::Cell(cell) => cell.abort(),
             Target::Gone => {}
         }
     }
@@ -312,7 +338,7 @@ impl AbortHandle {
     pub fn is_finished(&self) -> bool {
         match &self.target {
             Target::Async(join, _) => join.is_finished(),
-            Target::Blocking(cell) => cell.is_finished(),
+            Target::Cell(cell) => cell.is_finished(),
             Target::Gone => true,
         }
     }

@@ -12,12 +12,14 @@ use std::task::{Context as TaskContext, Poll, ready};
 use pin_project_lite::pin_project;
 
 use super::Group;
+use super::core::Core;
 use super::guard::TaskGuard;
 use super::registry::{Kind, SlotRequest, Spec, fate};
 use super::spawn::admit;
 use super::spawner::Spawner;
 use crate::error::GroupError;
 use crate::panic::{Payload, catch, contain, discard, poll_catching};
+use crate::task::Owned;
 
 pin_project! {
     pub(super) struct Body<F, Fut, T, E> {
@@ -52,7 +54,7 @@ pin_project! {
 }
 
 /// What the body came to.
-enum Came<T, E> {
+pub(crate) enum Came<T, E> {
     NotYet,
     To(T),
     /// Cut short, or to a failure, which the group knows.
@@ -141,24 +143,55 @@ fn end<T, E: GroupError>(
     dropped: Result<(), Payload>,
 ) -> Came<T, E> {
     let guard = guard.take().expect("errgroup: the body ends once");
-    let (core, who) = (guard.core().clone(), guard.who());
-    let came = match (result, dropped) {
-        (Ok(Ok(value)), Ok(())) => Came::To(value),
-        (Ok(Err(error)), Ok(())) => core
-            .body_failed(error, who)
-            .map_or(Came::ToNothing, Came::ToError),
-        (Err(payload), Ok(())) => {
-            core.body_panicked(payload, who);
-            Came::ToNothing
-        }
-        (result, Err(payload)) => {
-            discard(result);
-            core.body_panicked(payload, who);
-            Came::ToNothing
-        }
-    };
+    let came = guard.core().body_ended(result, dropped, guard.who());
     guard.release(fate::ITS_OWN);
     came
+}
+
+impl<E: GroupError> Core<E> {
+    /// Records how a body ended.
+    pub(crate) fn body_ended<T>(
+        &self,
+        result: Result<Result<T, E>, Payload>,
+        dropped: Result<(), Payload>,
+        who: Owned,
+    ) -> Came<T, E> {
+        match (result, dropped) {
+            (Ok(Ok(value)), Ok(())) => Came::To(value),
+            (Ok(Err(error)), Ok(())) => self
+                .body_failed(error, who)
+                .map_or(Came::ToNothing, Came::ToError),
+            (Err(payload), Ok(())) => {
+                self.body_panicked(payload, who);
+                Came::ToNothing
+            }
+            (result, Err(payload)) => {
+                discard(result);
+                self.body_panicked(payload, who);
+                Came::ToNothing
+            }
+        }
+    }
+
+    /// What becomes of it all once all tasks have ended. Resumes a panic.
+    pub(crate) fn settle_body<T>(&self, came: Came<T, E>) -> Result<T, E> {
+        match catch(|| self.settle()) {
+            Ok(Ok(())) => match came {
+                Came::To(value) => Ok(value),
+                Came::ToError(error) => Err(error),
+                Came::NotYet | Came::ToNothing => Err(E::from(self.end_error())),
+            },
+            Ok(Err(error)) => {
+                discard(came);
+                Err(error)
+            }
+            Err(payload) => {
+                // Not while the panic unwinds.
+                discard(came);
+                resume_unwind(payload)
+            }
+        }
+    }
 }
 
 impl<F, Fut, T, E> Future for Body<F, Fut, T, E>
@@ -178,21 +211,6 @@ where
         let core = &this.group.core;
         ready!(core.poll_finished(cx));
         let came = std::mem::replace(this.result, Came::ToNothing);
-        match catch(|| core.settle()) {
-            Ok(Ok(())) => Poll::Ready(match came {
-                Came::To(value) => Ok(value),
-                Came::ToError(error) => Err(error),
-                Came::NotYet | Came::ToNothing => Err(E::from(core.end_error())),
-            }),
-            Ok(Err(error)) => {
-                discard(came);
-                Poll::Ready(Err(error))
-            }
-            Err(payload) => {
-                // Not while the panic unwinds.
-                discard(came);
-                resume_unwind(payload)
-            }
-        }
+        Poll::Ready(core.settle_body(came))
     }
 }

@@ -33,7 +33,7 @@ pub struct WaitOwned<E> {
 
 impl<E> Core<E> {
     /// Ready when the last task has ended and none can come.
-    pub(super) fn poll_finished(&self, cx: &TaskContext<'_>) -> Poll<()> {
+    pub(crate) fn poll_finished(&self, cx: &TaskContext<'_>) -> Poll<()> {
         loop {
             if self.registry.poll_empty(cx).is_pending() {
                 self.see_to_timer();

@@ -142,6 +142,7 @@ mod model;
 mod process;
 #[cfg(unix)]
 mod programs;
+mod scope;
 #[cfg(all(unix, feature = "signal"))]
 mod signal;
 mod static_assertions;

@@ -20,8 +20,9 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The programs of `examples/`.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
     "aggregate",
+    "borrow",
     "checksum",
     "party",
     "pipeline",

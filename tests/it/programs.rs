@@ -226,6 +226,46 @@ fn party_with_crash_then_that_is_the_error_and_all_are_told() {
     outcome.assert_line(up);
 }
 
+// borrow
+
+#[test]
+fn borrow_then_words_of_all_files_are_counted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [one, two] = [("one", "a rose is a rose"), ("two", "is a rose;\n")].map(|(name, text)| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.display().to_string()
+    });
+    let outcome = run("borrow", &[&one, &two]);
+    outcome.assert_code(0);
+    let lines = [
+        format!("{one}: 5 words"),
+        format!("{two}: 3 words"),
+        "     3 a".to_owned(),
+        "     3 rose".to_owned(),
+        "     2 is".to_owned(),
+        "3 different words".to_owned(),
+    ];
+    assert_eq!(outcome.lines, lines, "{outcome:#?}");
+}
+
+#[test]
+fn borrow_with_a_file_that_is_no_text_then_that_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [good, bad] = [("good", &b"good"[..]), ("bad", b"\xff")].map(|(name, bytes)| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        path.display().to_string()
+    });
+    let outcome = run("borrow", &[&good, &bad]);
+    outcome.assert_code(1);
+    assert!(
+        outcome.stderr.starts_with(&format!("{bad}: invalid utf-8")),
+        "{outcome:#?}"
+    );
+    outcome.assert_no_line("different words");
+}
+
 // aggregate
 
 #[test]

@@ -153,7 +153,7 @@ fn stopped<E: GroupError>(
 
 #[cold]
 fn failed<E: GroupError>(core: &Core<E>, spec: &Spec, error: E) -> ContextError {
-    let (why, fate) = core.failed(error, spec.who(core));
+    let (why, fate) = core.failed(error, || spec.who(core));
     core.registry.record(fate);
     why
 }

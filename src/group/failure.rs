@@ -1,4 +1,4 @@
-//! `Failures`: the election of the first error or panic, and the others that are kept. `Failure`: one of them.
+//! `FailureLog`: the election of the first error or panic, and the others that are kept. `Failure`: one of them.
 //!
 //! Owned by the group's `Core`.
 //!
@@ -26,7 +26,7 @@ use crate::panic::{Payload, discard, message};
 use crate::sync::Mutex;
 use crate::task::TaskId;
 
-pub(crate) struct Failures<E> {
+pub(crate) struct FailureLog<E> {
     state: Mutex<State<E>>,
 }
 
@@ -114,7 +114,7 @@ pub(crate) enum Verdict<E> {
     Again(Option<EndedBy>),
 }
 
-impl<E> Failures<E> {
+impl<E> FailureLog<E> {
     /// Keeps so many beside the first.
     pub(crate) fn new(keep: u32) -> Self {
         Self {
@@ -226,7 +226,7 @@ impl<E> Failures<E> {
     }
 }
 
-impl<E> Drop for Failures<E> {
+impl<E> Drop for FailureLog<E> {
     /// The last to know an error that nobody asked for may be a task of the group.
     fn drop(&mut self) {
         let state = self.state.get_mut();

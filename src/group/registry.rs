@@ -45,7 +45,7 @@ use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
 
-pub(crate) use super::tasks::{Kind, Listed, Name, SlotRequest, Stage, fate};
+pub(crate) use super::tasks::{Counts, Fate, Kind, Listed, Name, SlotRequest, Stage};
 
 /// A task that is to be added.
 pub(crate) struct Spec {
@@ -129,9 +129,9 @@ impl Registry {
     }
 
     /// Removes a task that has ended, and gives its permit to the next.
-    pub(crate) fn remove(&self, key: u32, fate: u8) {
+    pub(crate) fn remove(&self, key: u32, fate: Fate) {
         let mut tasks = self.tasks.lock();
-        tasks.fates |= fate;
+        tasks.ends.count(fate);
         let Some(mut entry) = tasks.entries.remove(key) else {
             return;
         };
@@ -154,6 +154,7 @@ impl Registry {
     /// The task has ended, and returns a value that its handle may fetch, or may not.
     pub(crate) fn deliver(&self, key: u32) {
         let mut tasks = self.tasks.lock();
+        tasks.ends.count(Fate::Completed);
         let entry = tasks.entries.get_mut(key);
         let entry = entry.expect("errgroup: a task is listed until its end");
         let (kind, permit) = (entry.kind, entry.permit);
@@ -359,17 +360,29 @@ impl Registry {
         }
     }
 
-    pub(crate) fn record(&self, fate: u8) {
-        self.tasks.lock().fates |= fate;
+    /// Counts what was no task of the registry's.
+    pub(crate) fn record(&self, fate: Fate) {
+        self.tasks.lock().ends.count(fate);
     }
 
-    pub(crate) fn fates(&self) -> u8 {
-        self.tasks.lock().fates
+    /// Something was spawned when the context had ended.
+    pub(crate) fn record_refused(&self, fate: Fate) {
+        let mut tasks = self.tasks.lock();
+        tasks.ends.count(fate);
+        tasks.ends.has_refused = true;
     }
 
-    /// It has been told that something was refused.
+    pub(crate) fn counts(&self) -> Counts {
+        self.tasks.lock().ends.counts()
+    }
+
+    pub(crate) fn has_refused(&self) -> bool {
+        self.tasks.lock().ends.has_refused
+    }
+
+    /// It has been told.
     pub(crate) fn forget_refused(&self) {
-        self.tasks.lock().fates &= !fate::REFUSED;
+        self.tasks.lock().ends.has_refused = false;
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -332,6 +332,7 @@ mod batch;
 mod context;
 mod destructor;
 mod error;
+mod failures;
 mod group;
 mod ordered_slab;
 mod panic;
@@ -345,6 +346,7 @@ mod wait_group;
 pub use batch::{Batch, batch, batch_stream};
 pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone};
 pub use error::{BoxError, ContextError, GroupError, Reason};
+pub use failures::{Failed, Failures};
 pub use group::{
     Failure, Group, GroupBuilder, Outcome, Shutdown, Slot, Spawner, Stop, Straggler, TaskBuilder,
     Wait, WaitOutcome, WaitOwned,

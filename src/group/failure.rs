@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use super::registry::Name;
 use crate::error::ContextError;
+use crate::failures::Failed;
 use crate::panic::{Payload, discard, message};
 use crate::sync::Mutex;
 use crate::task::TaskId;
@@ -332,9 +333,10 @@ impl<E> Failure<E> {
         }
     }
 
-    pub(crate) fn into_error(self) -> Option<E> {
+    /// `None` for a panic.
+    pub(super) fn into_failed(self) -> Option<Failed<E>> {
         match self.what {
-            What::Error(error) => Some(error),
+            What::Error(error) => Some(Failed::task(self.name, self.id, self.location, error)),
             What::Panic(payload) => {
                 discard(payload);
                 None

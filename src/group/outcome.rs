@@ -9,6 +9,7 @@ use super::Group;
 use super::failure::Failure;
 use super::registry::Counts;
 use crate::error::{ContextError, GroupError};
+use crate::failures::Failures;
 
 /// What a [`Group`] came to: the value of [`Group::wait_outcome`], and part of a [`Shutdown`](crate::Shutdown).
 ///
@@ -121,6 +122,21 @@ impl<E> Outcome<E> {
     /// Returns how many failures there were beside the one that [`into_result`](Outcome::into_result) returns, kept or not.
     pub fn suppressed(&self) -> usize {
         self.suppressed
+    }
+
+    /// Takes the errors out: those of the failures that were [kept](Outcome::failures). Panics, and what was not kept, are
+    /// in the number of the others that its `Display` ends with.
+    pub fn into_failures(self) -> Failures<E> {
+        let count = self.failed() + self.panicked();
+        let ended = self.ended().cloned();
+        let first = match self.conclusion {
+            Conclusion::Failed(failure) => Some(*failure),
+            Conclusion::Ended(_) | Conclusion::Clean => None,
+        };
+        let failures = first.into_iter().chain(self.kept);
+        let errors: Vec<_> = failures.filter_map(Failure::into_failed).collect();
+        let forgotten = count.saturating_sub(errors.len());
+        Failures::new(errors).forgotten(forgotten).ended_by(ended)
     }
 
     /// Makes of it what [`Group::wait`] would have returned.

@@ -311,6 +311,34 @@ async fn g19_kept_error_panics_in_its_drop_then_wait_contains_it() {
 }
 
 #[tokio::test]
+async fn errors_taken_out_then_panics_and_what_was_not_kept_are_a_number() {
+    let builder = Group::builder().isolated().keep_failures(2);
+    let mut group: Group<Trouble> = builder.build();
+    for text in ["a", "b"] {
+        let failing = async move { Err::<(), _>(Trouble::Own(text)) };
+        group.task(text).spawn(failing);
+    }
+    group.spawn(async { quiet_panic("c") as Result<(), _> });
+    group.spawn(async { Err::<(), _>(Trouble::Own("d")) });
+    let failures = group.wait_outcome().await.into_failures();
+    let text = failures.to_string();
+    let lines: Vec<_> = text
+        .lines()
+        .map(|line| line.split(" (").next().unwrap())
+        .collect();
+    let expected = [
+        r#"task "a" failed: a"#,
+        r#"task "b" failed: b"#,
+        "and 2 more",
+    ];
+    assert_eq!(lines, expected);
+    assert!(matches!(
+        failures.into_errors()[..],
+        [Trouble::Own("a"), Trouble::Own("b")]
+    ));
+}
+
+#[tokio::test]
 async fn outcome_is_a_line() {
     let mut group: Group = Group::new();
     group.spawn(async { Ok(()) });

@@ -32,6 +32,7 @@ pub(crate) use self::hook::abort_with;
 pub(crate) use self::node::{Node, Owner};
 pub(crate) use self::steps::Steps;
 pub use self::stop::StopHandle;
+pub(crate) use self::stop::Stopper;
 
 use self::run::Run;
 use self::values::Values;

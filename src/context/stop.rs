@@ -266,6 +266,15 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Begins to stop a group, whose owner ends it when it is time.
+    pub(crate) fn begin_stopping(self: &Arc<Self>, stopper: &Stopper) {
+        if let Some(step) = Step::Stopping.of(self) {
+            step.end(|| stopper.stopping());
+        }
+    }
+}
+
 /// Ends the step when it is dropped: by whoever comes first, and although arming the alarm panics.
 #[derive(Clone)]
 struct Begin {

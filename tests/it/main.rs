@@ -135,6 +135,7 @@ mod group_runtime;
 mod group_shutdown;
 mod group_spawn;
 mod group_spawner;
+mod group_stop;
 mod group_task;
 mod group_value;
 mod group_wait;

@@ -8,6 +8,8 @@ use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::destructor::destroy;
 use crate::panic::{catch, discard};
 use crate::sync::Mutex;
@@ -56,6 +58,8 @@ struct End {
     task: Option<EndedTask>,
     timeout: Option<Duration>,
     detail: Option<Cow<'static, str>>,
+    /// When it was, once somebody was told or wanted to know.
+    time: OnceLock<Instant>,
 }
 
 impl Drop for End {
@@ -171,6 +175,7 @@ impl End {
             task: None,
             timeout: None,
             detail: None,
+            time: OnceLock::new(),
         }
     }
 }
@@ -249,6 +254,11 @@ impl ContextError {
             let _ = text.set(told);
         }
         text.get().is_some()
+    }
+
+    /// When the end was: now, for the first to ask.
+    pub(crate) fn time(&self, now: impl FnOnce() -> Instant) -> Instant {
+        *self.0.time.get_or_init(now)
     }
 
     /// Whether nobody else has this error.

@@ -1,4 +1,4 @@
-//! `Failures`: the election of the first error or panic, and the others that are kept. `Failure`: one of them.
+//! `FailureLog`: the election of the first error or panic, and the others that are kept. `Failure`: one of them.
 //!
 //! Owned by the group's `Core`.
 //!
@@ -22,11 +22,12 @@ use std::time::Duration;
 
 use super::registry::Name;
 use crate::error::ContextError;
+use crate::failures::Failed;
 use crate::panic::{Payload, discard, message};
 use crate::sync::Mutex;
 use crate::task::TaskId;
 
-pub(crate) struct Failures<E> {
+pub(crate) struct FailureLog<E> {
     state: Mutex<State<E>>,
 }
 
@@ -114,7 +115,7 @@ pub(crate) enum Verdict<E> {
     Again(Option<EndedBy>),
 }
 
-impl<E> Failures<E> {
+impl<E> FailureLog<E> {
     /// Keeps so many beside the first.
     pub(crate) fn new(keep: u32) -> Self {
         Self {
@@ -226,7 +227,7 @@ impl<E> Failures<E> {
     }
 }
 
-impl<E> Drop for Failures<E> {
+impl<E> Drop for FailureLog<E> {
     /// The last to know an error that nobody asked for may be a task of the group.
     fn drop(&mut self) {
         let state = self.state.get_mut();
@@ -332,9 +333,10 @@ impl<E> Failure<E> {
         }
     }
 
-    pub(crate) fn into_error(self) -> Option<E> {
+    /// `None` for a panic.
+    pub(super) fn into_failed(self) -> Option<Failed<E>> {
         match self.what {
-            What::Error(error) => Some(error),
+            What::Error(error) => Some(Failed::task(self.name, self.id, self.location, error)),
             What::Panic(payload) => {
                 discard(payload);
                 None

@@ -14,7 +14,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
 use super::Group;
 use super::core::Core;
-use super::outcome::{EndedBy, Failure, Settled};
+use super::failure::{EndedBy, Failure};
+use super::outcome::Outcome;
 use super::registry::{Kind, Listed, Registry};
 use crate::context::Stopper;
 use crate::error::{ContextError, GroupError, Reason};
@@ -94,7 +95,7 @@ type Report = dyn FnMut(&[Straggler]) + Send;
 pub struct Shutdown<E> {
     /// The tasks that were still there when the grace was over, longest running first.
     pub stragglers: Vec<Straggler>,
-    failure: Option<Box<Failure<E>>>,
+    outcome: Outcome<E>,
 }
 
 /// A task that outlived a grace period, or is still there while its group is being stopped.
@@ -226,11 +227,12 @@ async fn stop<E: GroupError>(group: Group<E>, options: Options) -> Shutdown<E> {
         Ok(()) => ContextError::at(Reason::Shutdown, options.location, None),
         Err(drain) => stopper.stopped(drain),
     });
+    core.begin_grace();
     let mut stragglers = Vec::new();
     let is_over = waiting.at_most(options.grace, |cx| registry.poll_empty(cx));
     if !is_over.await {
         stragglers = survey(registry);
-        core.abort();
+        core.abort(|| ContextError::deadline(Some(options.grace), options.location, None));
         let time = options.grace.max(YIELD);
         waiting.at_most(time, |cx| registry.poll_aborted(cx)).await;
         let alive: HashSet<TaskId> = registry.list().iter().map(|task| task.id).collect();
@@ -238,13 +240,10 @@ async fn stop<E: GroupError>(group: Group<E>, options: Options) -> Shutdown<E> {
             straggler.was_aborted &= !alive.contains(&straggler.id);
         }
     }
-    let failure = match core.outcome.settle() {
-        Settled::Failed(failure) => Some(failure),
-        Settled::Unfailed(_) | Settled::Again(_) => None,
-    };
+    core.end_grace(|| ContextError::at(Reason::Shutdown, options.location, None));
     Shutdown {
         stragglers,
-        failure,
+        outcome: core.settle_stopped(),
     }
 }
 
@@ -363,16 +362,26 @@ impl<E> Shutdown<E> {
     /// # Panics
     ///
     /// If a task panicked: resumes the first panic, with its original payload.
-    pub fn result(self) -> Result<(), E> {
-        match self.failure {
-            Some(failure) => failure.into_result(),
-            None => Ok(()),
-        }
+    pub fn result(self) -> Result<(), E>
+    where
+        E: GroupError,
+    {
+        self.outcome.into_result()
     }
 
     /// Returns the first failure with the task's name and place, without resuming a panic.
     pub fn failure(&self) -> Option<&Failure<E>> {
-        self.failure.as_deref()
+        self.outcome.failure()
+    }
+
+    /// Returns all there is to know of the group: the failures, and how many tasks ended in which way.
+    pub fn outcome(&self) -> &Outcome<E> {
+        &self.outcome
+    }
+
+    /// Returns the [outcome](Shutdown::outcome) to be kept.
+    pub fn into_outcome(self) -> Outcome<E> {
+        self.outcome
     }
 }
 
@@ -397,7 +406,7 @@ impl<E: fmt::Debug> fmt::Debug for Shutdown<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shutdown")
             .field("stragglers", &self.stragglers)
-            .field("failure", &self.failure)
+            .field("outcome", &self.outcome)
             .finish()
     }
 }

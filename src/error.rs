@@ -192,10 +192,16 @@ impl ContextError {
         Self(Arc::new(end))
     }
 
-    /// The end when a drain is over.
-    pub(crate) fn drained(drain: Duration, location: &'static Location<'static>) -> Self {
-        let mut end = End::new(Reason::Stopped, Some(location));
-        end.detail = Some(format!("the drain of {drain:?} is over").into());
+    /// The beginning of a stop (`Stopping`), or the end when its drain is over.
+    pub(crate) fn stop(
+        reason: Reason,
+        drain: Option<Duration>,
+        location: Option<&'static Location<'static>>,
+        cause: Option<BoxError>,
+    ) -> Self {
+        let mut end = End::new(reason, location);
+        end.cause = cause;
+        end.detail = drain.map(|drain| format!("the drain of {drain:?} is over").into());
         Self(Arc::new(end))
     }
 

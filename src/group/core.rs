@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::failure::{Election, EndedBy, Failure, FailureKind, FailureLog, Verdict, What};
 use super::outcome::{Conclusion, Outcome};
 use super::registry::{Fate, Name, Registry, Stage};
-use crate::context::{Context, Node, Owner};
+use crate::context::{Context, Grace, Node, Owner, Steps};
 use crate::error::{BoxError, ContextError, GroupError, GroupId, Reason, text_of};
 use crate::panic::{Payload, catch, contain, discard, message};
 use crate::task::{Home, Owned, TaskId};
@@ -154,9 +154,25 @@ impl<E> Core<E> {
         }
     }
 
-    /// Drops every task that can be dropped. The context has ended.
-    pub(crate) fn abort(&self) {
+    /// Drops every task that can be dropped, and ends what they clean up in. The context has ended.
+    pub(crate) fn abort(&self, error: impl FnOnce() -> ContextError) {
         self.registry.raise(Stage::Aborting);
+        if let Some(steps) = self.registry.made_steps() {
+            steps.end_cleanup(&error());
+        }
+    }
+
+    /// The tasks have as long to stop as the owner grants them.
+    pub(crate) fn begin_grace(&self) {
+        self.registry.set_grace(true);
+    }
+
+    /// No task is left for which that matters.
+    pub(crate) fn end_grace(&self, error: impl FnOnce() -> ContextError) {
+        self.registry.set_grace(false);
+        if let Some(steps) = self.registry.made_steps() {
+            steps.end_cleanup(&error());
+        }
     }
 
     /// Takes no task from now on; `false` if one has come meanwhile and has to be waited for.
@@ -443,7 +459,17 @@ impl<E> RefUnwindSafe for Core<E> {}
 
 impl<E: Send + 'static> Owner for Core<E> {
     fn context_ended(&self) {
-        self.registry.raise(Stage::Ended);
+        if self.registry.raise(Stage::Ended) {
+            self.node().take_time();
+        }
+    }
+
+    fn grace(&self) -> Grace {
+        self.registry.grace()
+    }
+
+    fn steps(&self) -> Option<Arc<Steps>> {
+        self.registry.steps()
     }
 
     fn members(&self) -> &dyn Any {

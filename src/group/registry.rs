@@ -41,6 +41,7 @@ use tokio::time::Instant;
 use super::guest::Guest;
 use super::limiter::Permit;
 use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
+use crate::context::{Grace, Steps};
 use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
@@ -325,8 +326,8 @@ impl Registry {
         }
     }
 
-    /// Raises the stage, then wakes the tasks that it concerns.
-    pub(crate) fn raise(&self, stage: Stage) {
+    /// Raises the stage, then wakes the tasks that it concerns. Returns whether there are any.
+    pub(crate) fn raise(&self, stage: Stage) -> bool {
         let mut tasks = self.tasks.lock();
         tasks.stage = tasks.stage.max(stage);
         // Under the lock: who sees it here relies on it there, as `Core::stop_admission` does. Release: pairs with `stage`.
@@ -334,7 +335,8 @@ impl Registry {
         let runtime = tasks.unused_runtime();
         if tasks.entries.is_empty() {
             drop(tasks);
-            return drop(runtime);
+            drop(runtime);
+            return false;
         }
         let mut wakers = Vec::new();
         // A chunk at a time, so that nobody waits for long. Nothing is added meanwhile (invariant 2).
@@ -348,6 +350,7 @@ impl Registry {
         }
         drop(tasks);
         drop(runtime);
+        true
     }
 
     #[inline]
@@ -464,6 +467,35 @@ impl Registry {
         let mut tasks = self.tasks.lock();
         tasks.is_abandoned = true;
         tasks.live > 0
+    }
+
+    /// What those below the group's context look to while it is stopped. `None` if the owner is gone, and nothing was
+    /// aborted.
+    pub(crate) fn steps(&self) -> Option<Arc<Steps>> {
+        let mut tasks = self.tasks.lock();
+        let is_over = tasks.is_abandoned && tasks.stage != Stage::Aborting;
+        let steps = (!is_over).then(|| tasks.rest().steps.get_or_insert_default().clone());
+        drop(tasks);
+        steps
+    }
+
+    pub(crate) fn grace(&self) -> Grace {
+        let tasks = self.tasks.lock();
+        match tasks.stage {
+            Stage::Aborting => Grace::Over,
+            _ if tasks.has_grace && !tasks.is_abandoned => Grace::Running,
+            _ => Grace::Open,
+        }
+    }
+
+    pub(crate) fn set_grace(&self, has_grace: bool) {
+        self.tasks.lock().has_grace = has_grace;
+    }
+
+    /// The steps that somebody has asked for. Whoever ends them has set the stage, or the grace, before: the other end of
+    /// this race looks at them after it has made its node.
+    pub(crate) fn made_steps(&self) -> Option<Arc<Steps>> {
+        self.tasks.lock().rest.as_ref()?.steps.clone()
     }
 
     /// `false` if the owner is gone and all tasks have ended: then nobody waits here.

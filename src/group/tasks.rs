@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::guest::Guest;
 use super::limiter::{Limiter, Permit};
+use crate::context::Steps;
 use crate::ordered_slab::OrderedSlab;
 use crate::panic::{contain, discard};
 use crate::task::TaskId;
@@ -159,6 +160,8 @@ pub(super) struct Tasks {
     pub(super) ends: Ends,
     /// The group was dropped.
     pub(super) is_abandoned: bool,
+    /// The group is being stopped, and its context has ended.
+    pub(super) has_grace: bool,
     pub(super) live: u32,
     /// Those of the live that a runtime can be told to drop.
     pub(super) abortable: u32,
@@ -177,6 +180,8 @@ pub(super) struct Rest {
     pub(super) names: BTreeMap<u32, Name>,
     /// Groups that were dropped inside this one, and have live tasks. Each counts as a live task here.
     pub(super) guests: Vec<Arc<Guest>>,
+    /// Made when somebody first asks for a step of the group's stop.
+    pub(super) steps: Option<Arc<Steps>>,
 }
 
 pub(super) struct Entry {
@@ -282,6 +287,7 @@ impl Tasks {
             stage: Stage::Open,
             ends: Ends::default(),
             is_abandoned: false,
+            has_grace: false,
             live: 0,
             abortable: 0,
             entries: OrderedSlab::default(),

@@ -145,3 +145,31 @@ impl<T> Drop for Staggered<T> {
         discard(self.next.take());
     }
 }
+
+#[cfg(all(test, errgroup_loom))]
+mod models {
+    use std::future::poll_fn;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::model::block_on;
+
+    /// Failures on two threads while the source comes to the gate: each is found, at once or by its wake.
+    #[test]
+    fn items_fail_while_the_source_comes_to_the_gate_then_it_is_let_through_for_each() {
+        loom::model(|| {
+            let gate = Gate::new(Duration::MAX);
+            let items = [gate.clone(), gate.clone()];
+            let items = items.map(|gate| thread::spawn(move || gate.open(1)));
+            for _ in 0..2 {
+                block_on(poll_fn(|cx| gate.poll_failure(cx)));
+                gate.use_failure();
+            }
+            for item in items {
+                item.join().unwrap();
+            }
+            assert_eq!(gate.state.lock().failures, 0);
+        });
+    }
+}

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::panic::resume_unwind;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -103,29 +103,6 @@ on_both_runtimes! {
         }
     }
 
-    /// Two succeed in one go: the second value is too late, and dropped by the race.
-    async fn others_succeed_too_then_their_values_are_dropped_before_it_returns() {
-        for _ in 0..50 {
-            let alive = Arc::new(());
-            let count = alive.clone();
-            let gate = Arc::new(tokio::sync::Semaphore::new(0));
-            let opener = gate.clone();
-            let first = batch(0..4, 4).first_ok(move |_, item| {
-                let (alive, gate) = (count.clone(), opener.clone());
-                async move {
-                    if item == 3 {
-                        gate.add_permits(3);
-                    }
-                    let _permit = gate.acquire().await;
-                    Ok::<_, BoxError>(alive)
-                }
-            });
-            let first = first.await.unwrap();
-            assert_eq!(Arc::strong_count(&alive), 2);
-            drop(first);
-        }
-    }
-
     async fn source_never_ends_then_the_first_success_ends_it() {
         let (items, pulled) = counted(usize::MAX);
         let first = batch(items, 4).first_ok(|_, item| async move {
@@ -187,6 +164,28 @@ on_both_runtimes! {
         drop(race);
         until(|| Arc::strong_count(&alive) == 1 && tasks() == 0).await;
     }
+}
+
+/// Two threads come out of the poll of their item at the same time. One value is too late, and dropped by the race.
+#[test]
+fn two_succeed_at_once_then_the_value_of_one_is_dropped_before_it_returns() {
+    on_multi_thread(async {
+        for _ in 0..20 {
+            let alive = Arc::new(());
+            let count = alive.clone();
+            let barrier = Arc::new(Barrier::new(2));
+            let first = batch(0..2, 2).first_ok(move |_, _| {
+                let (alive, barrier) = (count.clone(), barrier.clone());
+                async move {
+                    barrier.wait();
+                    Ok::<_, BoxError>(alive)
+                }
+            });
+            let first = first.await.unwrap();
+            assert_eq!(Arc::strong_count(&alive), 2);
+            drop(first);
+        }
+    });
 }
 
 // ---- when it cannot be reached

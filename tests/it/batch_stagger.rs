@@ -204,6 +204,19 @@ fn quorum_is_out_of_reach_then_nothing_else_starts() {
     });
 }
 
+/// The item that waits at the gate is the last, as the source tells when it has been pulled.
+#[test]
+fn quorum_is_out_of_reach_for_items_at_the_gate_then_it_fails_at_once() {
+    on_current_thread(async {
+        let begin = Instant::now();
+        let items = (0..3).filter(|item| item % 2 == 0);
+        let race = batch(items, 3).stagger(ms(250)).quorum(3, |_, _| pend());
+        let failures = race.await.unwrap_err();
+        assert_eq!(failures.to_string(), "3 successes needed, of 2 items");
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+    });
+}
+
 fn on_both<F: Future<Output = ()>>(body: impl Fn() -> F) {
     on_current_thread(body());
     on_multi_thread(body());

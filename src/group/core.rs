@@ -194,7 +194,7 @@ impl<E> Core<E> {
 
     /// What became of a task that its runtime dropped: aborted through its handle, or gone with the runtime.
     pub(crate) fn fate_of_dropped(&self) -> Fate {
-        match self.registry.counts().was_lost() || self.has_lost_runtime() {
+        match self.registry.lacks().was_lost || self.has_lost_runtime() {
             true => Fate::Lost,
             false => Fate::Aborted,
         }
@@ -390,47 +390,46 @@ impl<E: GroupError> Core<E> {
 
     /// What `wait` returns, once all tasks have ended. Resumes a panic.
     pub(crate) fn settle(&self) -> Result<(), E> {
-        let settled = self.failures.settle();
-        settled.kept.into_iter().for_each(discard);
-        self.conclude(settled.verdict).into_result()
+        let verdict = self.failures.settle().into_verdict();
+        self.conclude(verdict).into_result()
     }
 
     /// As `settle`, all there is to know.
     pub(crate) fn settle_outcome(&self) -> Outcome<E> {
-        let settled = self.failures.settle();
+        let (verdict, kept) = self.failures.settle().into_parts();
+        self.outcome(self.conclude(verdict), kept)
+    }
+
+    fn outcome(&self, conclusion: Conclusion<E>, kept: Vec<Failure<E>>) -> Outcome<E> {
         Outcome {
-            conclusion: self.conclude(settled.verdict),
-            kept: settled.kept,
-            suppressed: settled.suppressed,
+            conclusion,
+            kept,
+            suppressed: self.failures.suppressed(),
             counts: self.registry.counts(),
         }
     }
 
     /// As `settle_outcome`, of an owner who has stopped the tasks: being cut short is no error.
     pub(crate) fn settle_stopped(&self) -> Outcome<E> {
-        let settled = self.failures.settle();
-        Outcome {
-            conclusion: match settled.verdict {
-                Verdict::Failed(failure) => Conclusion::Failed(failure),
-                Verdict::Unfailed(_) | Verdict::Again(_) => Conclusion::Clean,
-            },
-            kept: settled.kept,
-            suppressed: settled.suppressed,
-            counts: self.registry.counts(),
-        }
+        let (verdict, kept) = self.failures.settle().into_parts();
+        let conclusion = match verdict {
+            Verdict::Failed(failure) => Conclusion::Failed(failure),
+            Verdict::Unfailed(_) | Verdict::Again(_) => Conclusion::Clean,
+        };
+        self.outcome(conclusion, kept)
     }
 
     /// That something was refused is told once: by this, or by the next if this one is clean.
     fn conclude(&self, verdict: Verdict<E>) -> Conclusion<E> {
-        let counts = self.registry.counts();
+        let lacks = self.registry.lacks();
         let conclusion = match verdict {
             Verdict::Failed(failure) => Conclusion::Failed(failure),
-            Verdict::Unfailed(None) if counts.was_cut() => Conclusion::Ended(self.end_error()),
-            Verdict::Unfailed(None | Some(EndedBy::Finish)) if counts.was_lost() => {
+            Verdict::Unfailed(None) if lacks.was_cut => Conclusion::Ended(self.end_error()),
+            Verdict::Unfailed(None | Some(EndedBy::Finish)) if lacks.was_lost => {
                 Conclusion::Ended(lost_runtime())
             }
             Verdict::Again(None | Some(EndedBy::Failure | EndedBy::Finish))
-                if self.registry.has_refused() =>
+                if lacks.has_refused =>
             {
                 Conclusion::Ended(self.end_error())
             }
@@ -442,13 +441,11 @@ impl<E: GroupError> Core<E> {
 
     /// As `settle`, where the tasks tell whether all was done.
     pub(crate) fn settle_work(&self, is_complete: impl FnOnce() -> bool) -> Result<(), E> {
-        match self.failures.settle().verdict {
+        match self.failures.settle().into_verdict() {
             Verdict::Failed(failure) => failure.into_result(),
             Verdict::Again(_) => Ok(()),
             Verdict::Unfailed(_) if is_complete() => Ok(()),
-            Verdict::Unfailed(_) if self.registry.counts().was_lost() => {
-                Err(E::from(lost_runtime()))
-            }
+            Verdict::Unfailed(_) if self.registry.lacks().was_lost => Err(E::from(lost_runtime())),
             Verdict::Unfailed(_) => Err(E::from(self.end_error())),
         }
     }

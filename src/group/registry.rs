@@ -46,7 +46,7 @@ use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
 
-pub(crate) use super::tasks::{Counts, Fate, Kind, Listed, Name, SlotRequest, Stage};
+pub(crate) use super::tasks::{Counts, Fate, Kind, Lacks, Listed, Name, SlotRequest, Stage};
 
 /// A task that is to be added.
 pub(crate) struct Spec {
@@ -379,8 +379,8 @@ impl Registry {
         self.tasks.lock().ends.counts()
     }
 
-    pub(crate) fn has_refused(&self) -> bool {
-        self.tasks.lock().ends.has_refused
+    pub(crate) fn lacks(&self) -> Lacks {
+        self.tasks.lock().ends.lacks()
     }
 
     /// It has been told.

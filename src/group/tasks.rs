@@ -92,6 +92,17 @@ pub(super) struct Ends {
     pub(super) has_refused: bool,
 }
 
+/// What kept tasks from their work.
+#[derive(Clone, Copy)]
+pub(crate) struct Lacks {
+    /// The end of the context.
+    pub(crate) was_cut: bool,
+    /// Their runtime, which went away.
+    pub(crate) was_lost: bool,
+    /// The end of the context, before they were spawned; nobody has been told.
+    pub(crate) has_refused: bool,
+}
+
 /// How many tasks of a group have ended in which way.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
@@ -111,6 +122,16 @@ impl Ends {
         match fate {
             Fate::Completed => self.completed += 1,
             _ => self.others.get_or_insert_default().count(fate),
+        }
+    }
+
+    #[inline]
+    pub(super) fn lacks(&self) -> Lacks {
+        let others = self.others.as_deref();
+        Lacks {
+            was_cut: others.is_some_and(|counts| counts.cut_short + counts.never_started > 0),
+            was_lost: others.is_some_and(|counts| counts.lost > 0),
+            has_refused: self.has_refused,
         }
     }
 
@@ -142,16 +163,6 @@ impl Counts {
     /// Those that others kept from their own end, whichever it was: the context's, a sibling's failure, the runtime's.
     pub(crate) fn cut_short(&self) -> usize {
         self.passed_on + self.cut_short + self.lost
-    }
-
-    /// Whether the end of the context kept a task from its work.
-    pub(crate) fn was_cut(&self) -> bool {
-        self.cut_short + self.never_started > 0
-    }
-
-    /// Whether a task went away with its runtime.
-    pub(crate) fn was_lost(&self) -> bool {
-        self.lost > 0
     }
 }
 

@@ -6,8 +6,8 @@
 //! Invariants:
 //!
 //! 1. `state` gets `ENDED` at most once, and that is the end. A node that nobody has listened to yet is ended by one
-//!    compare-and-swap. Whoever listens first sets `GUARDED`, under the node's `listeners` lock, and from then on the
-//!    end needs that lock, too, and takes the listeners out in the same critical section. Hence whoever holds the lock
+//!    compare-and-swap. Whoever listens first sets `GUARDED`, within the node's gate (`listeners.rs`), and from then on the
+//!    end needs that lock, too, and takes the listeners out in the same critical section. Hence whoever is within the gate
 //!    and has seen to `GUARDED` either sees the end or has registered before it.
 //! 2. `error` says why, and is empty before the end. Where it can be told later it is made by the first to ask: a node
 //!    ended `BY_PARENT` has the parent's, one ended `BY_HANDLE` or `BY_FINISH` has its own location. Any other error is
@@ -45,19 +45,19 @@ use super::steps::Steps;
 use super::stop::StopPoint;
 use crate::destructor::destroy;
 use crate::error::ContextError;
-use crate::sync::{AtomicU32, Mutex, MutexGuard, OnceLock, Ordering};
+use crate::sync::{AtomicU32, OnceLock, Ordering};
 
 /// The node has ended. Final.
 pub(super) const ENDED: u32 = 1;
 
 /// The deadline has passed, and who saw it was not to tell: the node has ended for whoever asks, not for whoever waits.
-/// Set under the lock.
+/// Set within the gate.
 pub(super) const OVERDUE: u32 = 1 << 7;
 
 /// The node has a deadline, its own or an ancestor's: live is only who has asked the clock. Set at derivation.
 pub(super) const TIMED: u32 = 1 << 1;
 
-/// The flags change only under the `listeners` lock. Set there by the first to listen or to end with an error that has to
+/// The flags change only within the gate. Set there by the first to listen or to end with an error that has to
 /// be written down, and from the beginning where an end has more to do: with a timer or two parents. Final.
 pub(super) const GUARDED: u32 = 1 << 2;
 
@@ -88,11 +88,11 @@ pub(crate) struct Node {
     /// The flags above. None: live, without a deadline, and nobody has ever listened. Above them the handles: there is no
     /// room for a word more.
     pub(super) state: AtomicU32,
-    /// The node's key among its parent's children. Guarded by the parent's lock.
+    /// The node's key among its parent's children. Guarded by the parent's gate.
     key: AtomicU32,
     pub(super) parent: Option<Arc<Node>>,
     /// Who is told of the end. Empty from the end on.
-    pub(super) listeners: Mutex<Listeners>,
+    pub(super) listeners: Listeners,
     /// Why the node has ended (invariant 2).
     pub(super) error: OnceLock<ContextError>,
     /// Its own, or the ancestor's that holds here.
@@ -173,7 +173,7 @@ impl Node {
             state: AtomicU32::new(state | timed | (handles * HANDLE)),
             key: AtomicU32::new(UNLINKED),
             parent: parent.cloned(),
-            listeners: Mutex::default(),
+            listeners: Listeners::default(),
             error: OnceLock::new(),
             deadline,
             kind: Kind::Context(None),
@@ -389,10 +389,8 @@ impl Node {
     /// Registers a new node with one of its parents, or ends it with that if it has ended meanwhile.
     #[inline(always)]
     fn link_to(self: &Arc<Self>, parent: &Arc<Node>, key: &AtomicU32, child: Weak<Node>) {
-        match parent.listen() {
-            // Relaxed, here and in `disown`: both hold the parent's lock.
-            Ok(mut listeners) => key.store(listeners.insert_child(child), Ordering::Relaxed),
-            Err(HasEnded) => self.end_new(parent),
+        if let Err(HasEnded) = parent.insert_child(child, key) {
+            self.end_new(parent);
         }
     }
 
@@ -404,7 +402,7 @@ impl Node {
             self.link_to(&link.other, &link.key, Arc::downgrade(self));
             if self.has_ended() {
                 // The first parent ended while the second was being told. Either the unlinking of that end has seen the
-                // key, under the second's lock, or its lock came before ours and we see the end.
+                // key, within the second's gate, or it came there before us and we see the end.
                 self.unlink();
             }
         }
@@ -422,26 +420,16 @@ impl Node {
 
     #[inline]
     fn disown(&self, key: &AtomicU32) {
-        let mut listeners = self.listeners.lock();
+        let mut gate = self.gate();
+        // Relaxed, as in `insert_child`: both go through the parent's gate.
         let place = key.load(Ordering::Relaxed);
         key.store(UNLINKED, Ordering::Relaxed);
-        let child = listeners.remove_child(place);
-        drop(listeners);
+        let child = gate.remove_child(place);
+        drop(gate);
         drop(child);
     }
 
-    /// Takes the lock in order to register, unless the node has ended. The other ends of this race are `close_unguarded`
-    /// and `close` (invariant 1).
-    #[inline]
-    pub(super) fn listen(&self) -> Result<MutexGuard<'_, Listeners>, HasEnded> {
-        let listeners = self.listeners.lock();
-        match self.guard() & ENDED {
-            0 => Ok(listeners),
-            _ => Err(HasEnded),
-        }
-    }
-
-    /// Makes sure, under the lock, that nobody ends the node without it. Returns the state.
+    /// Makes sure, within the gate, that nobody ends the node without it. Returns the state.
     #[inline]
     pub(super) fn guard(&self) -> u32 {
         // Acquire: pairs with the Release of the end, as in `is_done`. Once the flag is there this is no race: both hold
@@ -586,9 +574,7 @@ impl Node {
                 others.push(link.other);
             }
         }
-        if let Some(waiters) = self.listeners.get_mut().take_waiters() {
-            waiters.into_iter().for_each(destroy);
-        }
+        self.listeners.take_waiters().for_each(destroy);
         self.leave()
     }
 
@@ -617,6 +603,6 @@ impl Link {
 impl Node {
     /// Children registered with this node: a probe of the models.
     pub(crate) fn children(&self) -> usize {
-        self.listeners.lock().children()
+        self.listeners.children()
     }
 }

@@ -29,6 +29,7 @@
 //! |---|---|
 //! | [`Context`] | who may still work, until when, with which values; read only, cheap to clone |
 //! | [`CancelHandle`] | the right to end one context; dropping the last one ends it |
+//! | [`StopHandle`] | the right to stop one in two steps: finish what you have, then end |
 //! | [`Group`] | the owner of a derived context and of the tasks spawned into it |
 //! | [`Task`] | one task's handle: its value, its abort |
 //! | [`scope`](scope()) | tasks that borrow from the caller, polled in the caller's task |
@@ -127,8 +128,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **A deadline, and cleaning up after it.** What has to run after the end derives from
-//! [`without_cancel`](Context::without_cancel), with a deadline of its own.
+//! **A deadline, and cleaning up after it.** What has to run after the end runs in [`cleanup`](Context::cleanup), which ends
+//! five seconds later, or as long as [you say](GroupBuilder::cleanup).
 //! ```
 //! # use {errgroup::*, std::{future::pending, time::Duration}}; async fn flush() {}
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
@@ -137,8 +138,7 @@
 //! group.spawn(pending::<Result<(), _>>()); // cut short
 //! group.spawn_with(async |ctx| {
 //!     ctx.done().await;
-//!     let cleanup = ctx.without_cancel().with_timeout(Duration::from_secs(5));
-//!     Ok(cleanup.run(flush()).await?)
+//!     Ok(ctx.cleanup().run(flush()).await?)
 //! });
 //! let error = group.wait().await.unwrap_err();
 //! assert!(error.downcast_ref().is_some_and(ContextError::is_deadline_exceeded));
@@ -188,7 +188,7 @@
 //! assert!(kept.context().is_done() && !lost.context().is_done());
 //! ```
 //!
-//! The [`guide`] has more: which tool to pick, eight short programs, servers, how to stop, and the traps. The programs in
+//! The [`guide`] has more: which tool to pick, short programs, servers, how to stop, and the traps. The programs in
 //! `examples/` are answers to be copied.
 //!
 //! # The error type

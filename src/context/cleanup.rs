@@ -13,6 +13,9 @@
 //!    this context then. The group ends its grace first and its step after that; the alarm asks for the grace after the
 //!    step was made. So one of the two ends it.
 
+#[cfg(all(test, errgroup_loom))]
+mod loom_models;
+
 use std::panic::Location;
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -9,6 +9,9 @@
 //!    its share. So the last one, dropped after any `stop`, ends nothing.
 //! 2. `alarm` is the earliest that was set. Any other is dropped by whoever comes second.
 
+#[cfg(all(test, errgroup_loom))]
+mod loom_models;
+
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;

@@ -1,16 +1,20 @@
 //! `Context`: the public face of the tree.
 
+mod cleanup;
 mod deadline;
 mod done;
 mod end;
 mod foreign;
 mod handle;
 mod hook;
+mod later;
 mod listeners;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
 mod node;
 mod run;
+mod steps;
+mod stop;
 mod timer;
 mod values;
 
@@ -26,7 +30,10 @@ pub use self::handle::CancelHandle;
 pub use self::hook::OnDone;
 #[cfg(all(feature = "signal", windows))]
 pub(crate) use self::hook::abort_with;
-pub(crate) use self::node::{Node, Owner};
+pub(crate) use self::node::{Grace, Node, Owner};
+pub(crate) use self::steps::Steps;
+pub use self::stop::StopHandle;
+pub(crate) use self::stop::Stopper;
 
 use self::run::Run;
 use self::values::Values;
@@ -35,7 +42,7 @@ use crate::error::{BoxError, ContextError};
 /// Says who may still work, until when, and with which values.
 ///
 /// A context is read only and cheap to clone. It ends exactly once: because its [`CancelHandle`] cancelled it, its
-/// deadline passed, its parent ended or its [`Group`](crate::Group) did. It stays ended, and whoever asks later sees it
+/// deadline passed, its parent ended, its [`Group`](crate::Group) did, or a stop came to its end. It stays ended, and whoever asks later sees it
 /// too, with the same [`ContextError`]. Ending a context ends everything derived from it, before the call that ends it
 /// returns; it never touches the parent.
 ///
@@ -138,7 +145,8 @@ impl Context {
 
     /// Derives a context that keeps the values and nothing else: no deadline, no parent's end, no cause.
     ///
-    /// For work that has to be done although the context has ended: cleaning up, telling the audit log.
+    /// For work that has to be done whatever becomes of the context: telling the audit log. To clean up after its end there is
+    /// [`cleanup`](Context::cleanup), which has an end itself.
     #[must_use = "it changes nothing about this context"]
     pub fn without_cancel(&self) -> Context {
         Self {

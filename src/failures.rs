@@ -92,7 +92,6 @@ impl<E> Failed<E> {
     }
 
     /// The failure of a task of a group: its name and id, and where it was spawned.
-    #[allow(dead_code, reason = "for the outcome of a group")]
     pub(crate) fn task(
         name: Option<Arc<Cow<'static, str>>>,
         id: TaskId,
@@ -150,7 +149,6 @@ impl<E> Failures<E> {
     }
 
     /// Adds the number of those that were not kept.
-    #[allow(dead_code, reason = "for the outcome of a group")]
     pub(crate) fn forgotten(mut self, forgotten: usize) -> Self {
         self.forgotten = forgotten;
         self

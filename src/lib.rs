@@ -29,6 +29,7 @@
 //! |---|---|
 //! | [`Context`] | who may still work, until when, with which values; read only, cheap to clone |
 //! | [`CancelHandle`] | the right to end one context; dropping the last one ends it |
+//! | [`StopHandle`] | the right to stop one in two steps: finish what you have, then end |
 //! | [`Group`] | the owner of a derived context and of the tasks spawned into it |
 //! | [`Task`] | one task's handle: its value, its abort |
 //! | [`scope`](scope()) | tasks that borrow from the caller, polled in the caller's task |
@@ -127,8 +128,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **A deadline, and cleaning up after it.** What has to run after the end derives from
-//! [`without_cancel`](Context::without_cancel), with a deadline of its own.
+//! **A deadline, and cleaning up after it.** What has to run after the end runs in [`cleanup`](Context::cleanup), which ends
+//! five seconds later, or as long as [you say](GroupBuilder::cleanup).
 //! ```
 //! # use {errgroup::*, std::{future::pending, time::Duration}}; async fn flush() {}
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
@@ -137,8 +138,7 @@
 //! group.spawn(pending::<Result<(), _>>()); // cut short
 //! group.spawn_with(async |ctx| {
 //!     ctx.done().await;
-//!     let cleanup = ctx.without_cancel().with_timeout(Duration::from_secs(5));
-//!     Ok(cleanup.run(flush()).await?)
+//!     Ok(ctx.cleanup().run(flush()).await?)
 //! });
 //! let error = group.wait().await.unwrap_err();
 //! assert!(error.downcast_ref().is_some_and(ContextError::is_deadline_exceeded));
@@ -188,7 +188,7 @@
 //! assert!(kept.context().is_done() && !lost.context().is_done());
 //! ```
 //!
-//! The [`guide`] has more: which tool to pick, eight short programs, servers, how to stop, and the traps. The programs in
+//! The [`guide`] has more: which tool to pick, short programs, servers, how to stop, and the traps. The programs in
 //! `examples/` are answers to be copied.
 //!
 //! # The error type
@@ -237,7 +237,7 @@
 //! | `new` | [`Group::new`], [`Group::with_context`]; [`Group::run`] for the set, its results and its end in one |
 //! | `spawn`, `spawn_blocking` | the same; a blocking closure is given the context |
 //! | `spawn_on`, `spawn_blocking_on` | [`GroupBuilder::runtime`], for all tasks |
-//! | `spawn_local`, `spawn_local_on` | `tokio::task::spawn_local(async move { let _token = token; ctx.run(work).await })`, with a [`WaitGroup::token`] |
+//! | `spawn_local`, `spawn_local_on` | [`spawn_local`](Group::spawn_local), on the current set; `…_on`: within `LocalSet::enter` |
 //! | `build_task` | [`group.task("name")`](Group::task) |
 //! | `join_next`, `try_join_next`, `poll_join_next`, `…_with_id` | the first error is found by `wait`. Values: keep the [`Task`]s; in order of completion `tasks.next()` of a `FuturesUnordered` of them |
 //! | `join_all` | `for task in tasks { values.push(task.await?) }`, in [`Group::run`] |
@@ -344,12 +344,12 @@ mod task;
 mod wait_group;
 
 pub use batch::{Batch, batch, batch_stream};
-pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone};
+pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone, StopHandle};
 pub use error::{BoxError, ContextError, GroupError, Reason};
 pub use failures::{Failed, Failures};
 pub use group::{
-    Failure, Group, GroupBuilder, Shutdown, Slot, Spawner, Stop, Straggler, TaskBuilder, Wait,
-    WaitOwned,
+    Failure, Group, GroupBuilder, Outcome, Shutdown, Slot, Spawner, Stop, Straggler, TaskBuilder,
+    Wait, WaitOutcome, WaitOwned,
 };
 pub use scope::{LocalScope, Scope, ScopeTaskBuilder, scope, scope_local};
 #[cfg(feature = "signal")]

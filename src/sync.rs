@@ -16,11 +16,17 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
 };
 
+use std::sync::TryLockError;
+
 #[cfg(not(all(test, errgroup_loom)))]
 use std::sync::Mutex as Inner;
 
 #[cfg(all(test, errgroup_loom))]
 use loom::sync::Mutex as Inner;
+
+/// A cell of one pointer, set once.
+#[cfg(not(all(test, errgroup_loom)))]
+pub(crate) use once_cell::race::OnceBox;
 
 /// A mutex that ignores poison.
 #[derive(Debug, Default)]
@@ -37,6 +43,15 @@ impl<T> Mutex<T> {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// `None` if somebody else holds the lock.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0
             .lock()
@@ -50,6 +65,8 @@ impl<T> Mutex<T> {
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
     is_set: AtomicBool,
+    /// Held by whoever writes: who finds the value written finds it after that, as loom sees it, too.
+    writer: Mutex<()>,
 }
 
 #[cfg(all(test, errgroup_loom))]
@@ -58,6 +75,7 @@ impl<T> OnceLock<T> {
         Self {
             value: std::sync::OnceLock::new(),
             is_set: AtomicBool::new(false),
+            writer: Mutex::default(),
         }
     }
 
@@ -69,15 +87,18 @@ impl<T> OnceLock<T> {
     }
 
     pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        let _writer = self.writer.lock();
         self.value.set(value)?;
         self.is_set.store(true, Ordering::Release);
         Ok(())
     }
 
+    /// Unlike std's, it may call `value` although another thread is first.
     pub(crate) fn get_or_init(&self, value: impl FnOnce() -> T) -> &T {
-        let value = self.value.get_or_init(value);
-        self.is_set.store(true, Ordering::Release);
-        value
+        if self.get().is_none() {
+            drop(self.set(value()));
+        }
+        self.get().expect("it is set")
     }
 }
 
@@ -87,7 +108,29 @@ impl<T> From<T> for OnceLock<T> {
         Self {
             value: value.into(),
             is_set: AtomicBool::new(true),
+            writer: Mutex::default(),
         }
+    }
+}
+
+#[cfg(all(test, errgroup_loom))]
+pub(crate) struct OnceBox<T>(OnceLock<Box<T>>);
+
+#[cfg(all(test, errgroup_loom))]
+impl<T> Default for OnceBox<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+#[cfg(all(test, errgroup_loom))]
+impl<T> OnceBox<T> {
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.0.get().map(|value| &**value)
+    }
+
+    pub(crate) fn get_or_init(&self, value: impl FnOnce() -> Box<T>) -> &T {
+        self.0.get_or_init(value)
     }
 }
 

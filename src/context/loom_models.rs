@@ -3,6 +3,7 @@
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
 
 use loom::thread;
 
@@ -343,5 +344,76 @@ fn leaf_and_middle_ended_during_end_of_root_then_each_says_why() {
         };
         assert_eq!(reason(&leaf), Some(expected));
         assert_eq!(reason(&middle), Some(expected));
+    });
+}
+
+#[test]
+fn waker_registered_in_a_shard_during_the_end_is_told_or_refused() {
+    loom::model(|| {
+        let node = derive(None);
+        node.make_shards();
+        let waiter = {
+            let node = node.clone();
+            thread::spawn(move || block_on(Done::new(Some(&node))).reason())
+        };
+        assert!(end(&node, Reason::Cancelled));
+        assert_eq!(waiter.join().unwrap(), Reason::Cancelled);
+    });
+}
+
+#[test]
+fn wakers_meet_and_make_shards_during_the_end() {
+    loom::model(|| {
+        let node = derive(None);
+        let waiters = [(); 2].map(|()| {
+            let node = node.clone();
+            thread::spawn(move || block_on(Done::new(Some(&node))).reason())
+        });
+        assert!(end(&node, Reason::Cancelled));
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), Reason::Cancelled);
+        }
+    });
+}
+
+#[test]
+fn shards_made_during_the_end_keep_no_waker() {
+    loom::model(|| {
+        let node = derive(None);
+        let meeting = {
+            let node = node.clone();
+            thread::spawn(move || {
+                let places = [node.meet(), node.register_waker(Waker::noop().clone())];
+                places.into_iter().flatten().collect::<Vec<_>>()
+            })
+        };
+        assert!(end(&node, Reason::Cancelled));
+        for place in meeting.join().unwrap() {
+            assert!(node.deregister_waker(place).is_none());
+        }
+    });
+}
+
+#[test]
+fn crowd_made_during_the_end_by_a_child_and_a_waiter() {
+    loom::model(|| {
+        let node = derive(None);
+        let first = derive(Some(&node));
+        let waiter = {
+            let node = node.clone();
+            thread::spawn(move || block_on(Done::new(Some(&node))).reason())
+        };
+        let deriver = {
+            let node = node.clone();
+            thread::spawn(move || {
+                let child = derive(Some(&node));
+                drop(first);
+                child
+            })
+        };
+        assert!(end(&node, Reason::Cancelled));
+        assert_eq!(waiter.join().unwrap(), Reason::Cancelled);
+        assert_eq!(reason(&deriver.join().unwrap()), Some(Reason::Cancelled));
+        assert_eq!(node.children(), 0);
     });
 }

@@ -7,13 +7,15 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use errgroup::{
     BoxError, CancelHandle, Context, ContextError, Done, DoneOwned, Failed, Failures, OnDone,
-    Reason,
+    Reason, Stop, StopHandle,
 };
 use futures::future::FusedFuture;
 use static_assertions::{assert_eq_size, assert_impl_all, assert_not_impl_any};
 
 assert_impl_all!(Context: Clone, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
 assert_impl_all!(CancelHandle: Clone, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
+assert_impl_all!(StopHandle: Clone, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
+assert_impl_all!(Stop<BoxError>: Future, Send, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
 assert_impl_all!(Done<'static>: Future<Output = ContextError>, FusedFuture, Send, Sync, Unpin);
 assert_impl_all!(DoneOwned: Future<Output = ContextError>, FusedFuture, Send, Sync, Unpin);
 assert_impl_all!(Done<'static>: UnwindSafe, RefUnwindSafe, std::fmt::Debug);

@@ -23,9 +23,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Context;
+use super::alarm::Alarm;
 use super::deadline::later;
 use super::hook::OnDone;
-use super::later::Alarm;
 use super::listeners::{Hook, Waiter};
 use super::node::{Grace, Node};
 use super::steps::{Climb, Step, climb};

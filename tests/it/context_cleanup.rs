@@ -156,6 +156,7 @@ async fn asked_inside_a_cleanup_then_no_more_time() {
     assert_eq!(inside.err(), cleanup.err());
     let after = below.cleanup();
     assert!(after.is_done() && below.with_cancel().0.cleanup().is_done());
+    assert!(cleanup.cleanup().cleanup().is_done());
 
     // A group that cleans up, and is stopped itself.
     let (ctx, handle) = cancelled();

@@ -88,6 +88,10 @@
 //! | a panic's payload is the original one | `group_panic::g5_payload_is_the_original_one` |
 //! | a panicking destructor during abort | `group_panic::g5_aborted_then_a_panic_in_the_destructor_is_the_tasks` |
 //! | any order of operations at all | `group_model::model_and_group_agree` |
+//! | a failure that stops nobody (`settle`, Java's `awaitAll`) | `batch_settle` |
+//! | the first success, all failed, the losers' clean-up (`select_ok`, `anySuccessfulOrThrow`) | `batch_race` |
+//! | a stagger that is cut by a failure (Trio's happy eyeballs, `tower::hedge`) | `batch_stagger` |
+//! | any race at all | `batch_race_model::races_do_what_the_model_says` |
 //! | a server that spawns for years does not grow | `alloc_group::g15_*` |
 
 // Before those that use its macros.
@@ -101,7 +105,11 @@ mod batch_foreign;
 
 mod batch_model;
 mod batch_order;
+mod batch_race;
+mod batch_race_model;
+mod batch_settle;
 mod batch_source;
+mod batch_stagger;
 mod batch_support;
 mod batch_workers;
 mod checksum;

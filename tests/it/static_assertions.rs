@@ -6,8 +6,8 @@ use std::hash::Hash;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use errgroup::{
-    BoxError, CancelHandle, Context, ContextError, Done, DoneOwned, OnDone, Reason, Stop,
-    StopHandle,
+    BoxError, CancelHandle, Context, ContextError, Done, DoneOwned, Failed, Failures, OnDone,
+    Reason, Stop, StopHandle,
 };
 use futures::future::FusedFuture;
 use static_assertions::{assert_eq_size, assert_impl_all, assert_not_impl_any};
@@ -23,6 +23,13 @@ assert_impl_all!(DoneOwned: UnwindSafe, RefUnwindSafe, std::fmt::Debug);
 assert_impl_all!(OnDone: Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
 assert_impl_all!(ContextError: Error, Clone, Eq, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe);
 assert_impl_all!(Reason: Copy, Eq, Hash, Send, Sync, Unpin, UnwindSafe, std::fmt::Display);
+
+// As their errors are; `BoxError` itself is no `Error`.
+assert_impl_all!(Failures<BoxError>: Error, Send, Sync, Unpin, std::fmt::Display);
+assert_impl_all!(Failed<BoxError>: Send, Sync, Unpin, std::fmt::Debug, std::fmt::Display);
+assert_not_impl_any!(Failures<std::cell::Cell<u8>>: Sync);
+assert_not_impl_any!(Failures<std::rc::Rc<u8>>: Send, Sync);
+assert_impl_all!(BoxError: From<Failures<std::io::Error>>, From<Failures<BoxError>>);
 
 // It travels by `?` into the errors that programs use.
 assert_impl_all!(BoxError: From<ContextError>);

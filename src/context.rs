@@ -1,5 +1,6 @@
 //! `Context`: the public face of the tree.
 
+mod alarm;
 mod cleanup;
 mod deadline;
 mod done;
@@ -7,7 +8,6 @@ mod end;
 mod foreign;
 mod handle;
 mod hook;
-mod later;
 mod listeners;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;

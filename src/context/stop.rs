@@ -20,9 +20,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Context;
+use super::alarm::Alarm;
 use super::deadline::later;
 use super::done::DoneOwned;
-use super::later::Alarm;
 use super::node::Node;
 use super::steps::{Step, Steps};
 use super::timer::now;

@@ -6,11 +6,14 @@ mod end;
 mod foreign;
 mod handle;
 mod hook;
+mod later;
 mod listeners;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
 mod node;
 mod run;
+mod steps;
+mod stop;
 mod timer;
 mod values;
 
@@ -27,6 +30,8 @@ pub use self::hook::OnDone;
 #[cfg(all(feature = "signal", windows))]
 pub(crate) use self::hook::abort_with;
 pub(crate) use self::node::{Node, Owner};
+pub(crate) use self::steps::Steps;
+pub use self::stop::StopHandle;
 
 use self::run::Run;
 use self::values::Values;

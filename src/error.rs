@@ -110,7 +110,8 @@ pub enum Reason {
     /// A [`CancelHandle`](crate::CancelHandle) was used, or the future given to
     /// [`with_cancel_on`](crate::Context::with_cancel_on) completed.
     Cancelled,
-    /// The last [`CancelHandle`](crate::CancelHandle) was dropped. `let (ctx, _) = …` does so at once.
+    /// The last [`CancelHandle`](crate::CancelHandle), or [`StopHandle`](crate::StopHandle), was dropped.
+    /// `let (ctx, _) = …` does so at once.
     HandleDropped,
     /// The deadline passed.
     DeadlineExceeded,
@@ -128,6 +129,12 @@ pub enum Reason {
     Shutdown,
     /// The process received a signal.
     Signal,
+    /// Stopping has begun: the end of a [`stopping`](crate::Context::stopping) context, by
+    /// [`StopHandle::stop`](crate::StopHandle::stop), a signal with a drain or
+    /// [`Group::stop`](crate::Group::stop) with a drain. What takes on nothing new has this reason; the work goes on.
+    Stopping,
+    /// The drain was over: what had begun to stop had not ended by then.
+    Stopped,
     /// The task was aborted, by its handle or after a grace period. Told by its handle only: it ends no context.
     TaskAborted,
     /// The runtime was shut down before the group's tasks had ended, or did not take a task any more. It ends no context.
@@ -147,6 +154,8 @@ impl fmt::Display for Reason {
             Reason::GroupDropped => "cancelled: the group was dropped",
             Reason::Shutdown => "cancelled: the group was shut down",
             Reason::Signal => "cancelled: a signal was received",
+            Reason::Stopping => "stopping",
+            Reason::Stopped => "stopped",
             Reason::TaskAborted => "a task was aborted",
             Reason::RuntimeGone => "the runtime was shut down",
         })
@@ -175,6 +184,20 @@ impl ContextError {
     ) -> Self {
         let mut end = End::new(reason, Some(location));
         end.cause = cause;
+        Self(Arc::new(end))
+    }
+
+    /// The end when a drain is over.
+    pub(crate) fn drained(drain: Duration, location: &'static Location<'static>) -> Self {
+        let mut end = End::new(Reason::Stopped, Some(location));
+        end.detail = Some(format!("the drain of {drain:?} is over").into());
+        Self(Arc::new(end))
+    }
+
+    /// The end by the last `StopHandle`, dropped before any stop.
+    pub(crate) fn unstopped(location: &'static Location<'static>) -> Self {
+        let mut end = End::new(Reason::HandleDropped, Some(location));
+        end.detail = Some("a StopHandle".into());
         Self(Arc::new(end))
     }
 
@@ -304,6 +327,15 @@ impl fmt::Display for ContextError {
         }
         if end.reason == Reason::GroupFinished {
             return write!(f, "{}: all its tasks have ended", end.reason);
+        }
+        if let (Reason::HandleDropped, Some(_), Some(location)) =
+            (end.reason, &end.detail, end.location)
+        {
+            return write!(
+                f,
+                "cancelled: the last StopHandle was dropped before it was used (context derived at {location}); keep it: \
+                 `let (ctx, _) = ...` drops it at once"
+            );
         }
         write!(f, "{}", end.reason)?;
         if let Some(detail) = &end.detail {

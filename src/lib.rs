@@ -343,7 +343,7 @@ mod task;
 mod wait_group;
 
 pub use batch::{Batch, batch, batch_stream};
-pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone};
+pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone, StopHandle};
 pub use error::{BoxError, ContextError, GroupError, Reason};
 pub use group::{
     Failure, Group, GroupBuilder, Shutdown, Slot, Spawner, Stop, Straggler, TaskBuilder, Wait,

@@ -41,6 +41,8 @@ use tokio::time::Instant;
 
 use super::deadline::Deadline;
 use super::listeners::Listeners;
+use super::steps::Steps;
+use super::stop::StopPoint;
 use crate::destructor::destroy;
 use crate::error::ContextError;
 use crate::sync::{AtomicU32, Mutex, MutexGuard, OnceLock, Ordering};
@@ -105,16 +107,28 @@ const _: () = assert!(size_of::<Node>() < 128 - 16 - 16);
 
 /// What a node is beyond a child of its parent. Never both, so that they share their place.
 enum Kind {
-    /// A context, which may have a second parent.
-    Context(Option<Box<Link>>),
+    /// A context, most often a plain one.
+    Context(Option<Box<Extra>>),
     /// The context of a group. It is told of the end before any waiter of the node.
     Group(Weak<dyn Owner>),
+}
+
+/// What makes a context more than a child of one parent.
+pub(super) enum Extra {
+    /// It has a second parent.
+    Merged(Link),
+    /// It can be stopped in steps.
+    Stop(StopPoint),
 }
 
 /// A group, as its node knows it.
 pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
     /// The node has ended, and everything below it. Called with no lock held, by the thread that ends it.
     fn context_ended(&self);
+
+    /// What those below it look to while the group is stopped in steps; made by the first to ask. `None` once nobody
+    /// stops the group any more.
+    fn steps(&self) -> Option<Arc<Steps>>;
 
     /// What the group makes of it; opaque here.
     fn members(&self) -> &dyn Any;
@@ -184,10 +198,24 @@ impl Node {
         }
     }
 
-    pub(super) fn merged(&self) -> Option<&Link> {
+    fn extra(&self) -> Option<&Extra> {
         match &self.kind {
-            Kind::Context(link) => link.as_deref(),
+            Kind::Context(extra) => extra.as_deref(),
             Kind::Group(_) => None,
+        }
+    }
+
+    pub(super) fn merged(&self) -> Option<&Link> {
+        match self.extra()? {
+            Extra::Merged(link) => Some(link),
+            Extra::Stop(_) => None,
+        }
+    }
+
+    pub(super) fn stop_point(&self) -> Option<&StopPoint> {
+        match self.extra()? {
+            Extra::Stop(point) => Some(point),
+            Extra::Merged(_) => None,
         }
     }
 
@@ -231,6 +259,26 @@ impl Node {
         })
     }
 
+    /// As `derive`, of one that can be stopped in steps.
+    pub(crate) fn derive_stop(
+        parent: Option<&Arc<Node>>,
+        handles: u32,
+        location: &'static Location<'static>,
+    ) -> Arc<Node> {
+        let deadline = match parent {
+            Some(parent) if parent.is_done() => {
+                return Self::born_ended(parent, handles, location);
+            }
+            Some(parent) => parent.deadline.clone(),
+            None => None,
+        };
+        Self::linked(parent, |_| {
+            let mut node = Self::new(0, parent, handles, deadline, location);
+            node.kind = Kind::Context(Some(Box::new(Extra::Stop(StopPoint::default()))));
+            node
+        })
+    }
+
     /// Derives a child that ends at a deadline, too, which no ancestor's precedes (invariant 5).
     pub(super) fn derive_deadline(
         parent: Option<&Arc<Node>>,
@@ -267,13 +315,13 @@ impl Node {
         let deadlines = [&first.deadline, &second.deadline].into_iter().flatten();
         let deadline = deadlines.min_by_key(|deadline| deadline.at()).cloned();
         if let Some(error) = first.err().or_else(|| second.err()) {
-            return Self::ended(error, 0, deadline, location);
+            return Self::ended(error, Some(first), 0, deadline, location);
         }
         let mut node = Self::new(GUARDED, Some(first), 0, deadline, location);
-        node.kind = Kind::Context(Some(Box::new(Link {
+        node.kind = Kind::Context(Some(Box::new(Extra::Merged(Link {
             other: second.clone(),
             key: AtomicU32::new(UNLINKED),
-        })));
+        }))));
         let node = Arc::new(node);
         node.link_both();
         node
@@ -286,17 +334,20 @@ impl Node {
         location: &'static Location<'static>,
     ) -> Arc<Node> {
         let deadline = parent.deadline.clone();
-        Self::ended(parent.end_error().clone(), handles, deadline, location)
+        let error = parent.end_error().clone();
+        Self::ended(error, Some(parent), handles, deadline, location)
     }
 
-    /// A node that has ended before anybody saw it. It needs no parent.
+    /// A node that has ended before anybody saw it. Its parent does not know it; it knows the parent, and so the group
+    /// whose time to clean up it shares.
     pub(super) fn ended(
         error: ContextError,
+        parent: Option<&Arc<Node>>,
         handles: u32,
         deadline: Option<Arc<Deadline>>,
         location: &'static Location<'static>,
     ) -> Arc<Node> {
-        let mut node = Self::new(ENDED | GUARDED, None, handles, deadline, location);
+        let mut node = Self::new(ENDED | GUARDED, parent, handles, deadline, location);
         node.error = OnceLock::from(error);
         Arc::new(node)
     }
@@ -495,8 +546,8 @@ impl Node {
         if let Some(deadline) = self.own_deadline() {
             deadline.stop();
         }
-        if let Kind::Context(link) = &mut self.kind {
-            if let Some(link) = link.take() {
+        if let Kind::Context(extra) = &mut self.kind {
+            if let Some(Extra::Merged(link)) = extra.take().map(|extra| *extra) {
                 link.leave();
                 others.push(link.other);
             }

@@ -20,7 +20,7 @@ use tokio::task::unconstrained;
 
 use super::outcome::{Election, EndedBy, Failure, FailureKind, Outcome, Settled, What};
 use super::registry::{Name, Registry, Stage, fate};
-use crate::context::{Context, Node, Owner};
+use crate::context::{Context, Node, Owner, Steps};
 use crate::error::{BoxError, ContextError, GroupError, GroupId, Reason, text_of};
 use crate::panic::{Payload, catch, contain, discard, message};
 use crate::task::{Home, Owned, TaskId};
@@ -381,6 +381,10 @@ impl<E> RefUnwindSafe for Core<E> {}
 impl<E: Send + 'static> Owner for Core<E> {
     fn context_ended(&self) {
         self.registry.raise(Stage::Ended);
+    }
+
+    fn steps(&self) -> Option<Arc<Steps>> {
+        self.registry.steps()
     }
 
     fn members(&self) -> &dyn Any {

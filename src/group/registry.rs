@@ -41,6 +41,7 @@ use tokio::time::Instant;
 use super::guest::Guest;
 use super::limiter::Permit;
 use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
+use crate::context::Steps;
 use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
@@ -451,6 +452,15 @@ impl Registry {
         let mut tasks = self.tasks.lock();
         tasks.is_abandoned = true;
         tasks.live > 0
+    }
+
+    /// What those below the group's context look to while it is stopped. `None` if the owner is gone.
+    pub(crate) fn steps(&self) -> Option<Arc<Steps>> {
+        let mut tasks = self.tasks.lock();
+        let steps =
+            (!tasks.is_abandoned).then(|| tasks.rest().steps.get_or_insert_default().clone());
+        drop(tasks);
+        steps
     }
 
     /// `false` if the owner is gone and all tasks have ended: then nobody waits here.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::guest::Guest;
 use super::limiter::{Limiter, Permit};
+use crate::context::Steps;
 use crate::ordered_slab::OrderedSlab;
 use crate::panic::{contain, discard};
 use crate::task::TaskId;
@@ -94,6 +95,8 @@ pub(super) struct Rest {
     pub(super) names: BTreeMap<u32, Name>,
     /// Groups that were dropped inside this one, and have live tasks. Each counts as a live task here.
     pub(super) guests: Vec<Arc<Guest>>,
+    /// Made when somebody first asks for a step of the group's stop.
+    pub(super) steps: Option<Arc<Steps>>,
 }
 
 pub(super) struct Entry {

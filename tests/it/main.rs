@@ -118,6 +118,7 @@ mod context_order;
 mod context_race;
 mod context_reentry;
 mod context_runtime;
+mod context_stop;
 mod context_tree;
 mod context_value;
 mod go_parity;

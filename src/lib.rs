@@ -338,6 +338,7 @@ mod panic;
 mod scope;
 #[cfg(feature = "signal")]
 mod signal;
+mod supervisor;
 mod sync;
 mod task;
 mod wait_group;
@@ -352,6 +353,11 @@ pub use group::{
 pub use scope::{LocalScope, Scope, ScopeTaskBuilder, scope, scope_local};
 #[cfg(feature = "signal")]
 pub use signal::Signals;
+pub use supervisor::{
+    AutoShutdown, Backoff, BackoffDelays, Child, ChildFailure, ChildFailureKind, ChildState,
+    ChildStatus, CommandError, Ready, Restart, Strategy, Supervisor, SupervisorBuilder,
+    SupervisorError, SupervisorErrorKind, SupervisorEvent, SupervisorEventKind, SupervisorHandle,
+};
 pub use task::{AbortHandle, Task, TaskId};
 /// The short name, which says less of whose it is.
 #[doc(hidden)]

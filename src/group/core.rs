@@ -41,6 +41,8 @@ pub(crate) struct Config<E> {
     pub(crate) name: Option<Name>,
     pub(crate) is_isolated: bool,
     pub(crate) on_failure: Option<Box<OnFailure<E>>>,
+    /// Where the group stands, if its context is cut off from that: see `Group::hosted`.
+    pub(crate) host: Option<Arc<Node>>,
 }
 
 pub(crate) type OnFailure<E> = dyn Fn(&Failure<E>) + Send + Sync;
@@ -51,13 +53,14 @@ impl<E> Default for Config<E> {
             name: None,
             is_isolated: false,
             on_failure: None,
+            host: None,
         }
     }
 }
 
 impl<E> Config<E> {
     fn is_default(&self) -> bool {
-        self.name.is_none() && !self.is_isolated && self.on_failure.is_none()
+        self.name.is_none() && !self.is_isolated && self.on_failure.is_none() && self.host.is_none()
     }
 }
 
@@ -107,6 +110,10 @@ impl<E> Core<E> {
 
     pub(crate) fn name(&self) -> Option<&Name> {
         self.config.as_ref()?.name.as_ref()
+    }
+
+    pub(crate) fn host(&self) -> Option<&Arc<Node>> {
+        self.config.as_ref()?.host.as_ref()
     }
 
     pub(crate) fn is_isolated(&self) -> bool {
@@ -426,6 +433,14 @@ fn context_error_in<E: 'static>(error: &E) -> Option<&ContextError> {
         .downcast_ref::<std::io::Error>()?
         .get_ref()?
         .downcast_ref()
+}
+
+/// Whether an error says no more than that this end came.
+pub(crate) fn passes_on<E: GroupError>(error: &E, end: &ContextError) -> bool {
+    match context_error_in(error) {
+        Some(inner) => inner.is(end),
+        None => text_of_end::<E>(end).is_some_and(|text| is_text_of(&text, error)),
+    }
 }
 
 /// The text of an error made from the end; `None` if it does not show that of the end.

@@ -90,10 +90,10 @@ impl Backoff {
 
 impl IntoIterator for Backoff {
     type Item = Duration;
-    type IntoIter = Delays;
+    type IntoIter = BackoffDelays;
 
-    fn into_iter(self) -> Delays {
-        Delays(match self.0 {
+    fn into_iter(self) -> BackoffDelays {
+        BackoffDelays(match self.0 {
             Kind::Fixed(delay) => Source::Fixed(delay),
             Kind::Exponential(exponential) => Source::Exponential(exponential, Random::new()),
             Kind::Made(f) => Source::Made(f()),
@@ -114,7 +114,7 @@ impl fmt::Debug for Backoff {
 }
 
 /// The iterator of a [`Backoff`].
-pub struct Delays(Source);
+pub struct BackoffDelays(Source);
 
 enum Source {
     Fixed(Duration),
@@ -122,7 +122,7 @@ enum Source {
     Made(BoxedDelays),
 }
 
-impl Iterator for Delays {
+impl Iterator for BackoffDelays {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -145,9 +145,9 @@ impl Exponential {
     }
 }
 
-impl fmt::Debug for Delays {
+impl fmt::Debug for BackoffDelays {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delays").finish_non_exhaustive()
+        f.debug_struct("BackoffDelays").finish_non_exhaustive()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::child::Restart;
-use super::status::{ChildFailure, ChildState, ChildStatus, FailureKind};
+use super::status::{ChildFailure, ChildFailureKind, ChildState, ChildStatus};
 use crate::group::Name;
 
 /// Tells the children of a supervisor apart, in the order in which they were added, which is that of start.
@@ -172,25 +172,32 @@ impl Entry {
         }
     }
 
-    /// Remembers a failure; `false` if `exit` is none.
-    pub(super) fn record(&mut self, exit: Exit, not_ready: Option<NotReady>, now: Instant) -> bool {
+    /// Remembers a failure, and returns its text; `None` if `exit` is none.
+    pub(super) fn record(
+        &mut self,
+        exit: Exit,
+        not_ready: Option<NotReady>,
+        now: Instant,
+    ) -> Option<String> {
         let (kind, text) = match (exit, not_ready) {
-            (Exit::Error(text), _) => (FailureKind::Error, text),
-            (Exit::Panic(text), _) => (FailureKind::Panic, text),
-            (Exit::Aborted, None) => (FailureKind::Aborted, String::new()),
+            (Exit::Error(text), _) => (ChildFailureKind::Error, text),
+            (Exit::Panic(text), _) => (ChildFailureKind::Panic, text),
+            (Exit::Aborted, None) => (ChildFailureKind::Aborted, String::new()),
             (Exit::Finished | Exit::Aborted, Some(why)) => {
-                (FailureKind::NotReady, self.not_ready_text(why))
+                (ChildFailureKind::NotReady, self.not_ready_text(why))
             }
-            (Exit::Finished, None) => return false,
+            (Exit::Finished, None) => return None,
         };
         let after = now.saturating_duration_since(self.started_at);
-        self.remember(ChildFailure {
+        let failure = ChildFailure {
             kind,
             text,
             at: now,
             after,
-        });
-        true
+        };
+        let text = failure.to_string();
+        self.remember(failure);
+        Some(text)
     }
 
     fn remember(&mut self, failure: ChildFailure) {

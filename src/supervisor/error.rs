@@ -103,7 +103,10 @@ impl<E> SupervisorError<E> {
 
     /// Returns the name of the supervisor, if it has one.
     pub fn supervisor(&self) -> Option<&str> {
-        self.0.supervisor.as_ref().map(|name| name.as_ref().as_ref())
+        self.0
+            .supervisor
+            .as_ref()
+            .map(|name| name.as_ref().as_ref())
     }
 
     /// Returns what kind of failure it is.
@@ -155,10 +158,16 @@ impl<E: fmt::Display> fmt::Display for SupervisorError<E> {
                 "gave up: child {child:?} ended, restart {restarts} within {period:?} where {limit} are allowed"
             )?,
             SupervisorErrorKind::BackoffExhausted => {
-                write!(f, "gave up: child {child:?} ended, and its backoff has no further delay")?;
+                write!(
+                    f,
+                    "gave up: child {child:?} ended, and its backoff has no further delay"
+                )?;
             }
             SupervisorErrorKind::StartFailed => {
-                write!(f, "did not start: child {child:?} failed before it was ready")?;
+                write!(
+                    f,
+                    "did not start: child {child:?} failed before it was ready"
+                )?;
             }
             SupervisorErrorKind::SignificantFailed => {
                 write!(f, "stopped: child {child:?}, which is significant, failed")?;

@@ -12,13 +12,13 @@ use crate::group::Name;
 pub struct SupervisorEvent {
     pub(super) supervisor: Option<Name>,
     pub(super) child: Option<Name>,
-    pub(super) kind: EventKind,
+    pub(super) kind: SupervisorEventKind,
 }
 
 /// Names the kind of a [`SupervisorEvent`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum EventKind {
+pub enum SupervisorEventKind {
     /// The child is started.
     Starting,
     /// It has said that it is ready.
@@ -57,7 +57,7 @@ impl SupervisorEvent {
     }
 
     /// Returns what happened.
-    pub fn kind(&self) -> &EventKind {
+    pub fn kind(&self) -> &SupervisorEventKind {
         &self.kind
     }
 }
@@ -73,19 +73,21 @@ impl fmt::Display for SupervisorEvent {
             write!(f, "child {name:?} ")?;
         }
         match &self.kind {
-            EventKind::Starting => f.write_str("starts"),
-            EventKind::Ready => f.write_str("is ready"),
-            EventKind::Finished => f.write_str("has ended"),
-            EventKind::Failed(text) => write!(f, "failed: {text}"),
-            EventKind::BackingOff(delay) => write!(f, "is restarted in {delay:?}"),
-            EventKind::Stopping(drain) if drain.is_zero() => f.write_str("is to stop"),
-            EventKind::Stopping(drain) => write!(f, "is to stop within {drain:?}"),
-            EventKind::Aborting => f.write_str("did not stop within its grace, and is aborted"),
-            EventKind::Abandoned => f.write_str("cannot be aborted, and is left behind"),
-            EventKind::Stopped => f.write_str("has stopped"),
-            EventKind::Removed => f.write_str("was removed"),
-            EventKind::GaveUp => f.write_str("makes the supervisor give up"),
-            EventKind::ShuttingDown => f.write_str("stopping"),
+            SupervisorEventKind::Starting => f.write_str("starts"),
+            SupervisorEventKind::Ready => f.write_str("is ready"),
+            SupervisorEventKind::Finished => f.write_str("has ended"),
+            SupervisorEventKind::Failed(text) => write!(f, "failed: {text}"),
+            SupervisorEventKind::BackingOff(delay) => write!(f, "is restarted in {delay:?}"),
+            SupervisorEventKind::Stopping(drain) if drain.is_zero() => f.write_str("is to stop"),
+            SupervisorEventKind::Stopping(drain) => write!(f, "is to stop within {drain:?}"),
+            SupervisorEventKind::Aborting => {
+                f.write_str("did not stop within its grace, and is aborted")
+            }
+            SupervisorEventKind::Abandoned => f.write_str("cannot be aborted, and is left behind"),
+            SupervisorEventKind::Stopped => f.write_str("has stopped"),
+            SupervisorEventKind::Removed => f.write_str("was removed"),
+            SupervisorEventKind::GaveUp => f.write_str("makes the supervisor give up"),
+            SupervisorEventKind::ShuttingDown => f.write_str("stopping"),
         }
     }
 }

@@ -140,10 +140,7 @@ impl<E: Send + 'static> SupervisorHandle<E> {
         self.give(Command::Abort(name.to_owned()))
     }
 
-    fn give(
-        &self,
-        command: Command<E>,
-    ) -> impl Future<Output = Result<(), CommandError>> + use<E> {
+    fn give(&self, command: Command<E>) -> impl Future<Output = Result<(), CommandError>> + use<E> {
         let shared = self.shared.clone();
         async move {
             let (reply, replied) = oneshot::channel();
@@ -159,7 +156,11 @@ impl<E> SupervisorHandle<E> {
     /// Lists the children in the order of start, as they are, or, when the supervisor has ended, as they were.
     pub fn children(&self) -> Vec<ChildStatus> {
         let machine = self.shared.machine.lock();
-        machine.entries.values().map(|entry| entry.status()).collect()
+        machine
+            .entries
+            .values()
+            .map(|entry| entry.status())
+            .collect()
     }
 
     /// Returns what a child is doing; `None` if there is none of this name.
@@ -177,7 +178,10 @@ impl<E> SupervisorHandle<E> {
     /// Lists the children that did not stop within their grace when the supervisor stopped.
     pub fn stragglers(&self) -> Vec<Straggler> {
         let stragglers = self.shared.stragglers.lock();
-        stragglers.iter().map(|(_, straggler)| straggler.clone()).collect()
+        stragglers
+            .iter()
+            .map(|(_, straggler)| straggler.clone())
+            .collect()
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) struct Machine {
     /// No child is given its drain any more.
     is_cut: bool,
     decisions: VecDeque<Decision>,
+    /// What the child failed of whose end was told last; `None` if it ended without a failure.
+    pub(super) last_failure: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +82,8 @@ pub(super) enum Decision {
     GiveUp(ChildId, GiveUp),
     /// A child was removed.
     Remove(ChildId),
-    /// All have ended.
-    Over,
+    /// All children are being stopped.
+    ShutDown,
     /// Nothing to do.
     Told(ChildId, Notice),
 }
@@ -150,6 +152,7 @@ impl Machine {
             phase: Phase::Running,
             is_cut: false,
             decisions: VecDeque::new(),
+            last_failure: None,
         }
     }
 
@@ -304,29 +307,37 @@ impl Machine {
         self.stops.remove(&id);
         match state {
             State::Starting(cause) => {
-                self.entry(id).record(exit, Some(NotReady::Dropped), now);
+                self.record(id, exit, Some(NotReady::Dropped), now);
                 self.start_failed(id, cause, now);
             }
             State::Up => {
-                let is_failure = self.entry(id).record(exit, None, now);
+                let is_failure = self.record(id, exit, None, now);
                 self.ended_by_itself(id, is_failure, now);
             }
             State::Stopping {
                 then: Then::Fail(cause, why),
                 ..
             } => {
-                self.entry(id).record(exit, Some(why), now);
+                self.record(id, exit, Some(why), now);
                 self.start_failed(id, cause, now);
             }
             State::Doomed(then) | State::Stopping { then, .. } => {
                 if exit != Exit::Aborted {
-                    self.entry(id).record(exit, None, now);
+                    self.record(id, exit, None, now);
                 }
                 self.stopped(id, then, now);
             }
             State::Down(_) | State::Deciding | State::BackingOff { .. } => {}
         }
         self.advance(now);
+    }
+
+    /// Returns whether it is a failure.
+    fn record(&mut self, id: ChildId, exit: Exit, why: Option<NotReady>, now: Instant) -> bool {
+        let failure = self.entry(id).record(exit, why, now);
+        let is_failure = failure.is_some();
+        self.last_failure = failure;
+        is_failure
     }
 
     /// The state of the child, if it is this incarnation that lives.
@@ -634,6 +645,7 @@ impl Machine {
             return;
         }
         self.phase = Phase::Stopping;
+        self.decisions.push_back(Decision::ShutDown);
         self.starts.clear();
         self.delayed = None;
         let ids: Vec<_> = self.entries.keys().copied().collect();
@@ -665,9 +677,17 @@ impl Machine {
         self.stops.insert(id);
     }
 
-    /// The time for all is over: what drains is ended, and whoever comes later has no drain.
-    pub(super) fn cut(&mut self, now: Instant) {
-        self.shut_down(now);
+    /// The supervisor's own context has ended. If it is stopping already, the time for that is over.
+    pub(super) fn end(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Running => self.shut_down(now),
+            Phase::Stopping => self.cut(now),
+            Phase::Over => {}
+        }
+    }
+
+    /// Ends what drains, and gives no drain to whoever is told later.
+    fn cut(&mut self, now: Instant) {
         if std::mem::replace(&mut self.is_cut, true) {
             return;
         }
@@ -708,7 +728,6 @@ impl Machine {
         }
         if self.phase == Phase::Stopping {
             self.phase = Phase::Over;
-            self.decisions.push_back(Decision::Over);
         }
         while let Some(&first) = self.starts.first() {
             if self.delayed.is_some() || self.state(first) != State::Down(Down::Waiting) {

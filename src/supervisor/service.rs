@@ -15,7 +15,7 @@ use super::ready::{Listen, Ready};
 use super::shared::{Message, Shared};
 use crate::context::Context;
 use crate::error::{ContextError, GroupError};
-use crate::group::{Group, Kind, Request, SlotRequest, Spec as TaskSpec};
+use crate::group::{Group, Kind, Request, SlotRequest, Spec as TaskSpec, passes_on};
 use crate::panic::{Payload, catch, contain, discard, message, poll_catching};
 use crate::task::Task;
 
@@ -92,12 +92,7 @@ where
     }
 }
 
-fn spawn<E, F, Fut>(
-    group: &Group<ContextError>,
-    task: TaskSpec,
-    post: Post<E>,
-    f: F,
-) -> Task<()>
+fn spawn<E, F, Fut>(group: &Group<ContextError>, task: TaskSpec, post: Post<E>, f: F) -> Task<()>
 where
     E: GroupError,
     F: FnOnce() -> Fut + Send + 'static,
@@ -237,8 +232,8 @@ impl<E: GroupError> Post<E> {
 
     /// Whether the child says no more than that it was told to stop.
     fn passes_on_end(&self, error: &E) -> bool {
-        let end = self.ctx.err();
-        end.is_some_and(|end| crate::group::passes_on(error, &end))
+        let ends = [self.ctx.err(), self.ctx.stopping().err()];
+        ends.iter().flatten().any(|end| passes_on(error, end))
     }
 }
 

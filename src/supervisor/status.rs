@@ -59,7 +59,7 @@ pub enum ChildState {
 #[non_exhaustive]
 pub struct ChildFailure {
     /// What it failed of.
-    pub kind: FailureKind,
+    pub kind: ChildFailureKind,
     /// The text of its error, what the panic said, or what it did not do.
     pub text: String,
     /// When it ended.
@@ -71,7 +71,7 @@ pub struct ChildFailure {
 /// What a child failed of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum FailureKind {
+pub enum ChildFailureKind {
     /// It returned an error.
     Error,
     /// It, or the function that makes it, panicked.
@@ -107,9 +107,9 @@ impl fmt::Display for ChildFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = &self.text;
         match self.kind {
-            FailureKind::Error | FailureKind::NotReady => f.write_str(text),
-            FailureKind::Panic => write!(f, "panicked: {text}"),
-            FailureKind::Aborted => f.write_str("aborted"),
+            ChildFailureKind::Error | ChildFailureKind::NotReady => f.write_str(text),
+            ChildFailureKind::Panic => write!(f, "panicked: {text}"),
+            ChildFailureKind::Aborted => f.write_str("aborted"),
         }
     }
 }

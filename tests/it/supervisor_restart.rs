@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use errgroup::{
-    Backoff, BoxError, Child, ChildFailureKind, ChildState, Restart, Strategy, Supervisor, SupervisorErrorKind,
+    Backoff, BoxError, Child, ChildFailureKind, ChildState, Restart, Strategy, Supervisor,
+    SupervisorErrorKind,
 };
 use tokio::time::Instant;
 
@@ -169,7 +170,11 @@ async fn fail(stage: &Stage, times: usize, apart: Duration) {
 fn s3_below_and_at_the_limit_it_goes_on_and_above_it_fails_with_child_count_and_error() {
     paused(async {
         let stage = Stage::new();
-        let builder = || Supervisor::builder().name("api").intensity(3, Duration::from_secs(60));
+        let builder = || {
+            Supervisor::builder()
+                .name("api")
+                .intensity(3, Duration::from_secs(60))
+        };
         let running = run(builder(), [stage.child("z"), stage.child("a")]).await;
         fail(&stage, 3, Duration::from_secs(1)).await;
         assert_eq!(running.state("a"), ChildState::Running);
@@ -182,16 +187,34 @@ fn s3_below_and_at_the_limit_it_goes_on_and_above_it_fails_with_child_count_and_
         assert_eq!(stage.took(), ["-a", "-z"], "all are stopped in order");
         assert_eq!(error.child(), "a");
         assert_eq!(error.error().unwrap().to_string(), "a failed");
-        let SupervisorErrorKind::IntensityExceeded { restarts, limit, period, .. } = error.kind() else {
+        let SupervisorErrorKind::IntensityExceeded {
+            restarts,
+            limit,
+            period,
+            ..
+        } = error.kind()
+        else {
             panic!("{error:?}");
         };
         assert_eq!((restarts, limit, period), (4, 3, Duration::from_secs(60)));
         let text = error.to_string();
-        assert!(text.starts_with(r#"supervisor "api" gave up: child "a" "#), "{text}");
-        assert!(text.contains("4 within 60s") && text.contains("a failed"), "{text}");
-        assert!(!place.is_empty() && text.contains("supervisor_support.rs:"), "{text}");
+        assert!(
+            text.starts_with(r#"supervisor "api" gave up: child "a" "#),
+            "{text}"
+        );
+        assert!(
+            text.contains("4 within 60s") && text.contains("a failed"),
+            "{text}"
+        );
+        assert!(
+            !place.is_empty() && text.contains("supervisor_support.rs:"),
+            "{text}"
+        );
         assert_eq!(running.handle.child("a").unwrap().state, ChildState::Failed);
-        assert_eq!(running.handle.child("z").unwrap().state, ChildState::Stopped);
+        assert_eq!(
+            running.handle.child("z").unwrap().state,
+            ChildState::Stopped
+        );
     });
 }
 
@@ -206,7 +229,11 @@ fn s3_restarts_across_the_edge_of_the_period() {
     ] {
         paused(async {
             let stage = Stage::new();
-            let running = run(Supervisor::builder().intensity(2, period), [stage.child("a")]).await;
+            let running = run(
+                Supervisor::builder().intensity(2, period),
+                [stage.child("a")],
+            )
+            .await;
             stage.end("a", End::Fail);
             idle().await;
             advance(ms(10)).await;
@@ -232,7 +259,10 @@ fn s3_limit_of_zero_then_the_first_restart_is_too_many() {
         stage.end("a", End::Panic);
         let error = running.run.await.unwrap().unwrap_err();
         assert!(error.error().is_none());
-        assert!(error.to_string().contains("panicked: a panicked"), "{error}");
+        assert!(
+            error.to_string().contains("panicked: a panicked"),
+            "{error}"
+        );
     });
 }
 
@@ -383,7 +413,11 @@ fn failures_are_kept_up_to_the_limit_the_latest_last() {
 #[test]
 fn fails_at_once_a_million_times_then_others_run_in_between() {
     // Without optimisation a million take half a minute.
-    const TIMES: usize = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
+    const TIMES: usize = if cfg!(debug_assertions) {
+        100_000
+    } else {
+        1_000_000
+    };
     paused(async {
         let n = Arc::new(AtomicUsize::new(0));
         let counted = n.clone();

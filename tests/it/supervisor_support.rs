@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use errgroup::{
-    BoxError, Child, ChildState, Context, Supervisor, SupervisorBuilder, SupervisorError, SupervisorHandle,
+    BoxError, Child, ChildState, Context, Supervisor, SupervisorBuilder, SupervisorError,
+    SupervisorHandle,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

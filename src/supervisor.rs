@@ -8,6 +8,9 @@
 
 mod backoff;
 mod child;
+mod command;
+mod decision;
+mod ends;
 mod entry;
 mod error;
 mod event;
@@ -15,12 +18,16 @@ mod handle;
 mod intensity;
 mod machine;
 mod names;
+mod order;
 mod ready;
 mod run;
 mod service;
 mod shared;
 mod status;
 mod strategy;
+mod waiter;
+mod wake;
+mod worker;
 
 use std::borrow::Cow;
 use std::fmt;

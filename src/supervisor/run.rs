@@ -5,91 +5,42 @@
 //! are stopped one after the other; the tasks of a driver that is dropped go to the group above that context.
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::panic::Location;
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
-use super::backoff::Schedule;
+use super::OnEvent;
 use super::child::{Child, Restart};
+use super::decision::{Decision, GiveUp, Notice};
 use super::entry::{ChildId, Exit};
 use super::error::{LastFailure, SupervisorError, SupervisorErrorKind};
 use super::event::{SupervisorEvent, SupervisorEventKind};
-use super::handle::CommandError;
-use super::machine::{Came, Decision, GiveUp, Goal, Machine, Notice, Phase};
-use super::service::{Outcome, Post, Service, task_spec};
-use super::shared::{Command, Inbox, Message, Reply, Shared};
-use super::{OnEvent, entry};
-use crate::context::{CancelHandle, Context, DoneOwned, StopHandle};
-use crate::error::{ContextError, GroupError, Reason, text_of};
+use super::machine::{Machine, Phase};
+use super::service::{Outcome, Post, task_spec};
+use super::shared::{Inbox, Message, Shared};
+use super::waiter::{Refused, Waiter};
+use super::wake::{Parent, Timer, Wake};
+use super::worker::{Incarnation, Right, Worker};
+use crate::context::Context;
+use crate::error::{ContextError, GroupError, text_of};
 use crate::group::{Group, Straggler};
 use crate::panic::{catch, contain, discard};
-use crate::task::Task;
 
 pub(super) struct Driver<E> {
-    shared: Arc<Shared<E>>,
+    pub(super) shared: Arc<Shared<E>>,
     inbox: Inbox<E>,
     // Before `children`: their tasks are aborted before their handles are dropped.
     group: Group<ContextError>,
     children: BTreeMap<ChildId, Worker<E>>,
-    waiters: Vec<Waiter>,
+    pub(super) waiters: Vec<Waiter>,
     on_event: Option<Box<OnEvent>>,
     /// The error of the child whose end is being decided on.
     last: Option<E>,
     error: Option<SupervisorError<E>>,
     has_abandoned: bool,
-}
-
-/// A child, as far as the machine does not know it.
-struct Worker<E> {
-    /// `None` while it is dropped.
-    service: Option<Arc<dyn Service<E>>>,
-    backoff: Option<Box<dyn Schedule>>,
-    spec: entry::Spec,
-    incarnation: Option<Incarnation>,
-}
-
-struct Incarnation {
-    task: Task<()>,
-    ctx: Context,
-    right: Right,
-    started_at: Instant,
-}
-
-/// The right to stop an incarnation. Its drop ends the context.
-enum Right {
-    /// Without a drain: a context that ends in one step costs less.
-    Cancel {
-        _handle: CancelHandle,
-    },
-    Stop(StopHandle),
-}
-
-/// Somebody who gave a command.
-struct Waiter {
-    id: ChildId,
-    goal: Goal,
-    name: String,
-    /// The child was added: it is removed if it does not come up.
-    is_add: bool,
-    reply: Option<Reply>,
-}
-
-enum Wake<E> {
-    Message(Message<E>),
-    Due,
-    Stopping,
-    Ended,
-}
-
-/// What the supervisor's own context says.
-struct Parent {
-    stopping: Option<DoneOwned>,
-    done: Option<DoneOwned>,
 }
 
 impl<E: GroupError> Driver<E> {
@@ -125,9 +76,13 @@ impl<E: GroupError> Driver<E> {
                 return Err(error);
             }
         }
+        let is_to_stop = parent.stopping().is_done();
         let mut parent = Parent::new(&parent);
         let mut timer = Timer::default();
-        self.step(|machine, now| machine.begin(now));
+        match is_to_stop {
+            true => self.step(Machine::shut_down),
+            false => self.step(Machine::begin),
+        }
         while !self.is_over() {
             match self.next(&mut parent, &mut timer).await {
                 Wake::Message(message) => self.receive(message),
@@ -157,7 +112,12 @@ impl<E: GroupError> Driver<E> {
         ))
     }
 
-    fn add(&mut self, child: Child<E>, is_dynamic: bool, now: Instant) -> Result<ChildId, Refused> {
+    pub(super) fn add(
+        &mut self,
+        child: Child<E>,
+        is_dynamic: bool,
+        now: Instant,
+    ) -> Result<ChildId, Refused> {
         if child.spec.is_significant && child.spec.restart == Restart::Permanent {
             return Err(Refused::SignificantPermanent);
         }
@@ -176,12 +136,12 @@ impl<E: GroupError> Driver<E> {
         Ok(id)
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.shared.machine.lock().phase == Phase::Over
     }
 
     /// Waits for what happens next.
-    async fn next(&mut self, parent: &mut Parent, timer: &mut Timer) -> Wake<E> {
+    pub(super) async fn next(&mut self, parent: &mut Parent, timer: &mut Timer) -> Wake<E> {
         timer.set(self.shared.machine.lock().next_due());
         let inbox = &mut self.inbox.0;
         poll_fn(|cx| {
@@ -201,7 +161,7 @@ impl<E: GroupError> Driver<E> {
     }
 
     /// Tells the machine of an event, and carries out what it decides.
-    fn step<R>(&mut self, event: impl FnOnce(&mut Machine, Instant) -> R) -> R {
+    pub(super) fn step<R>(&mut self, event: impl FnOnce(&mut Machine, Instant) -> R) -> R {
         let now = Instant::now();
         let result = event(&mut self.shared.machine.lock(), now);
         self.carry_out_all(now);
@@ -209,7 +169,7 @@ impl<E: GroupError> Driver<E> {
         result
     }
 
-    fn carry_out_all(&mut self, now: Instant) {
+    pub(super) fn carry_out_all(&mut self, now: Instant) {
         loop {
             // A statement of its own, so that the lock is not held while it is carried out.
             let decision = self.shared.machine.lock().decide();
@@ -220,7 +180,7 @@ impl<E: GroupError> Driver<E> {
         }
     }
 
-    fn receive(&mut self, message: Message<E>) {
+    pub(super) fn receive(&mut self, message: Message<E>) {
         match message {
             Message::Readiness {
                 id,
@@ -239,7 +199,7 @@ impl<E: GroupError> Driver<E> {
         }
     }
 
-    fn ended(&mut self, id: ChildId, generation: u64, outcome: Outcome<E>) {
+    pub(super) fn ended(&mut self, id: ChildId, generation: u64, outcome: Outcome<E>) {
         if let Some(worker) = self.children.get_mut(&id) {
             worker.incarnation = None;
         }
@@ -259,7 +219,7 @@ impl<E: GroupError> Driver<E> {
         }
     }
 
-    fn carry_out(&mut self, decision: Decision, now: Instant) {
+    pub(super) fn carry_out(&mut self, decision: Decision, now: Instant) {
         match decision {
             Decision::Start { id, generation } => self.start(id, generation, now),
             Decision::Stop { id, drain } => {
@@ -294,11 +254,11 @@ impl<E: GroupError> Driver<E> {
         }
     }
 
-    fn incarnation(&self, id: ChildId) -> Option<&Incarnation> {
+    pub(super) fn incarnation(&self, id: ChildId) -> Option<&Incarnation> {
         self.children.get(&id)?.incarnation.as_ref()
     }
 
-    fn start(&mut self, id: ChildId, generation: u64, now: Instant) {
+    pub(super) fn start(&mut self, id: ChildId, generation: u64, now: Instant) {
         self.tell(Some(id), || SupervisorEventKind::Starting);
         let Some(worker) = self.children.get_mut(&id) else {
             return;
@@ -322,7 +282,7 @@ impl<E: GroupError> Driver<E> {
         });
     }
 
-    fn abort(&mut self, id: ChildId, now: Instant) {
+    pub(super) fn abort(&mut self, id: ChildId, now: Instant) {
         let is_stopping = self.shared.machine.lock().phase != Phase::Running;
         let Some(worker) = self.children.get(&id) else {
             return;
@@ -344,7 +304,7 @@ impl<E: GroupError> Driver<E> {
     }
 
     /// Asks the child's backoff, which is foreign code. One that panics has no further delay.
-    fn delay(&mut self, id: ChildId, is_reset: bool) -> Option<Duration> {
+    pub(super) fn delay(&mut self, id: ChildId, is_reset: bool) -> Option<Duration> {
         let backoff = self.children.get_mut(&id)?.backoff.as_mut()?;
         let asked = catch(|| {
             if is_reset {
@@ -358,7 +318,7 @@ impl<E: GroupError> Driver<E> {
         })
     }
 
-    fn give_up(&mut self, id: ChildId, why: GiveUp) {
+    pub(super) fn give_up(&mut self, id: ChildId, why: GiveUp) {
         self.tell(Some(id), || SupervisorEventKind::GaveUp);
         let Some(worker) = self.children.get(&id) else {
             return;
@@ -392,7 +352,7 @@ impl<E: GroupError> Driver<E> {
 
     // Telling.
 
-    fn notice(&self, id: ChildId, notice: Notice) {
+    pub(super) fn notice(&self, id: ChildId, notice: Notice) {
         if self.on_event.is_none() {
             return;
         }
@@ -408,7 +368,7 @@ impl<E: GroupError> Driver<E> {
         });
     }
 
-    fn tell(&self, id: Option<ChildId>, kind: impl FnOnce() -> SupervisorEventKind) {
+    pub(super) fn tell(&self, id: Option<ChildId>, kind: impl FnOnce() -> SupervisorEventKind) {
         let Some(on_event) = &self.on_event else {
             return;
         };
@@ -419,115 +379,6 @@ impl<E: GroupError> Driver<E> {
             kind: kind(),
         };
         contain(|| on_event(&event));
-    }
-
-    // Commands.
-
-    fn command(&mut self, command: Command<E>, reply: Reply) {
-        if self.shared.machine.lock().phase != Phase::Running {
-            discard(command);
-            let _ = reply.send(Err(CommandError::SupervisorStopping));
-            return;
-        }
-        match command {
-            Command::Add(child) => self.command_add(*child, reply),
-            Command::Start(name) => self.command_on(name, reply, Machine::start),
-            Command::Stop(name) => self.command_on(name, reply, Machine::stop),
-            Command::Restart(name) => self.command_on(name, reply, Machine::restart),
-            Command::Remove(name) => self.command_on(name, reply, Machine::remove),
-            Command::Abort(name) => {
-                let found = self.shared.machine.lock().find(&name);
-                if let Some(incarnation) = found.and_then(|id| self.incarnation(id)) {
-                    incarnation.task.abort();
-                }
-                let _ = reply.send(match found {
-                    Some(_) => Ok(()),
-                    None => Err(CommandError::UnknownChild(name)),
-                });
-            }
-        }
-    }
-
-    fn command_add(&mut self, child: Child<E>, reply: Reply) {
-        let name = child.spec.name.to_string();
-        match self.add(child, true, Instant::now()) {
-            Ok(id) => self.command_at(id, name, true, reply, Machine::start_added),
-            Err(refused) => {
-                let _ = reply.send(Err(refused.into_error(name)));
-            }
-        }
-    }
-
-    fn command_on(
-        &mut self,
-        name: String,
-        reply: Reply,
-        order: fn(&mut Machine, ChildId, Instant) -> Goal,
-    ) {
-        let found = self.shared.machine.lock().find(&name);
-        match found {
-            Some(id) => self.command_at(id, name, false, reply, order),
-            None => {
-                let _ = reply.send(Err(CommandError::UnknownChild(name)));
-            }
-        }
-    }
-
-    fn command_at(
-        &mut self,
-        id: ChildId,
-        name: String,
-        is_add: bool,
-        reply: Reply,
-        order: fn(&mut Machine, ChildId, Instant) -> Goal,
-    ) {
-        let goal = self.step(|machine, now| order(machine, id, now));
-        self.waiters.push(Waiter {
-            id,
-            goal,
-            name,
-            is_add,
-            reply: Some(reply),
-        });
-        self.reply();
-    }
-
-    /// Replies to whoever waits for what has come true.
-    fn reply(&mut self) {
-        if self.waiters.is_empty() {
-            return;
-        }
-        let mut waiters = std::mem::take(&mut self.waiters);
-        waiters.retain_mut(|waiter| {
-            let came = self.shared.machine.lock().came(waiter.id, waiter.goal);
-            let name = || waiter.name.clone();
-            let result = match came {
-                Came::NotYet => return true,
-                Came::Done => Ok(()),
-                Came::Failed(text) => Err(CommandError::StartFailed {
-                    child: name(),
-                    text,
-                }),
-                Came::Stopped => Err(CommandError::Stopped(name())),
-                Came::SupervisorStopping => Err(CommandError::SupervisorStopping),
-            };
-            let is_to_withdraw =
-                waiter.is_add && matches!(result, Err(CommandError::StartFailed { .. }));
-            if let Some(reply) = waiter.reply.take() {
-                let _ = reply.send(result);
-            }
-            if is_to_withdraw {
-                self.withdraw(waiter.id);
-            }
-            false
-        });
-        self.waiters.append(&mut waiters);
-    }
-
-    /// Removes a child that was added and failed to start.
-    fn withdraw(&mut self, id: ChildId) {
-        self.shared.machine.lock().withdraw(id);
-        self.carry_out_all(Instant::now());
     }
 
     /// All have ended, but for those that were left behind.
@@ -541,122 +392,6 @@ impl<E: GroupError> Driver<E> {
         match self.error.take() {
             Some(error) => Err(error.with_stragglers(stragglers)),
             None => Ok(()),
-        }
-    }
-}
-
-impl<E> Drop for Worker<E> {
-    fn drop(&mut self) {
-        discard((self.service.take(), self.backoff.take()));
-    }
-}
-
-/// Why a child is not taken.
-enum Refused {
-    DuplicateName,
-    SignificantPermanent,
-}
-
-impl Refused {
-    fn into_error(self, name: String) -> CommandError {
-        match self {
-            Refused::DuplicateName => CommandError::DuplicateName(name),
-            Refused::SignificantPermanent => CommandError::SignificantPermanent(name),
-        }
-    }
-}
-
-impl Right {
-    fn derive(parent: &Context, spec: &entry::Spec) -> (Context, Self) {
-        match spec.drain.is_zero() {
-            true => {
-                let (ctx, handle) = parent.with_cancel();
-                (ctx, Right::Cancel { _handle: handle })
-            }
-            false => {
-                let (ctx, handle) = parent.with_stop();
-                (ctx, Right::Stop(handle))
-            }
-        }
-    }
-}
-
-impl Incarnation {
-    fn stop(&self, drain: Duration) {
-        match &self.right {
-            Right::Stop(handle) => handle.stop(drain),
-            Right::Cancel { .. } => {
-                if let Some(node) = self.ctx.node() {
-                    node.end(|| ContextError::at(Reason::Stopped, Location::caller(), None));
-                }
-            }
-        }
-    }
-}
-
-impl Parent {
-    fn new(ctx: &Context) -> Self {
-        Self {
-            stopping: Some(ctx.stopping_done()),
-            done: Some(ctx.done_owned()),
-        }
-    }
-
-    /// Tells each of the two once; the end first, which is the beginning of the stop, too, where there is no other.
-    fn poll<E>(&mut self, cx: &mut TaskContext<'_>) -> Poll<Wake<E>> {
-        if is_over(&mut self.done, cx) {
-            self.stopping = None;
-            return Poll::Ready(Wake::Ended);
-        }
-        if is_over(&mut self.stopping, cx) {
-            return Poll::Ready(Wake::Stopping);
-        }
-        Poll::Pending
-    }
-}
-
-fn is_over(done: &mut Option<DoneOwned>, cx: &mut TaskContext<'_>) -> bool {
-    let is_over = done
-        .as_mut()
-        .is_some_and(|done| Pin::new(done).poll(cx).is_ready());
-    if is_over {
-        *done = None;
-    }
-    is_over
-}
-
-/// The supervisor's one timer: for whatever is due first.
-#[derive(Default)]
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    due: Option<Instant>,
-}
-
-impl Timer {
-    fn set(&mut self, due: Option<Instant>) {
-        if self.due == due {
-            return;
-        }
-        self.due = due;
-        if let Some(due) = due {
-            match &mut self.sleep {
-                Some(sleep) => sleep.as_mut().reset(due),
-                None => self.sleep = Some(Box::pin(sleep_until(due))),
-            }
-        }
-    }
-
-    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        match (self.due, &mut self.sleep) {
-            (Some(_), Some(sleep)) => {
-                let polled = sleep.as_mut().poll(cx);
-                if polled.is_ready() {
-                    // It has to be set again before it is polled again.
-                    self.due = None;
-                }
-                polled
-            }
-            _ => Poll::Pending,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `Service`: a child's function, whatever its type. `Incarnation`: one run of it, the future of a task.
+//! `Service`: a child's function, whatever its type. `Life`: one run of it, an incarnation of the child, the future of a task.
 //!
 //! The function is called in the task, so that its panic is the child's. When the incarnation is over, its future has been
 //! dropped, then the supervisor is told: so the next one never runs beside what is left of it.
@@ -98,11 +98,11 @@ where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = Result<(), E>> + Send + 'static,
 {
-    let incarnation = Incarnation {
+    let life = Life {
         code: Code::New { f: Some(f) },
         post: Some(post),
     };
-    Request::with_spec(group.core(), task).spawn_kind(Kind::Cooperative, incarnation)
+    Request::with_spec(group.core(), task).spawn_kind(Kind::Cooperative, life)
 }
 
 /// The task of a child, as its group lists it.
@@ -115,7 +115,7 @@ pub(super) fn task_spec(spec: &super::entry::Spec) -> TaskSpec {
 }
 
 pin_project! {
-    struct Incarnation<F, Fut, E>
+    struct Life<F, Fut, E>
     where
         E: GroupError,
     {
@@ -125,7 +125,7 @@ pin_project! {
         post: Option<Post<E>>,
     }
 
-    impl<F, Fut, E> PinnedDrop for Incarnation<F, Fut, E>
+    impl<F, Fut, E> PinnedDrop for Life<F, Fut, E>
     where
         E: GroupError,
     {
@@ -149,7 +149,7 @@ pin_project! {
     }
 }
 
-impl<F, Fut, E> Incarnation<F, Fut, E>
+impl<F, Fut, E> Life<F, Fut, E>
 where
     F: FnOnce() -> Fut,
     Fut: Future<Output = Result<(), E>>,
@@ -173,7 +173,7 @@ where
     }
 }
 
-impl<F, Fut, E> Future for Incarnation<F, Fut, E>
+impl<F, Fut, E> Future for Life<F, Fut, E>
 where
     F: FnOnce() -> Fut,
     Fut: Future<Output = Result<(), E>>,

@@ -606,3 +606,19 @@ fn error_goes_into_a_box_and_into_an_enum_with_question_mark() {
         assert_eq!(error.source().unwrap().to_string(), "disk");
     });
 }
+
+#[test]
+fn context_that_is_stopping_or_over_at_the_start_then_nothing_starts() {
+    paused(async {
+        let (over, cancel) = Context::background().with_cancel();
+        cancel.cancel();
+        let (stopping, stop) = Context::background().with_stop();
+        stop.stop(SEC);
+        for ctx in [over, stopping] {
+            let stage = Stage::new();
+            let supervisor = builder().context(&ctx).build().child(stage.child("a"));
+            supervisor.run().await.unwrap();
+            assert_eq!(stage.took(), [""; 0]);
+        }
+    });
+}

@@ -17,6 +17,8 @@ mod event;
 mod handle;
 mod intensity;
 mod machine;
+#[cfg(all(test, not(errgroup_loom)))]
+mod model;
 mod names;
 mod order;
 mod ready;

@@ -94,6 +94,8 @@ impl Machine {
 
     /// A child that nobody told to stop has ended. OTP's `do_restart`.
     pub(super) fn ended_by_itself(&mut self, id: ChildId, is_failure: bool, now: Instant) {
+        // It holds up nobody any longer.
+        self.starts.remove(&id);
         self.tell(
             id,
             match is_failure {
@@ -152,6 +154,8 @@ impl Machine {
         if self.strategy != Strategy::OneForOne {
             self.sweep_siblings(id, now);
             self.starts.insert(id);
+        }
+        if self.strategy == Strategy::OneForAll {
             self.delayed = Some(id);
         }
         let entry = self.entry(id);

@@ -12,7 +12,8 @@
 //! 1. A child has at most one incarnation that has not ended; the next is started after the end of the one before.
 //! 2. `stops` are live children, `Doomed` or `Stopping`; every `Doomed` child is in it. `starts` are children that are
 //!    `Waiting`, `Deciding` or `BackingOff` for a restart of several, `Starting`, or not yet stopped and to wait after that.
-//! 3. At most one child of `starts` is waited for before any starts, `delayed`: it whose failure the restart is for.
+//! 3. In a restart of all, none starts before the delay of the child that it is for, `delayed`, is over. In a restart of the
+//!    rest that child is the first of `starts`.
 //! 4. `timers` holds exactly the entries' timers.
 //! 5. Once stopping, nothing is started, and `starts` is empty.
 
@@ -37,6 +38,7 @@ pub(super) struct Machine {
     pub(super) timers: BTreeSet<(Instant, ChildId)>,
     pub(super) stops: BTreeSet<ChildId>,
     pub(super) starts: BTreeSet<ChildId>,
+    /// `None` but for a restart of all.
     pub(super) delayed: Option<ChildId>,
     pub(super) phase: Phase,
     /// No child is given its drain any more.

@@ -1,5 +1,6 @@
 //! `Context`: the public face of the tree.
 
+mod cleanup;
 mod deadline;
 mod done;
 mod end;
@@ -29,9 +30,10 @@ pub use self::handle::CancelHandle;
 pub use self::hook::OnDone;
 #[cfg(all(feature = "signal", windows))]
 pub(crate) use self::hook::abort_with;
-pub(crate) use self::node::{Node, Owner};
+pub(crate) use self::node::{Grace, Node, Owner};
 pub(crate) use self::steps::Steps;
 pub use self::stop::StopHandle;
+pub(crate) use self::stop::Stopper;
 
 use self::run::Run;
 use self::values::Values;

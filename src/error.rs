@@ -8,6 +8,8 @@ use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::destructor::destroy;
 use crate::panic::{catch, discard};
 use crate::sync::Mutex;
@@ -56,6 +58,8 @@ struct End {
     task: Option<EndedTask>,
     timeout: Option<Duration>,
     detail: Option<Cow<'static, str>>,
+    /// When it was, once somebody was told or wanted to know.
+    time: OnceLock<Instant>,
 }
 
 impl Drop for End {
@@ -171,6 +175,7 @@ impl End {
             task: None,
             timeout: None,
             detail: None,
+            time: OnceLock::new(),
         }
     }
 }
@@ -187,10 +192,16 @@ impl ContextError {
         Self(Arc::new(end))
     }
 
-    /// The end when a drain is over.
-    pub(crate) fn drained(drain: Duration, location: &'static Location<'static>) -> Self {
-        let mut end = End::new(Reason::Stopped, Some(location));
-        end.detail = Some(format!("the drain of {drain:?} is over").into());
+    /// The beginning of a stop (`Stopping`), or the end when its drain is over.
+    pub(crate) fn stop(
+        reason: Reason,
+        drain: Option<Duration>,
+        location: Option<&'static Location<'static>>,
+        cause: Option<BoxError>,
+    ) -> Self {
+        let mut end = End::new(reason, location);
+        end.cause = cause;
+        end.detail = drain.map(|drain| format!("the drain of {drain:?} is over").into());
         Self(Arc::new(end))
     }
 
@@ -249,6 +260,11 @@ impl ContextError {
             let _ = text.set(told);
         }
         text.get().is_some()
+    }
+
+    /// When the end was: now, for the first to ask.
+    pub(crate) fn time(&self, now: impl FnOnce() -> Instant) -> Instant {
+        *self.0.time.get_or_init(now)
     }
 
     /// Whether nobody else has this error.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use super::deadline::Deadline;
 use super::listeners::{Listeners, Waiter, Waiters};
 use super::node::{BY_FINISH, BY_HANDLE, BY_PARENT, ENDED, GUARDED, Node, OVERDUE, Owner};
-use super::timer::Timers;
+use super::timer::{Timers, now};
 use crate::destructor::nested;
 use crate::error::{ContextError, Reason};
 use crate::panic::contain;
@@ -369,7 +369,10 @@ impl Walk {
         for told in self.to_tell {
             match told {
                 Told::Group(owner) => tell_owner(owner.upgrade()),
-                Told::Waiters(waiters, error) => tell(waiters, &error),
+                Told::Waiters(waiters, error) => {
+                    error.time(now);
+                    tell(waiters, &error);
+                }
             }
         }
     }

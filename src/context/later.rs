@@ -54,4 +54,11 @@ impl Alarm {
             deadline.arm_for_certain();
         }
     }
+
+    /// As `arm`, during an end. Does not panic.
+    pub(super) fn arm_in_passing(self) {
+        if let Some(deadline) = self.node.own_deadline() {
+            deadline.arm_in_passing();
+        }
+    }
 }

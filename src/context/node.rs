@@ -119,6 +119,19 @@ pub(super) enum Extra {
     Merged(Link),
     /// It can be stopped in steps.
     Stop(StopPoint),
+    /// It is for cleaning up after another has ended.
+    Cleanup,
+}
+
+/// How far a group is with its tasks' time to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grace {
+    /// Nobody has set one.
+    Open,
+    /// It runs: whoever cleans up has until the abort.
+    Running,
+    /// The tasks are aborted.
+    Over,
 }
 
 /// A group, as its node knows it.
@@ -129,6 +142,9 @@ pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
     /// What those below it look to while the group is stopped in steps; made by the first to ask. `None` once nobody
     /// stops the group any more.
     fn steps(&self) -> Option<Arc<Steps>>;
+
+    /// How far the group is with that.
+    fn grace(&self) -> Grace;
 
     /// What the group makes of it; opaque here.
     fn members(&self) -> &dyn Any;
@@ -208,15 +224,19 @@ impl Node {
     pub(super) fn merged(&self) -> Option<&Link> {
         match self.extra()? {
             Extra::Merged(link) => Some(link),
-            Extra::Stop(_) => None,
+            Extra::Stop(_) | Extra::Cleanup => None,
         }
     }
 
     pub(super) fn stop_point(&self) -> Option<&StopPoint> {
         match self.extra()? {
             Extra::Stop(point) => Some(point),
-            Extra::Merged(_) => None,
+            Extra::Merged(_) | Extra::Cleanup => None,
         }
+    }
+
+    pub(super) fn is_cleanup(&self) -> bool {
+        matches!(self.extra(), Some(Extra::Cleanup))
     }
 
     /// Finds the nearest group above, whose context this one derives from, that is taken.
@@ -265,16 +285,30 @@ impl Node {
         handles: u32,
         location: &'static Location<'static>,
     ) -> Arc<Node> {
-        let deadline = match parent {
-            Some(parent) if parent.is_done() => {
-                return Self::born_ended(parent, handles, location);
-            }
-            Some(parent) => parent.deadline.clone(),
-            None => None,
-        };
+        Self::derive_extra(parent, handles, Extra::Stop(StopPoint::default()), location)
+    }
+
+    /// Derives a context in which to clean up.
+    pub(super) fn derive_cleanup(
+        parent: Option<&Arc<Node>>,
+        location: &'static Location<'static>,
+    ) -> Arc<Node> {
+        Self::derive_extra(parent, 0, Extra::Cleanup, location)
+    }
+
+    fn derive_extra(
+        parent: Option<&Arc<Node>>,
+        handles: u32,
+        extra: Extra,
+        location: &'static Location<'static>,
+    ) -> Arc<Node> {
+        if let Some(parent) = parent.filter(|parent| parent.is_done()) {
+            return Self::born_ended(parent, handles, location);
+        }
+        let deadline = parent.and_then(|parent| parent.deadline.clone());
         Self::linked(parent, |_| {
             let mut node = Self::new(0, parent, handles, deadline, location);
-            node.kind = Kind::Context(Some(Box::new(Extra::Stop(StopPoint::default()))));
+            node.kind = Kind::Context(Some(Box::new(extra)));
             node
         })
     }

@@ -54,8 +54,9 @@ struct State {
 #[derive(Clone, Debug)]
 pub(crate) enum Stopper {
     Call(&'static Location<'static>),
+    /// By what it would end a context without a drain.
     #[cfg(feature = "signal")]
-    Signal(String),
+    Signal(ContextError),
 }
 
 impl Context {
@@ -266,6 +267,15 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Begins to stop a group, whose owner ends it when it is time.
+    pub(crate) fn begin_stopping(self: &Arc<Self>, stopper: &Stopper) {
+        if let Some(step) = Step::Stopping.of(self) {
+            step.end(|| stopper.stopping());
+        }
+    }
+}
+
 /// Ends the step when it is dropped: by whoever comes first, and although arming the alarm panics.
 #[derive(Clone)]
 struct Begin {
@@ -288,25 +298,22 @@ impl Stopper {
         }
     }
 
+    fn cause(&self) -> Option<BoxError> {
+        match self {
+            Self::Call(_) => None,
+            #[cfg(feature = "signal")]
+            Self::Signal(signal) => Some(signal.clone().into()),
+        }
+    }
+
     /// Why the stopping context ends.
     pub(crate) fn stopping(&self) -> ContextError {
-        match self {
-            Self::Call(location) => ContextError::at(Reason::Stopping, location, None),
-            #[cfg(feature = "signal")]
-            Self::Signal(name) => ContextError::detailed(Reason::Stopping, name.clone()),
-        }
+        ContextError::stop(Reason::Stopping, None, self.location(), self.cause())
     }
 
     /// Why the context ends when the drain is over.
     pub(crate) fn stopped(&self, drain: Duration) -> ContextError {
-        match self {
-            Self::Call(location) => ContextError::drained(drain, location),
-            #[cfg(feature = "signal")]
-            Self::Signal(name) => {
-                let text = format!("the drain of {drain:?} after {name} is over");
-                ContextError::detailed(Reason::Stopped, text)
-            }
-        }
+        ContextError::stop(Reason::Stopped, Some(drain), self.location(), self.cause())
     }
 }
 

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
 use super::body::Body;
 use super::core::{Config, Core};
-use super::outcome::Failure;
+use super::failure::Failure;
 use super::spawn::name;
 use super::spawner::Spawner;
 use super::{Group, checked_limit};
@@ -32,6 +33,7 @@ pub struct GroupBuilder<E> {
     config: Config<E>,
     limit: Option<usize>,
     runtime: Option<Handle>,
+    cleanup: Option<Duration>,
 }
 
 impl<E> GroupBuilder<E> {
@@ -41,6 +43,7 @@ impl<E> GroupBuilder<E> {
             config: Config::default(),
             limit: None,
             runtime: None,
+            cleanup: None,
         }
     }
 
@@ -70,6 +73,14 @@ impl<E> GroupBuilder<E> {
     /// Runs the tasks on this runtime, instead of the one that is current at the first spawn.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
+        self
+    }
+
+    /// Sets how long the tasks have to clean up after the end, as [`Context::with_cleanup`] does. The default is five seconds.
+    ///
+    /// While the group is being [stopped](Group::stop) they have until the abort instead.
+    pub fn cleanup(mut self, budget: Duration) -> Self {
+        self.cleanup = Some(budget);
         self
     }
 
@@ -112,12 +123,27 @@ impl<E> GroupBuilder<E> {
     }
 }
 
+impl<E> GroupBuilder<E> {
+    /// Keeps up to `count` failures beside the first, for [`Group::wait_outcome`]: error and payload, as they came. Without it
+    /// none is kept.
+    ///
+    /// An error that is not kept lives as long as a handle may ask for its text.
+    pub fn keep_failures(mut self, count: usize) -> Self {
+        self.config.keep_failures = u32::try_from(count).unwrap_or(u32::MAX);
+        self
+    }
+}
+
 impl<E: GroupError> GroupBuilder<E> {
     /// Builds the group.
     #[track_caller]
     pub fn build(self) -> Group<E> {
         let location = Location::caller();
-        let core = Core::new(&self.parent, location, self.config, self.runtime);
+        let parent = match self.cleanup {
+            Some(budget) => self.parent.with_cleanup(budget),
+            None => self.parent,
+        };
+        let core = Core::new(&parent, location, self.config, self.runtime);
         if self.limit.is_some() {
             core.registry.set_limit(self.limit);
         }
@@ -143,6 +169,7 @@ impl<E> fmt::Debug for GroupBuilder<E> {
             .field("parent", &self.parent)
             .field("name", &self.config.name)
             .field("limit", &self.limit)
+            .field("cleanup", &self.cleanup)
             .field("is_isolated", &self.config.is_isolated)
             .finish_non_exhaustive()
     }

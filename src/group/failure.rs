@@ -1,4 +1,4 @@
-//! `Failures`: the election of the first error or panic, and the others that are kept. `Failure`: one of them.
+//! `FailureLog`: the election of the first error or panic, and the others that are kept. `Failure`: one of them.
 //!
 //! Owned by the group's `Core`.
 //!
@@ -22,11 +22,12 @@ use std::time::Duration;
 
 use super::registry::Name;
 use crate::error::ContextError;
+use crate::failures::Failed;
 use crate::panic::{Payload, discard, message};
 use crate::sync::Mutex;
 use crate::task::TaskId;
 
-pub(crate) struct Failures<E> {
+pub(crate) struct FailureLog<E> {
     state: Mutex<State<E>>,
 }
 
@@ -102,8 +103,7 @@ pub(crate) enum Election {
 #[must_use]
 pub(crate) struct Settled<E> {
     pub(crate) verdict: Verdict<E>,
-    pub(crate) kept: Vec<Failure<E>>,
-    pub(crate) suppressed: usize,
+    rest: Option<Box<Rest<E>>>,
 }
 
 pub(crate) enum Verdict<E> {
@@ -114,7 +114,7 @@ pub(crate) enum Verdict<E> {
     Again(Option<EndedBy>),
 }
 
-impl<E> Failures<E> {
+impl<E> FailureLog<E> {
     /// Keeps so many beside the first.
     pub(crate) fn new(keep: u32) -> Self {
         Self {
@@ -205,28 +205,28 @@ impl<E> Failures<E> {
             None => Verdict::Unfailed(state.ended_by),
         };
         let rest = state.rest.take();
-        let suppressed = state.suppressed;
         drop(state);
-        let mut kept = Vec::new();
-        if let Some(rest) = rest {
-            kept = rest.kept;
-            for error in rest.late {
-                // Nobody else can ask for it: then it is dropped without having been told.
-                if !error.is_unshared() {
-                    // `false`: its handle is at it.
-                    let _ = error.tell();
-                }
-            }
-        }
-        Settled {
-            verdict,
-            kept,
-            suppressed,
-        }
+        Settled { verdict, rest }
     }
 }
 
-impl<E> Drop for Failures<E> {
+impl<E> Settled<E> {
+    /// Separates the verdict from the failures that were kept beside it.
+    pub(crate) fn into_parts(mut self) -> (Verdict<E>, Vec<Failure<E>>) {
+        let kept = self.rest.take().map(Rest::tell);
+        (self.verdict, kept.unwrap_or_default())
+    }
+
+    /// As `into_parts`, without those.
+    pub(crate) fn into_verdict(mut self) -> Verdict<E> {
+        if let Some(rest) = self.rest.take() {
+            rest.tell().into_iter().for_each(discard);
+        }
+        self.verdict
+    }
+}
+
+impl<E> Drop for FailureLog<E> {
     /// The last to know an error that nobody asked for may be a task of the group.
     fn drop(&mut self) {
         let state = self.state.get_mut();
@@ -274,6 +274,19 @@ impl<E> State<E> {
 }
 
 impl<E> Rest<E> {
+    /// Has the late errors make their texts, as long as somebody can ask for them. Returns what was kept.
+    #[cold]
+    fn tell(self: Box<Self>) -> Vec<Failure<E>> {
+        for error in self.late {
+            // Nobody else can ask for it: then it is dropped without having been told.
+            if !error.is_unshared() {
+                // `false`: its handle is at it.
+                let _ = error.tell();
+            }
+        }
+        self.kept
+    }
+
     /// Returns those that nobody can ask for any more.
     fn push_late(&mut self, error: ContextError) -> Vec<ContextError> {
         let mut forgotten = Vec::new();
@@ -332,9 +345,10 @@ impl<E> Failure<E> {
         }
     }
 
-    pub(crate) fn into_error(self) -> Option<E> {
+    /// `None` for a panic.
+    pub(super) fn into_failed(self) -> Option<Failed<E>> {
         match self.what {
-            What::Error(error) => Some(error),
+            What::Error(error) => Some(Failed::task(self.name, self.id, self.location, error)),
             What::Panic(payload) => {
                 discard(payload);
                 None

@@ -41,12 +41,12 @@ use tokio::time::Instant;
 use super::guest::Guest;
 use super::limiter::Permit;
 use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
-use crate::context::Steps;
+use crate::context::{Grace, Steps};
 use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
 
-pub(crate) use super::tasks::{Kind, Listed, Name, SlotRequest, Stage, fate};
+pub(crate) use super::tasks::{Counts, Fate, Kind, Lacks, Listed, Name, SlotRequest, Stage};
 
 /// A task that is to be added.
 pub(crate) struct Spec {
@@ -130,9 +130,9 @@ impl Registry {
     }
 
     /// Removes a task that has ended, and gives its permit to the next.
-    pub(crate) fn remove(&self, key: u32, fate: u8) {
+    pub(crate) fn remove(&self, key: u32, fate: Fate) {
         let mut tasks = self.tasks.lock();
-        tasks.fates |= fate;
+        tasks.ends.count(fate);
         let Some(mut entry) = tasks.entries.remove(key) else {
             return;
         };
@@ -155,6 +155,7 @@ impl Registry {
     /// The task has ended, and returns a value that its handle may fetch, or may not.
     pub(crate) fn deliver(&self, key: u32) {
         let mut tasks = self.tasks.lock();
+        tasks.ends.count(Fate::Completed);
         let entry = tasks.entries.get_mut(key);
         let entry = entry.expect("errgroup: a task is listed until its end");
         let (kind, permit) = (entry.kind, entry.permit);
@@ -325,8 +326,8 @@ impl Registry {
         }
     }
 
-    /// Raises the stage, then wakes the tasks that it concerns.
-    pub(crate) fn raise(&self, stage: Stage) {
+    /// Raises the stage, then wakes the tasks that it concerns. Returns whether there are any.
+    pub(crate) fn raise(&self, stage: Stage) -> bool {
         let mut tasks = self.tasks.lock();
         tasks.stage = tasks.stage.max(stage);
         // Under the lock: who sees it here relies on it there, as `Core::stop_admission` does. Release: pairs with `stage`.
@@ -334,7 +335,8 @@ impl Registry {
         let runtime = tasks.unused_runtime();
         if tasks.entries.is_empty() {
             drop(tasks);
-            return drop(runtime);
+            drop(runtime);
+            return false;
         }
         let mut wakers = Vec::new();
         // A chunk at a time, so that nobody waits for long. Nothing is added meanwhile (invariant 2).
@@ -348,6 +350,7 @@ impl Registry {
         }
         drop(tasks);
         drop(runtime);
+        true
     }
 
     #[inline]
@@ -360,17 +363,29 @@ impl Registry {
         }
     }
 
-    pub(crate) fn record(&self, fate: u8) {
-        self.tasks.lock().fates |= fate;
+    /// Counts what was no task of the registry's.
+    pub(crate) fn record(&self, fate: Fate) {
+        self.tasks.lock().ends.count(fate);
     }
 
-    pub(crate) fn fates(&self) -> u8 {
-        self.tasks.lock().fates
+    /// Something was spawned when the context had ended.
+    pub(crate) fn record_refused(&self, fate: Fate) {
+        let mut tasks = self.tasks.lock();
+        tasks.ends.count(fate);
+        tasks.ends.has_refused = true;
     }
 
-    /// It has been told that something was refused.
+    pub(crate) fn counts(&self) -> Counts {
+        self.tasks.lock().ends.counts()
+    }
+
+    pub(crate) fn lacks(&self) -> Lacks {
+        self.tasks.lock().ends.lacks()
+    }
+
+    /// It has been told.
     pub(crate) fn forget_refused(&self) {
-        self.tasks.lock().fates &= !fate::REFUSED;
+        self.tasks.lock().ends.has_refused = false;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -454,13 +469,33 @@ impl Registry {
         tasks.live > 0
     }
 
-    /// What those below the group's context look to while it is stopped. `None` if the owner is gone.
+    /// What those below the group's context look to while it is stopped. `None` if the owner is gone, and nothing was
+    /// aborted.
     pub(crate) fn steps(&self) -> Option<Arc<Steps>> {
         let mut tasks = self.tasks.lock();
-        let steps =
-            (!tasks.is_abandoned).then(|| tasks.rest().steps.get_or_insert_default().clone());
+        let is_over = tasks.is_abandoned && tasks.stage != Stage::Aborting;
+        let steps = (!is_over).then(|| tasks.rest().steps.get_or_insert_default().clone());
         drop(tasks);
         steps
+    }
+
+    pub(crate) fn grace(&self) -> Grace {
+        let tasks = self.tasks.lock();
+        match tasks.stage {
+            Stage::Aborting => Grace::Over,
+            _ if tasks.has_grace && !tasks.is_abandoned => Grace::Running,
+            _ => Grace::Open,
+        }
+    }
+
+    pub(crate) fn set_grace(&self, has_grace: bool) {
+        self.tasks.lock().has_grace = has_grace;
+    }
+
+    /// The steps that somebody has asked for. Whoever ends them has set the stage, or the grace, before: the other end of
+    /// this race looks at them after it has made its node.
+    pub(crate) fn made_steps(&self) -> Option<Arc<Steps>> {
+        self.tasks.lock().rest.as_ref()?.steps.clone()
     }
 
     /// `false` if the owner is gone and all tasks have ended: then nobody waits here.

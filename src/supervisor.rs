@@ -15,6 +15,7 @@ mod entry;
 mod error;
 mod event;
 mod handle;
+mod id_map;
 mod intensity;
 mod machine;
 #[cfg(all(test, not(errgroup_loom)))]

@@ -28,7 +28,7 @@ pub(super) enum Came {
 impl Machine {
     /// Whether what a command was for has come true.
     pub(super) fn came(&self, id: ChildId, goal: Goal) -> Came {
-        let Some(entry) = self.entries.get(&id) else {
+        let Some(entry) = self.entries.get(id) else {
             return match goal {
                 Goal::Up(_) => Came::Stopped,
                 Goal::Down(_) | Goal::Gone => Came::Done,
@@ -81,7 +81,7 @@ impl Machine {
         let then = self.entry(id).then_stay();
         self.take_down(id, then, now);
         self.advance(now);
-        match self.entries.get(&id) {
+        match self.entries.get(id) {
             Some(entry) => Goal::Down(entry.generation),
             None => Goal::Gone,
         }

@@ -15,10 +15,14 @@ use super::strategy::{AutoShutdown, Strategy};
 impl Machine {
     /// The supervisor starts: all that were added so far, in order.
     pub(super) fn begin(&mut self, now: Instant) {
-        let ids: Vec<_> = self.entries.keys().copied().collect();
-        for id in ids {
-            self.set_down(id, Down::Waiting, now);
-            self.starts.insert(id);
+        for id in self.entries.ids() {
+            // Those that wait for nobody need no place in line.
+            if self.starts.is_empty() && self.known(id).spec.ready_within.is_none() {
+                self.start_now(id, Cause::Initial, now);
+            } else {
+                self.set_down(id, Down::Waiting, now);
+                self.starts.insert(id);
+            }
         }
         self.advance(now);
     }
@@ -88,7 +92,7 @@ impl Machine {
 
     /// The state of the child, if it is this incarnation that lives.
     pub(super) fn current(&self, id: ChildId, generation: u64) -> Option<State> {
-        let entry = self.entries.get(&id)?;
+        let entry = self.entries.get(id)?;
         (entry.is_live() && entry.generation == generation).then_some(entry.state)
     }
 
@@ -170,7 +174,7 @@ impl Machine {
 
     /// The answer to `Decision::Delay`.
     pub(super) fn delay(&mut self, id: ChildId, delay: Option<Duration>, now: Instant) {
-        if !matches!(self.entries.get(&id), Some(entry) if entry.state == State::Deciding) {
+        if !matches!(self.entries.get(id), Some(entry) if entry.state == State::Deciding) {
             return;
         }
         match delay {
@@ -220,7 +224,7 @@ impl Machine {
 
     /// Removes a child whose first start failed, after that was told to whoever added it.
     pub(super) fn withdraw(&mut self, id: ChildId) {
-        if self.entries.contains_key(&id) && !self.entries[&id].is_live() {
+        if self.entries.get(id).is_some_and(|entry| !entry.is_live()) {
             self.forget(id);
         }
     }

@@ -167,7 +167,7 @@ impl<E> SupervisorHandle<E> {
     pub fn child(&self, name: &str) -> Option<ChildStatus> {
         let machine = self.shared.machine.lock();
         let id = machine.find(name)?;
-        machine.entries.get(&id).map(|entry| entry.status())
+        machine.entries.get(id).map(|entry| entry.status())
     }
 
     /// Returns `true` while every child is up and the supervisor is not stopping: what a health check asks.

@@ -17,12 +17,13 @@
 //! 4. `timers` holds exactly the entries' timers.
 //! 5. Once stopping, nothing is started, and `starts` is empty.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use tokio::time::Instant;
 
 use super::decision::{Decision, Notice};
 use super::entry::{ChildId, Down, Entry, Spec, State};
+use super::id_map::IdMap;
 use super::intensity::Intensity;
 use super::names::NameKey;
 use super::strategy::{AutoShutdown, Strategy};
@@ -32,7 +33,7 @@ pub(super) struct Machine {
     pub(super) strategy: Strategy,
     pub(super) auto_shutdown: AutoShutdown,
     pub(super) intensity: Intensity,
-    pub(super) entries: BTreeMap<ChildId, Entry>,
+    pub(super) entries: IdMap<Entry>,
     names: HashMap<NameKey, ChildId>,
     last_id: u64,
     pub(super) timers: BTreeSet<(Instant, ChildId)>,
@@ -65,7 +66,7 @@ impl Machine {
             strategy,
             auto_shutdown,
             intensity,
-            entries: BTreeMap::new(),
+            entries: IdMap::new(),
             names: HashMap::new(),
             last_id: 0,
             timers: BTreeSet::new(),
@@ -111,7 +112,7 @@ impl Machine {
         self.last_id += 1;
         let id = ChildId(self.last_id);
         self.names.insert(key, id);
-        self.entries.insert(id, Entry::new(spec, is_dynamic, now));
+        self.entries.push(id, Entry::new(spec, is_dynamic, now));
         Ok(id)
     }
 
@@ -120,19 +121,24 @@ impl Machine {
         self.starts.remove(&id);
         self.stops.remove(&id);
         self.undelay(id);
-        if let Some(entry) = self.entries.remove(&id) {
+        if let Some(entry) = self.entries.remove(id) {
             self.names.remove(&NameKey(entry.spec.name));
             self.decisions.push_back(Decision::Remove(id));
         }
     }
 
     pub(super) fn entry(&mut self, id: ChildId) -> &mut Entry {
-        let entry = self.entries.get_mut(&id);
+        let entry = self.entries.get_mut(id);
+        entry.expect("errgroup: whoever names a child has found it")
+    }
+
+    pub(super) fn known(&self, id: ChildId) -> &Entry {
+        let entry = self.entries.get(id);
         entry.expect("errgroup: whoever names a child has found it")
     }
 
     pub(super) fn state(&self, id: ChildId) -> State {
-        self.entries[&id].state
+        self.known(id).state
     }
 
     pub(super) fn set(&mut self, id: ChildId, state: State, timer: Option<Instant>, now: Instant) {

@@ -122,7 +122,7 @@ impl Driver {
     fn apply(&mut self, step: &Step) {
         let (machine, now) = (&mut self.machine, self.now);
         let live: Vec<_> = self.live.iter().map(|(&id, &one)| (id, one)).collect();
-        let ids: Vec<_> = machine.entries.keys().copied().collect();
+        let ids: Vec<_> = machine.entries.ids();
         let is_running = machine.phase == Phase::Running;
         match step {
             Step::End(index, exit) if !live.is_empty() => {
@@ -188,7 +188,7 @@ impl Driver {
                 }
                 Decision::Remove(id) => {
                     assert!(
-                        !self.live.contains_key(&id) && !self.machine.entries.contains_key(&id)
+                        !self.live.contains_key(&id) && !self.machine.entries.get(id).is_some()
                     );
                 }
                 Decision::Told(id, Notice::Ready) => {
@@ -261,7 +261,7 @@ impl Driver {
     fn check(&self) {
         let machine = &self.machine;
         let mut timers = BTreeSet::new();
-        for (&id, entry) in &machine.entries {
+        for (id, entry) in machine.entries.iter() {
             assert_eq!(
                 entry.is_live(),
                 self.live.contains_key(&id),
@@ -295,7 +295,7 @@ impl Driver {
             }
         }
         assert_eq!(machine.timers, timers);
-        let known = |id: &ChildId| machine.entries.contains_key(id);
+        let known = |id: &ChildId| machine.entries.get(*id).is_some();
         assert!(machine.stops.iter().all(known) && machine.starts.iter().all(known));
         match machine.phase {
             Phase::Running => self.check_progress(),
@@ -311,12 +311,9 @@ impl Driver {
     fn check_progress(&self) {
         let machine = &self.machine;
         if let Some(&last) = machine.stops.last() {
-            assert!(matches!(
-                machine.entries[&last].state,
-                State::Stopping { .. }
-            ));
+            assert!(matches!(machine.known(last).state, State::Stopping { .. }));
         } else if let Some(&first) = machine.starts.first() {
-            let waits = machine.entries[&first].state == State::Down(Down::Waiting);
+            let waits = machine.known(first).state == State::Down(Down::Waiting);
             assert!(
                 !waits || machine.delayed.is_some(),
                 "{first:?} waits for nothing"
@@ -325,7 +322,7 @@ impl Driver {
         if let Some(delayed) = machine.delayed {
             assert!(machine.starts.contains(&delayed));
             assert!(matches!(
-                machine.entries[&delayed].state,
+                machine.known(delayed).state,
                 State::BackingOff { .. }
             ));
         }
@@ -427,7 +424,8 @@ proptest! {
             driver.add(kind, false);
         }
         driver.machine.begin(driver.now);
-        driver.carry_out(&driver.machine.entries.keys().copied().collect());
+        let all = driver.machine.entries.ids().into_iter().collect();
+        driver.carry_out(&all);
         driver.check();
         for step in &steps {
             driver.run(step);

@@ -58,11 +58,12 @@ impl Machine {
 
     /// The siblings of a child that is restarted, as far as the strategy takes them along.
     pub(super) fn sweep_siblings(&mut self, id: ChildId, now: Instant) {
-        let swept: Vec<_> = match self.strategy {
+        let mut swept = self.entries.ids();
+        match self.strategy {
             Strategy::OneForOne => return,
-            Strategy::OneForAll => self.entries.keys().copied().collect(),
-            Strategy::RestForOne => self.entries.range(id..).map(|(&id, _)| id).collect(),
-        };
+            Strategy::OneForAll => {}
+            Strategy::RestForOne => swept.retain(|&sibling| sibling > id),
+        }
         for sibling in swept.into_iter().filter(|&sibling| sibling != id) {
             self.sweep(sibling, now);
         }
@@ -126,7 +127,7 @@ impl Machine {
         self.decisions.push_back(Decision::ShutDown);
         self.starts.clear();
         self.delayed = None;
-        let ids: Vec<_> = self.entries.keys().copied().collect();
+        let ids = self.entries.ids();
         for id in ids {
             self.doom(id, now);
         }
@@ -181,7 +182,7 @@ impl Machine {
                     }
                 )
             })
-            .map(|(&id, _)| id)
+            .map(|(id, _)| id)
             .collect();
         for id in stopping {
             let entry = self.entry(id);
@@ -211,7 +212,7 @@ impl Machine {
             if self.delayed.is_some() || self.state(first) != State::Down(Down::Waiting) {
                 return;
             }
-            let cause = match self.entries[&first].generation {
+            let cause = match self.known(first).generation {
                 0 => Cause::Initial,
                 _ => Cause::Restart,
             };

@@ -4,7 +4,6 @@
 //! It owns the group of the children's tasks. That is cut off from the end of the supervisor's own context, for the children
 //! are stopped one after the other; the tasks of a driver that is dropped go to the group above that context.
 
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,6 +17,7 @@ use super::decision::{Decision, GiveUp, Notice};
 use super::entry::{ChildId, Exit};
 use super::error::{LastFailure, SupervisorError, SupervisorErrorKind};
 use super::event::{SupervisorEvent, SupervisorEventKind};
+use super::id_map::IdMap;
 use super::machine::{Machine, Phase};
 use super::service::{Outcome, Post, task_spec};
 use super::shared::{Inbox, Message, Shared};
@@ -34,7 +34,7 @@ pub(super) struct Driver<E> {
     inbox: Inbox<E>,
     // Before `children`: their tasks are aborted before their handles are dropped.
     group: Group<ContextError>,
-    children: BTreeMap<ChildId, Worker<E>>,
+    children: IdMap<Worker<E>>,
     pub(super) waiters: Vec<Waiter>,
     on_event: Option<Box<OnEvent>>,
     /// The error of the child whose end is being decided on.
@@ -54,7 +54,7 @@ impl<E: GroupError> Driver<E> {
             shared,
             inbox,
             group,
-            children: BTreeMap::new(),
+            children: IdMap::new(),
             waiters: Vec::new(),
             on_event,
             last: None,
@@ -132,7 +132,7 @@ impl<E: GroupError> Driver<E> {
             spec,
             incarnation: None,
         };
-        self.children.insert(id, worker);
+        self.children.push(id, worker);
         Ok(id)
     }
 
@@ -200,7 +200,7 @@ impl<E: GroupError> Driver<E> {
     }
 
     pub(super) fn ended(&mut self, id: ChildId, generation: u64, outcome: Outcome<E>) {
-        if let Some(worker) = self.children.get_mut(&id) {
+        if let Some(worker) = self.children.get_mut(id) {
             worker.incarnation = None;
         }
         let exit = match outcome {
@@ -247,7 +247,7 @@ impl<E: GroupError> Driver<E> {
             Decision::GiveUp(id, why) => self.give_up(id, why),
             Decision::Remove(id) => {
                 self.tell(Some(id), || SupervisorEventKind::Removed);
-                self.children.remove(&id);
+                self.children.remove(id);
             }
             Decision::ShutDown => self.tell(None, || SupervisorEventKind::ShuttingDown),
             Decision::Told(id, notice) => self.notice(id, notice),
@@ -255,12 +255,12 @@ impl<E: GroupError> Driver<E> {
     }
 
     pub(super) fn incarnation(&self, id: ChildId) -> Option<&Incarnation> {
-        self.children.get(&id)?.incarnation.as_ref()
+        self.children.get(id)?.incarnation.as_ref()
     }
 
     pub(super) fn start(&mut self, id: ChildId, generation: u64, now: Instant) {
         self.tell(Some(id), || SupervisorEventKind::Starting);
-        let Some(worker) = self.children.get_mut(&id) else {
+        let Some(worker) = self.children.get_mut(id) else {
             return;
         };
         let service = worker.service.clone();
@@ -284,7 +284,7 @@ impl<E: GroupError> Driver<E> {
 
     pub(super) fn abort(&mut self, id: ChildId, now: Instant) {
         let is_stopping = self.shared.machine.lock().phase != Phase::Running;
-        let Some(worker) = self.children.get(&id) else {
+        let Some(worker) = self.children.get(id) else {
             return;
         };
         let Some(incarnation) = &worker.incarnation else {
@@ -305,7 +305,7 @@ impl<E: GroupError> Driver<E> {
 
     /// Asks the child's backoff, which is foreign code. One that panics has no further delay.
     pub(super) fn delay(&mut self, id: ChildId, is_reset: bool) -> Option<Duration> {
-        let backoff = self.children.get_mut(&id)?.backoff.as_mut()?;
+        let backoff = self.children.get_mut(id)?.backoff.as_mut()?;
         let asked = catch(|| {
             if is_reset {
                 backoff.reset();
@@ -320,7 +320,7 @@ impl<E: GroupError> Driver<E> {
 
     pub(super) fn give_up(&mut self, id: ChildId, why: GiveUp) {
         self.tell(Some(id), || SupervisorEventKind::GaveUp);
-        let Some(worker) = self.children.get(&id) else {
+        let Some(worker) = self.children.get(id) else {
             return;
         };
         let machine = self.shared.machine.lock();
@@ -372,7 +372,7 @@ impl<E: GroupError> Driver<E> {
         let Some(on_event) = &self.on_event else {
             return;
         };
-        let child = id.and_then(|id| self.children.get(&id));
+        let child = id.and_then(|id| self.children.get(id));
         let event = SupervisorEvent {
             supervisor: self.shared.name.clone(),
             child: child.map(|worker| worker.spec.name.clone()),

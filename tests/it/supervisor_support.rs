@@ -50,16 +50,18 @@ impl Stage {
     }
 
     /// A child that runs until it is told to end, or its context ends.
-    pub(crate) fn child(&self, name: &'static str) -> Child {
-        let stage = self.clone();
-        Child::new(name, move |ctx| stage.clone().act(ctx, name))
+    pub(crate) fn child(&self, name: &str) -> Child {
+        let (stage, name) = (self.clone(), name.to_owned());
+        Child::new(name.clone(), move |ctx| {
+            stage.clone().act(ctx, name.clone())
+        })
     }
 
-    async fn act(self, ctx: Context, name: &'static str) -> Result<(), BoxError> {
+    pub(crate) async fn act(self, ctx: Context, name: String) -> Result<(), BoxError> {
         self.log.push(format!("+{name}"));
-        let _logs = Logs(self.log.clone(), name.to_owned());
+        let _logs = Logs(self.log.clone(), name.clone());
         let (send, mut orders) = mpsc::unbounded_channel();
-        self.orders.lock().unwrap().insert(name.to_owned(), send);
+        self.orders.lock().unwrap().insert(name.clone(), send);
         match ctx.run(orders.recv()).await?.expect("the sender is kept") {
             End::Finish => Ok(()),
             End::Fail => Err(format!("{name} failed").into()),
@@ -69,7 +71,15 @@ impl Stage {
 
     /// Tells a child to end.
     pub(crate) fn end(&self, name: &str, end: End) {
-        self.orders.lock().unwrap()[name].send(end).unwrap();
+        assert!(self.try_end(name, end), "it does not run");
+    }
+
+    /// Tells a child to end; `false` if it does not run.
+    pub(crate) fn try_end(&self, name: &str, end: End) -> bool {
+        let orders = self.orders.lock().unwrap();
+        orders
+            .get(name)
+            .is_some_and(|orders| orders.send(end).is_ok())
     }
 
     pub(crate) fn took(&self) -> Vec<String> {

@@ -5,6 +5,7 @@
 
 #![cfg(unix)]
 
+mod daemon;
 mod postgres;
 mod relay;
 mod search_server;

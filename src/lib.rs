@@ -33,6 +33,7 @@
 //! | [`Task`] | one task's handle: its value, its abort |
 //! | [`scope`](scope()) | tasks that borrow from the caller, polled in the caller's task |
 //! | [`batch`] | one function on many items, a few at a time, without a task for each |
+//! | [`Supervisor`] | keeps a few services running, and stops them in order |
 //! | [`WaitGroup`] | waits until all its [`WaitGroupToken`]s are dropped, and stops nobody |
 //!
 //! A context ends once and stays ended; what derives from it ends with it. Its [`ContextError`] says why, where and by

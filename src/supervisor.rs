@@ -76,6 +76,27 @@ use crate::sync::Mutex;
 /// [`supervisor`]: https://www.erlang.org/doc/apps/stdlib/supervisor.html
 /// [principles]: https://www.erlang.org/doc/system/sup_princ.html
 ///
+/// # Comparison to its peers
+///
+/// | | here | Elixir's [`Supervisor`] | [`tokio-graceful-shutdown`] | [`ractor`] | systemd |
+/// |---|---|---|---|---|---|
+/// | restarts | permanent, transient, temporary | the same | by hand | by hand, in the supervisor's handler, or by `ractor-supervisor` | `Restart=` |
+/// | with siblings | one, all, the rest | the same | | by hand | `PartOf=`, `BindsTo=` |
+/// | too often | a sliding period, then it fails | the same | | | `StartLimitBurst=`, `StartLimitIntervalSec=` |
+/// | delay before a restart | any iterator of durations, jitter, reset | none | | | `RestartSec=`, `RestartSteps=`, without jitter |
+/// | readiness holds up the next | yes, with a time limit | yes, `init` has returned | none | `pre_start` has returned | `Type=notify`, `TimeoutStartSec=` |
+/// | stop | in reverse order; drain, end, grace, abort | in reverse order; `shutdown`, kill | all at once, or in order by hand; one timeout for all | children are told, or killed | in reverse order of `After=`; `SIGTERM`, `SIGKILL` |
+/// | who would not stop is named | yes | in a report | the subsystems that timed out | no | in the journal |
+/// | the last failures of each child | kept | in the log | returned at the end | in the event | in the journal |
+/// | its failure has a type | `E`, with its source | any term | yes | a boxed error | an exit status |
+///
+/// In OTP and Elixir a supervisor is one process that does one thing after the other: while a child takes its time to start or to
+/// stop, nobody else is restarted, and no command is answered. Here only those wait whom the order concerns.
+///
+/// [`Supervisor`]: https://hexdocs.pm/elixir/Supervisor.html
+/// [`tokio-graceful-shutdown`]: https://docs.rs/tokio-graceful-shutdown
+/// [`ractor`]: https://docs.rs/ractor
+///
 /// # Examples
 ///
 /// ```

@@ -34,6 +34,7 @@
 //! | [`Task`] | one task's handle: its value, its abort |
 //! | [`scope`](scope()) | tasks that borrow from the caller, polled in the caller's task |
 //! | [`batch`] | one function on many items, a few at a time, without a task for each: all values, the first, n of m |
+//! | [`Supervisor`] | keeps a few services running, and stops them in order |
 //! | [`WaitGroup`] | waits until all its [`WaitGroupToken`]s are dropped, and stops nobody |
 //!
 //! A context ends once and stays ended; what derives from it ends with it. Its [`ContextError`] says why, where and by
@@ -356,6 +357,7 @@ mod panic;
 mod scope;
 #[cfg(feature = "signal")]
 mod signal;
+mod supervisor;
 mod sync;
 mod task;
 mod wait_group;
@@ -371,6 +373,11 @@ pub use group::{
 pub use scope::{LocalScope, Scope, ScopeTaskBuilder, scope, scope_local};
 #[cfg(feature = "signal")]
 pub use signal::Signals;
+pub use supervisor::{
+    AutoShutdown, Backoff, BackoffDelays, Child, ChildFailure, ChildFailureKind, ChildState,
+    ChildStatus, CommandError, Ready, Restart, Strategy, Supervisor, SupervisorBuilder,
+    SupervisorError, SupervisorErrorKind, SupervisorEvent, SupervisorEventKind, SupervisorHandle,
+};
 pub use task::{AbortHandle, Task, TaskId};
 /// The short name, which says less of whose it is.
 #[doc(hidden)]

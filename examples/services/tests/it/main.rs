@@ -5,6 +5,7 @@
 
 #![cfg(unix)]
 
+mod daemon;
 mod mirrors;
 mod postgres;
 mod relay;

@@ -12,6 +12,7 @@ mod loom_models;
 mod node;
 mod run;
 mod timer;
+mod tree;
 mod values;
 
 use std::error::Error;
@@ -27,6 +28,7 @@ pub use self::hook::OnDone;
 #[cfg(all(feature = "signal", windows))]
 pub(crate) use self::hook::abort_with;
 pub(crate) use self::node::{Node, Owner};
+pub(crate) use self::timer::now;
 
 use self::run::Run;
 use self::values::Values;

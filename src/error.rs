@@ -105,6 +105,7 @@ pub(crate) struct Who<'a> {
 
 /// Names the kind of event that ended a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Reason {
     /// A [`CancelHandle`](crate::CancelHandle) was used, or the future given to

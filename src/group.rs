@@ -11,12 +11,16 @@ mod blocking;
 mod body;
 mod builder;
 mod core;
+mod diagnosis;
+mod directory;
 mod guard;
 mod guest;
 mod limiter;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
+mod moment;
 mod outcome;
+mod polls;
 mod registry;
 mod run;
 mod spawn;
@@ -24,6 +28,7 @@ mod spawner;
 mod stop;
 mod tasks;
 mod wait;
+mod watch;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -35,6 +40,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 pub use self::builder::GroupBuilder;
+pub use self::diagnosis::Diagnosis;
 pub use self::outcome::Failure;
 pub use self::spawner::{Slot, Spawner, TaskBuilder};
 pub use self::stop::{Shutdown, Stop, Straggler};
@@ -42,9 +48,11 @@ pub use self::wait::{Wait, WaitOwned};
 
 pub(crate) use self::body::Came;
 pub(crate) use self::core::Core;
+pub(crate) use self::directory::groups as listed_groups;
 pub(crate) use self::outcome::EndedBy;
-pub(crate) use self::registry::{Name, SlotRequest, Spec, fate};
+pub(crate) use self::registry::{Kind, Name, SlotRequest, Spec, fate};
 pub(crate) use self::spawn::name;
+pub(crate) use self::watch::{Doing, Report, Watched};
 
 use self::core::Config;
 use self::guest::Guest;

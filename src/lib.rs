@@ -338,6 +338,7 @@ mod panic;
 mod scope;
 #[cfg(feature = "signal")]
 mod signal;
+mod snapshot;
 mod sync;
 mod task;
 mod wait_group;
@@ -346,12 +347,16 @@ pub use batch::{Batch, batch, batch_stream};
 pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone};
 pub use error::{BoxError, ContextError, GroupError, Reason};
 pub use group::{
-    Failure, Group, GroupBuilder, Shutdown, Slot, Spawner, Stop, Straggler, TaskBuilder, Wait,
+    Diagnosis, Failure, Group, GroupBuilder, Shutdown, Slot, Spawner, Stop, Straggler, TaskBuilder, Wait,
     WaitOwned,
 };
 pub use scope::{LocalScope, Scope, ScopeTaskBuilder, scope, scope_local};
 #[cfg(feature = "signal")]
 pub use signal::Signals;
+pub use snapshot::{
+    ContextSnapshot, EndSnapshot, GroupSnapshot, Item, Place, Snapshot, TaskKind, TaskSnapshot,
+    TaskState, What, dump_all,
+};
 pub use task::{AbortHandle, Task, TaskId};
 /// The short name, which says less of whose it is.
 #[doc(hidden)]

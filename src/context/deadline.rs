@@ -553,6 +553,10 @@ mod tests {
         fn members(&self) -> &dyn std::any::Any {
             self
         }
+
+        fn report(&self, _now: tokio::time::Instant) -> Box<dyn std::any::Any> {
+            Box::new(())
+        }
     }
 
     /// A group's node below a deadline, and the group.

@@ -81,6 +81,19 @@ impl Listeners {
         }
     }
 
+    /// Lists the children of a chunk, the first with that of the first; `false` beyond the last.
+    pub(super) fn list_children(&mut self, chunk: usize, listed: &mut Vec<Weak<Node>>) -> bool {
+        if chunk == 0 {
+            listed.extend(self.first.clone());
+        }
+        let crowd = self.crowd.as_mut();
+        let Some(children) = crowd.and_then(|crowd| crowd.children.chunk_mut(chunk)) else {
+            return false;
+        };
+        listed.extend(children.map(|(_, child)| child.clone()));
+        true
+    }
+
     /// Whether nobody has been registered, or only a child that is gone.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {

@@ -118,6 +118,9 @@ pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
 
     /// What the group makes of it; opaque here.
     fn members(&self) -> &dyn Any;
+
+    /// What the group tells of itself at this time; opaque here.
+    fn report(&self, now: Instant) -> Box<dyn Any>;
 }
 
 pub(super) struct Link {

@@ -124,10 +124,12 @@ where
                 }
                 return Poll::Ready(Came::ToNothing);
             }
+            guard.count_poll();
             if let Poll::Ready(result) = poll_catching(future, cx) {
                 let dropped = catch(|| this.code.set(Code::Over));
                 return Poll::Ready(end(this.guard, result, dropped));
             }
+            guard.count_poll();
             guard.set_started();
             if guard.may_wait_anywhere(cx) {
                 return Poll::Pending;

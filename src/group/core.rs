@@ -17,7 +17,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
+use tokio::time::Instant;
 
+use super::directory::Listing;
 use super::outcome::{Election, EndedBy, Failure, FailureKind, Outcome, Settled, What};
 use super::registry::{Name, Registry, Stage, fate};
 use crate::context::{Context, Node, Owner};
@@ -34,6 +36,8 @@ pub(crate) struct Core<E> {
     /// The text of `E::from` the context's end; `None` in it if that does not show the end's own. Made when an error
     /// first has to be compared with it.
     end_text: OnceLock<Option<Box<str>>>,
+    /// Where whoever looks from outside finds it, if looking down the tree is not enough.
+    listing: OnceLock<Listing>,
 }
 
 /// What is said of a group before it starts.
@@ -80,13 +84,22 @@ impl<E> Core<E> {
                 outcome: Outcome::new(),
                 config: (!config.is_default()).then(|| Box::new(config)),
                 end_text: OnceLock::new(),
+                listing: OnceLock::new(),
             }
         });
+        if !core.node().has_group_close_above() {
+            core.list();
+        }
         // An end that came before the group could be told.
         if core.node().has_ended() {
             core.registry.raise(Stage::Ended);
         }
         core
+    }
+
+    /// Enters the directory. A second call does nothing.
+    fn list(&self) {
+        self.listing.get_or_init(|| Listing::new(self.node()));
     }
 
     pub(crate) fn node(&self) -> &Arc<Node> {
@@ -380,11 +393,17 @@ impl<E> RefUnwindSafe for Core<E> {}
 
 impl<E: Send + 'static> Owner for Core<E> {
     fn context_ended(&self) {
-        self.registry.raise(Stage::Ended);
+        if self.registry.raise(Stage::Ended) {
+            self.list();
+        }
     }
 
     fn members(&self) -> &dyn Any {
         &self.registry
+    }
+
+    fn report(&self, now: Instant) -> Box<dyn Any> {
+        Box::new(self.make_report(now))
     }
 }
 

@@ -108,6 +108,12 @@ impl<E> TaskGuard<E> {
         self.phase = Phase::Started;
     }
 
+    /// A poll of the task's code begins, or has come to where it has to wait. For a blocking task: it has its thread.
+    #[inline]
+    pub(crate) fn count_poll(&self) {
+        self.core.registry.polls.count(self.key);
+    }
+
     /// One atomic load while the context is live.
     #[inline]
     pub(crate) fn order(&self) -> Order {

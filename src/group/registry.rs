@@ -39,8 +39,10 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::guest::Guest;
-use super::limiter::Permit;
+use super::limiter::{Limiter, Permit};
+use super::polls::Polls;
 use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
+use super::watch::{Members, SeenTasks, Watched};
 use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
@@ -67,6 +69,9 @@ pub(crate) struct Registry {
     tasks: Mutex<Tasks>,
     /// `Tasks::stage`, for those who only want to know.
     stage: AtomicU8,
+    pub(super) polls: Polls,
+    /// What snapshots have seen. Taken out by whoever takes one.
+    pub(super) seen: Mutex<Option<Box<SeenTasks>>>,
 }
 
 /// How a wait for a permit stands.
@@ -84,6 +89,8 @@ impl Registry {
         Self {
             tasks: Mutex::new(Tasks::new(runtime)),
             stage: AtomicU8::new(Stage::Open as u8),
+            polls: Polls::default(),
+            seen: Mutex::new(None),
         }
     }
 
@@ -110,6 +117,7 @@ impl Registry {
             return None;
         };
         let key = tasks.insert(Entry::new(kind, spec.location, id, permit));
+        self.polls.begin(key);
         if let Some(name) = spec.name {
             tasks.rest().names.insert(key, name);
         }
@@ -210,11 +218,8 @@ impl Registry {
         let now = Instant::now();
         let mut tasks = self.tasks.lock();
         let stage = tasks.stage;
-        let replaced = match tasks.entries.get_mut(key) {
-            Some(entry) => {
-                entry.since.get_or_insert(now);
-                std::mem::replace(&mut entry.waker, waker)
-            }
+        let replaced = match tasks.note_wait(key, now) {
+            Some(entry) => std::mem::replace(&mut entry.waker, waker),
             None => waker,
         };
         drop(tasks);
@@ -324,8 +329,8 @@ impl Registry {
         }
     }
 
-    /// Raises the stage, then wakes the tasks that it concerns.
-    pub(crate) fn raise(&self, stage: Stage) {
+    /// Raises the stage, then wakes the tasks that it concerns; `false` if there are none.
+    pub(crate) fn raise(&self, stage: Stage) -> bool {
         let mut tasks = self.tasks.lock();
         tasks.stage = tasks.stage.max(stage);
         // Under the lock: who sees it here relies on it there, as `Core::stop_admission` does. Release: pairs with `stage`.
@@ -333,11 +338,16 @@ impl Registry {
         let runtime = tasks.unused_runtime();
         if tasks.entries.is_empty() {
             drop(tasks);
-            return drop(runtime);
+            drop(runtime);
+            return false;
         }
+        let is_end = tasks.note_end();
         let mut wakers = Vec::new();
         // A chunk at a time, so that nobody waits for long. Nothing is added meanwhile (invariant 2).
         for chunk in 0.. {
+            if is_end {
+                tasks.note_counts(chunk, &self.polls);
+            }
             if !tasks.take_wakers(chunk, stage, &mut wakers) {
                 break;
             }
@@ -347,6 +357,7 @@ impl Registry {
         }
         drop(tasks);
         drop(runtime);
+        true
     }
 
     #[inline]
@@ -495,18 +506,46 @@ impl Registry {
     pub(crate) fn list(&self) -> Vec<Listed> {
         let now = Instant::now();
         let mut listed = Vec::new();
-        let mut tasks = self.tasks.lock();
-        let guests = tasks.guests();
+        let guests = self.tasks.lock().guests();
         for chunk in 0.. {
-            if !tasks.list(chunk, now, &mut listed) {
+            let mut tasks = self.tasks.lock();
+            if !tasks.list(chunk, now, &self.polls, |_, task| listed.push(task)) {
                 break;
             }
-            drop(tasks);
-            tasks = self.tasks.lock();
         }
-        drop(tasks);
         listed.extend(guests.iter().flat_map(|guest| guest.registry().list()));
         listed
+    }
+
+    /// As `list`, for a snapshot, and without guests: these are groups of their own there.
+    pub(super) fn members(&self, now: Instant) -> Members {
+        let (mut listed, mut waits) = (Vec::new(), Vec::new());
+        for chunk in 0.. {
+            let mut tasks = self.tasks.lock();
+            tasks.list_waits(chunk, &mut waits);
+            let is_there = tasks.list(chunk, now, &self.polls, |entry, task| {
+                let permit = entry.permit;
+                listed.push(Watched::new(
+                    task,
+                    permit == Permit::Waiting,
+                    permit == Permit::Held,
+                ));
+            });
+            if !is_there {
+                break;
+            }
+        }
+        listed.sort_unstable_by_key(|task: &Watched| task.task.id);
+        let tasks = self.tasks.lock();
+        let limiter = tasks.limiter();
+        Members {
+            age: tasks.beginning.age(now),
+            ended_ago: tasks.ended_ago(now),
+            limit: limiter.and_then(Limiter::limit),
+            slots_held: limiter.map_or(0, Limiter::held),
+            waits_for_slots: waits,
+            tasks: listed,
+        }
     }
 }
 

@@ -98,10 +98,12 @@ where
                 let (guard, dropped) = self.end();
                 return Poll::Ready(Output::NoValue(guard.stop(order, dropped)));
             }
+            guard.count_poll();
             if let Poll::Ready(result) = poll_catching(future, cx) {
                 let (guard, dropped) = self.end();
                 return Poll::Ready(guard.complete(result, dropped));
             }
+            guard.count_poll();
             guard.set_started();
             if guard.may_wait(cx) {
                 return Poll::Pending;

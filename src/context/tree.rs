@@ -1,0 +1,42 @@
+//! The tree as somebody sees it who looks from outside: children, parents, groups above. Nothing here changes it.
+
+use std::sync::{Arc, Weak};
+
+use super::node::Node;
+
+impl Node {
+    /// The children that are live, a chunk at a time: they come and go meanwhile. An ended node has none.
+    pub(crate) fn live_children(&self) -> Vec<Arc<Node>> {
+        let mut found = Vec::new();
+        let mut children: Vec<Weak<Node>> = Vec::new();
+        for chunk in 0.. {
+            let mut listeners = self.listeners.lock();
+            let is_there = listeners.list_children(chunk, &mut children);
+            drop(listeners);
+            found.extend(children.drain(..).filter_map(|child| child.upgrade()));
+            if !is_there {
+                break;
+            }
+        }
+        found
+    }
+
+    /// The parents: none, one, or the two of a merged context.
+    pub(crate) fn parents(&self) -> impl Iterator<Item = &Arc<Node>> {
+        let merged = self.merged().map(|link| &link.other);
+        self.parent.iter().chain(merged)
+    }
+
+    /// Whether one of the next few contexts above is that of a group which is there.
+    pub(crate) fn has_group_close_above(&self) -> bool {
+        const LEVELS: usize = 4;
+        let above = std::iter::successors(self.parent.as_ref(), |node| node.parent.as_ref());
+        above.take(LEVELS).any(|node| node.is_of_group())
+    }
+
+    /// Whether this is the context of a group that is there.
+    pub(crate) fn is_of_group(&self) -> bool {
+        self.weak_owner()
+            .is_some_and(|owner| owner.strong_count() > 0)
+    }
+}

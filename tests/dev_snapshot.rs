@@ -1,0 +1,3 @@
+//! While it is developed.
+#[path = "it/snapshot.rs"]
+mod snapshot;

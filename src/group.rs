@@ -1,11 +1,11 @@
 //! `Group`: the public face.
 //!
 //! The way of a task: `spawn` asks the `registry` to take it, which adds it to its `tasks`, gives it a permit of the `limiter`
-//! or a place in the queue, and hands it to the runtime as a `run` with a `guard`. When it ends, the guard tells the `outcome` (through the
+//! or a place in the queue, and hands it to the runtime as a `run` with a `guard`. When it ends, the guard tells the `failures` (through the
 //! `core`, which ends the context), then the registry, which lets `wait` or `stop` go on.
 //!
-//! Who knows whom: `core` knows `registry` and `outcome`, and nobody else; `guard` knows `core`; `run`, `blocking` and
-//! `body` know `guard`; `spawn` knows these; the public types stand on top.
+//! Who knows whom: `core` knows `registry`, `failure` and `outcome`, and nobody else; `guard` knows `core`; `run`, `local`,
+//! `blocking` and `body` know `guard`; `spawn` knows these; the public types stand on top.
 
 mod blocking;
 mod body;
@@ -13,9 +13,11 @@ mod builder;
 mod core;
 mod diagnosis;
 mod directory;
+mod failure;
 mod guard;
 mod guest;
 mod limiter;
+mod local;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
 mod moment;
@@ -41,7 +43,8 @@ use tokio::runtime::Handle;
 
 pub use self::builder::GroupBuilder;
 pub use self::diagnosis::Diagnosis;
-pub use self::outcome::Failure;
+pub use self::failure::Failure;
+pub use self::outcome::{Outcome, WaitOutcome};
 pub use self::spawner::{Slot, Spawner, TaskBuilder};
 pub use self::stop::{Shutdown, Stop, Straggler};
 pub use self::wait::{Wait, WaitOwned};
@@ -49,8 +52,8 @@ pub use self::wait::{Wait, WaitOwned};
 pub(crate) use self::body::Came;
 pub(crate) use self::core::Core;
 pub(crate) use self::directory::groups as listed_groups;
-pub(crate) use self::outcome::EndedBy;
-pub(crate) use self::registry::{Kind, Name, SlotRequest, Spec, fate};
+pub(crate) use self::failure::EndedBy;
+pub(crate) use self::registry::{Counts, Fate, Kind, Name, SlotRequest, Spec};
 pub(crate) use self::spawn::name;
 pub(crate) use self::watch::{Doing, Report, Watched};
 
@@ -253,6 +256,37 @@ impl<E: GroupError> Group<E> {
         Wait::new(self)
     }
 
+    /// Waits as [`wait`](Group::wait) does, and returns all there is to know: how many tasks ended in which way, and the
+    /// failures that were [kept](GroupBuilder::keep_failures), with their types.
+    ///
+    /// It does not resume a panic: [`Outcome::into_result`] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing: the tasks go on, and a later wait has the outcome.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use errgroup::Group;
+    ///
+    /// let mut group: Group = Group::builder().keep_failures(9).isolated().build();
+    /// for port in ["80", "443", "8o", "8OOO"] {
+    ///     group.task(port).spawn(async move { Ok(port.parse::<u16>()?) });
+    /// }
+    /// let outcome = group.wait_outcome().await;
+    /// assert_eq!((outcome.completed(), outcome.failed()), (2, 2));
+    /// for failure in outcome.failures() {
+    ///     eprintln!("{failure}"); // task "8o" failed: invalid digit found in string (spawned at …)
+    /// }
+    /// # assert_eq!(outcome.failures().count(), 2);
+    /// # }
+    /// ```
+    pub fn wait_outcome(&mut self) -> WaitOutcome<'_, E> {
+        WaitOutcome::new(self)
+    }
+
     /// Stops the group: ends the context, gives the tasks five seconds to stop, aborts what is left and names it.
     ///
     /// The grace can be set on the future that it returns, which is described at [`Stop`].
@@ -378,7 +412,7 @@ impl<E> Group<E> {
     /// Returns how many failures there were that [`wait`](Group::wait) does not return: errors and panics after the
     /// first, an error that a panic outranked, and all those of an isolated group.
     pub fn suppressed(&self) -> usize {
-        self.core.outcome.suppressed()
+        self.core.failures.suppressed()
     }
 }
 
@@ -412,7 +446,7 @@ impl<E: GroupError> IntoFuture for Group<E> {
 impl<E> Drop for Group<E> {
     fn drop(&mut self) {
         let registry = &self.core.registry;
-        if !self.core.outcome.is_settled() {
+        if !self.core.failures.is_settled() {
             self.core.end(EndedBy::Owner, || {
                 ContextError::at(Reason::GroupDropped, self.location, None)
             });

@@ -237,7 +237,7 @@
 //! | `new` | [`Group::new`], [`Group::with_context`]; [`Group::run`] for the set, its results and its end in one |
 //! | `spawn`, `spawn_blocking` | the same; a blocking closure is given the context |
 //! | `spawn_on`, `spawn_blocking_on` | [`GroupBuilder::runtime`], for all tasks |
-//! | `spawn_local`, `spawn_local_on` | `tokio::task::spawn_local(async move { let _token = token; ctx.run(work).await })`, with a [`WaitGroup::token`] |
+//! | `spawn_local`, `spawn_local_on` | [`spawn_local`](Group::spawn_local), on the current set; `…_on`: within `LocalSet::enter` |
 //! | `build_task` | [`group.task("name")`](Group::task) |
 //! | `join_next`, `try_join_next`, `poll_join_next`, `…_with_id` | the first error is found by `wait`. Values: keep the [`Task`]s; in order of completion `tasks.next()` of a `FuturesUnordered` of them |
 //! | `join_all` | `for task in tasks { values.push(task.await?) }`, in [`Group::run`] |
@@ -332,6 +332,7 @@ mod batch;
 mod context;
 mod destructor;
 mod error;
+mod failures;
 mod group;
 mod ordered_slab;
 mod panic;
@@ -346,15 +347,16 @@ mod wait_group;
 pub use batch::{Batch, batch, batch_stream};
 pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone};
 pub use error::{BoxError, ContextError, GroupError, Reason};
+pub use failures::{Failed, Failures};
 pub use group::{
-    Diagnosis, Failure, Group, GroupBuilder, Shutdown, Slot, Spawner, Stop, Straggler, TaskBuilder, Wait,
-    WaitOwned,
+    Diagnosis, Failure, Group, GroupBuilder, Outcome, Shutdown, Slot, Spawner, Stop, Straggler,
+    TaskBuilder, Wait, WaitOutcome, WaitOwned,
 };
 pub use scope::{LocalScope, Scope, ScopeTaskBuilder, scope, scope_local};
 #[cfg(feature = "signal")]
 pub use signal::Signals;
 pub use snapshot::{
-    ContextSnapshot, EndSnapshot, GroupSnapshot, Item, Place, Snapshot, TaskKind, TaskSnapshot,
+    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Place, Snapshot, TaskKind, TaskSnapshot,
     TaskState, What, dump_all,
 };
 pub use task::{AbortHandle, Task, TaskId};

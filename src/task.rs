@@ -183,6 +183,15 @@ impl<T> Task<T> {
         }))
     }
 
+    /// Whoever aborts it sets this flag.
+    pub(crate) fn with_abort_flag(self, was_aborted: Arc<AtomicBool>) -> Self {
+        if let State::Async(task) = &self.0 {
+            // It is new.
+            let _ = task.was_aborted.set(was_aborted);
+        }
+        self
+    }
+
     pub(crate) fn blocking(id: TaskId, cell: Arc<dyn Cell<T>>) -> Self {
         Self(State::Blocking(BlockingTask { id, cell }))
     }

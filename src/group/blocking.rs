@@ -18,7 +18,7 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use tokio::runtime::Handle;
 
 use super::guard::{Order, TaskGuard};
-use super::registry::fate;
+use super::registry::Fate;
 use crate::context::Context;
 use crate::error::{ContextError, GroupError, Reason};
 use crate::panic::{Payload, catch, contain, discard};
@@ -148,14 +148,14 @@ where
     }
 
     /// The runtime is being shut down.
-    fn lost(guard: &TaskGuard<E>) -> (ContextError, u8) {
+    fn lost(guard: &TaskGuard<E>) -> (ContextError, Fate) {
         let who = guard.who();
         let why = ContextError::of_task(Reason::RuntimeGone, who.borrow(), String::new());
-        (why, fate::LOST)
+        (why, Fate::Lost)
     }
 
     /// Drops a task that has no thread, for a reason of its own.
-    fn give_up(&self, why: impl FnOnce(&TaskGuard<E>) -> (ContextError, u8)) {
+    fn give_up(&self, why: impl FnOnce(&TaskGuard<E>) -> (ContextError, Fate)) {
         let taken = self.state.lock().take_code();
         let Some((f, guard)) = taken else { return };
         let (why, fate) = match catch(|| drop(f)) {
@@ -178,7 +178,7 @@ where
         guard.count_poll();
         // The call consumes the closure: what it captured is dropped with it, panic or not.
         match catch(|| f(ctx)) {
-            Ok(Ok(value)) => self.finish(Ok(value), guard, fate::ITS_OWN),
+            Ok(Ok(value)) => self.finish(Ok(value), guard, Fate::Completed),
             Ok(Err(error)) => self.finish_failed(Ok(error), guard),
             Err(payload) => self.finish_failed(Err(payload), guard),
         }
@@ -190,7 +190,7 @@ where
     }
 
     /// Leaves the result to the handle, or drops it if there is none, and lets the group go on after that.
-    fn finish(&self, result: Result<T, ContextError>, guard: TaskGuard<E>, fate: u8) {
+    fn finish(&self, result: Result<T, ContextError>, guard: TaskGuard<E>, fate: Fate) {
         let mut state = self.state.lock();
         let unused = match state.is_detached {
             true => {
@@ -296,7 +296,7 @@ where
     E: GroupError,
 {
     fn abort(&self) {
-        self.give_up(|guard| (guard.aborted(), fate::ITS_OWN));
+        self.give_up(|guard| (guard.aborted(), Fate::Aborted));
     }
 
     fn is_finished(&self) -> bool {

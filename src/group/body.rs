@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use super::Group;
 use super::core::Core;
 use super::guard::TaskGuard;
-use super::registry::{Kind, SlotRequest, Spec, fate};
+use super::registry::{Fate, Kind, SlotRequest, Spec};
 use super::spawn::admit;
 use super::spawner::Spawner;
 use crate::error::GroupError;
@@ -38,7 +38,7 @@ pin_project! {
             let mut this = this.project();
             contain(|| this.code.set(Code::Over));
             if let Some(guard) = this.guard.take() {
-                guard.release(fate::ITS_OWN);
+                guard.release(Fate::Uncounted);
             }
         }
     }
@@ -146,7 +146,7 @@ fn end<T, E: GroupError>(
 ) -> Came<T, E> {
     let guard = guard.take().expect("errgroup: the body ends once");
     let came = guard.core().body_ended(result, dropped, guard.who());
-    guard.release(fate::ITS_OWN);
+    guard.release(Fate::Uncounted);
     came
 }
 

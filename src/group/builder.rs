@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::body::Body;
 use super::core::{Config, Core};
-use super::outcome::Failure;
+use super::failure::Failure;
 use super::spawn::name;
 use super::spawner::Spawner;
 use super::{Group, checked_limit};
@@ -108,6 +108,17 @@ impl<E> GroupBuilder<E> {
     /// hook has reported it.
     pub fn on_failure(mut self, f: impl Fn(&Failure<E>) + Send + Sync + 'static) -> Self {
         self.config.on_failure = Some(Box::new(f));
+        self
+    }
+}
+
+impl<E> GroupBuilder<E> {
+    /// Keeps up to `count` failures beside the first, for [`Group::wait_outcome`]: error and payload, as they came. Without it
+    /// none is kept.
+    ///
+    /// An error that is not kept lives as long as a handle may ask for its text.
+    pub fn keep_failures(mut self, count: usize) -> Self {
+        self.config.keep_failures = u32::try_from(count).unwrap_or(u32::MAX);
         self
     }
 }

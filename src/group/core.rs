@@ -3,7 +3,7 @@
 //! Owned by the `Group`, its `Spawner`s and each live task. The node of its context knows it weakly, and tells it when
 //! the context has ended. Every group ends its context, at the latest when it is dropped.
 //!
-//! Each part keeps its own invariants under its own lock: the context's node, the [`Registry`], the [`Outcome`]. No thread
+//! Each part keeps its own invariants under its own lock: the context's node, the [`Registry`], the [`FailureLog`]. No thread
 //! holds two of these locks.
 //!
 //! Whoever ends the context raises the registry's stage after that, and whoever relies on the stage (`close`, `stop`,
@@ -20,8 +20,9 @@ use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::directory::Listing;
-use super::outcome::{Election, EndedBy, Failure, FailureKind, Outcome, Settled, What};
-use super::registry::{Name, Registry, Stage, fate};
+use super::failure::{Election, EndedBy, Failure, FailureKind, FailureLog, Verdict, What};
+use super::outcome::{Conclusion, Outcome};
+use super::registry::{Fate, Name, Registry, Stage};
 use crate::context::{Context, Node, Owner};
 use crate::error::{BoxError, ContextError, GroupError, GroupId, Reason, text_of};
 use crate::panic::{Payload, catch, contain, discard, message};
@@ -31,7 +32,7 @@ pub(crate) struct Core<E> {
     pub(crate) context: Context,
     pub(crate) id: GroupId,
     pub(crate) registry: Registry,
-    pub(crate) outcome: Outcome<E>,
+    pub(crate) failures: FailureLog<E>,
     config: Option<Box<Config<E>>>,
     /// The text of `E::from` the context's end; `None` in it if that does not show the end's own. Made when an error
     /// first has to be compared with it.
@@ -45,6 +46,8 @@ pub(crate) struct Config<E> {
     pub(crate) name: Option<Name>,
     pub(crate) is_isolated: bool,
     pub(crate) on_failure: Option<Box<OnFailure<E>>>,
+    /// How many failures are kept beside the first.
+    pub(crate) keep_failures: u32,
 }
 
 pub(crate) type OnFailure<E> = dyn Fn(&Failure<E>) + Send + Sync;
@@ -55,6 +58,7 @@ impl<E> Default for Config<E> {
             name: None,
             is_isolated: false,
             on_failure: None,
+            keep_failures: 0,
         }
     }
 }
@@ -62,6 +66,11 @@ impl<E> Default for Config<E> {
 impl<E> Config<E> {
     fn is_default(&self) -> bool {
         self.name.is_none() && !self.is_isolated && self.on_failure.is_none()
+    }
+
+    /// The first of an isolated group is none that `wait` returns, and is kept nevertheless.
+    fn kept(&self) -> u32 {
+        self.keep_failures.saturating_add(self.is_isolated.into())
     }
 }
 
@@ -81,7 +90,7 @@ impl<E> Core<E> {
                 context: parent.with_node(node),
                 id: GroupId(TaskId::next().0),
                 registry: Registry::new(runtime),
-                outcome: Outcome::new(),
+                failures: FailureLog::new(config.kept()),
                 config: (!config.is_default()).then(|| Box::new(config)),
                 end_text: OnceLock::new(),
                 listing: OnceLock::new(),
@@ -142,7 +151,7 @@ impl<E> Core<E> {
     pub(crate) fn end(&self, by: EndedBy, error: impl FnOnce() -> ContextError) -> bool {
         let is_ours = self.node().end(error);
         if is_ours {
-            self.outcome.record_end(by);
+            self.failures.record_end(by);
         }
         self.stop_admission();
         is_ours
@@ -163,7 +172,7 @@ impl<E> Core<E> {
     /// Takes no task from now on; `false` if one has come meanwhile and has to be waited for.
     pub(crate) fn close(&self) -> bool {
         if self.node().finish() {
-            self.outcome.record_end(EndedBy::Finish);
+            self.failures.record_end(EndedBy::Finish);
         }
         self.stop_admission();
         self.registry.is_empty()
@@ -178,10 +187,10 @@ impl<E> Core<E> {
     }
 
     /// What became of a task that its runtime dropped: aborted through its handle, or gone with the runtime.
-    pub(crate) fn fate_of_dropped(&self) -> u8 {
-        match self.registry.fates() & fate::LOST != 0 || self.has_lost_runtime() {
-            true => fate::LOST,
-            false => fate::ITS_OWN,
+    pub(crate) fn fate_of_dropped(&self) -> Fate {
+        match self.registry.counts().was_lost() || self.has_lost_runtime() {
+            true => Fate::Lost,
+            false => Fate::Aborted,
         }
     }
 
@@ -201,17 +210,22 @@ impl<E> Core<E> {
 impl<E: GroupError> Core<E> {
     /// Records a task's error, unless it only passes on another's, and ends the context for it. Returns what the task's
     /// handle says, and the task's fate.
-    pub(crate) fn failed(&self, error: E, who: impl FnOnce() -> Owned) -> (ContextError, u8) {
+    pub(crate) fn failed(&self, error: E, who: impl FnOnce() -> Owned) -> (ContextError, Fate) {
         match self.passed_on(&error) {
             Some(why) => {
                 discard(error);
                 // In an isolated group, what is passed on of another's failure is no end.
                 let is_end = self.context.err().is_some_and(|end| end.is(&why));
-                (why, if is_end { fate::CUT } else { fate::ITS_OWN })
+                let fate = if is_end {
+                    Fate::CutShort
+                } else {
+                    Fate::PassedOn
+                };
+                (why, fate)
             }
             None => {
                 let election = self.elect(FailureKind::Error);
-                (self.failed_itself(error, who(), election), fate::ITS_OWN)
+                (self.failed_itself(error, who(), election), Fate::Failed)
             }
         }
     }
@@ -222,7 +236,7 @@ impl<E: GroupError> Core<E> {
         match self.passed_on(&error) {
             Some(_) if self.context.is_done() => {
                 discard(error);
-                self.registry.record(fate::CUT);
+                self.registry.record(Fate::CutShort);
                 None
             }
             Some(why) => {
@@ -230,7 +244,7 @@ impl<E: GroupError> Core<E> {
                 Some(error)
             }
             None => {
-                let election = self.outcome.elect(FailureKind::Error);
+                let election = self.failures.elect(FailureKind::Error);
                 self.failed_itself(error, who, election);
                 None
             }
@@ -238,25 +252,38 @@ impl<E: GroupError> Core<E> {
     }
 
     fn failed_itself(&self, error: E, who: Owned, election: Election) -> ContextError {
-        let is_first = election == Election::First;
-        let why = is_first.then(|| self.end_by(Reason::TaskFailed, &who, text_of(&error)));
-        let failure = self.report(Failure {
-            name: who.name.clone(),
-            id: who.id,
-            location: who.location,
-            what: What::Error(error),
-        });
+        let why = match election {
+            Election::First => Some(self.end_by(Reason::TaskFailed, &who, text_of(&error))),
+            Election::Kept => {
+                let text = text_of(&error);
+                Some(ContextError::of_task(
+                    Reason::TaskFailed,
+                    who.borrow(),
+                    text,
+                ))
+            }
+            Election::Later => None,
+        };
+        let failure = self.report(&who, What::Error(error));
         match (why, failure.what) {
             (Some(why), what) => {
-                self.outcome.store(Failure { what, ..failure });
+                self.store(Failure { what, ..failure }, election);
                 why
             }
             (None, What::Error(error)) => {
                 let late = ContextError::late(who.borrow(), Box::new(error));
-                self.outcome.keep_late(late.clone());
+                self.failures.keep_late(late.clone());
                 late
             }
             (None, What::Panic(_)) => unreachable!("errgroup: it is an error"),
+        }
+    }
+
+    fn store(&self, failure: Failure<E>, election: Election) {
+        match election {
+            Election::First => self.failures.store(failure),
+            Election::Kept => self.failures.keep(failure),
+            Election::Later => discard(failure),
         }
     }
 
@@ -267,34 +294,27 @@ impl<E: GroupError> Core<E> {
     }
 
     pub(crate) fn body_panicked(&self, payload: Payload, who: Owned) {
-        let election = self.outcome.elect(FailureKind::Panic);
+        let election = self.failures.elect(FailureKind::Panic);
         self.panicked_itself(payload, who, election);
     }
 
     fn panicked_itself(&self, payload: Payload, who: Owned, election: Election) -> ContextError {
         let text = message(&payload).to_owned();
-        let is_first = election == Election::First;
-        let why = match is_first {
-            true => self.end_by(Reason::TaskPanicked, &who, text),
-            false => ContextError::of_task(Reason::TaskPanicked, who.borrow(), text),
+        let why = match election {
+            Election::First => self.end_by(Reason::TaskPanicked, &who, text),
+            Election::Kept | Election::Later => {
+                ContextError::of_task(Reason::TaskPanicked, who.borrow(), text)
+            }
         };
-        let failure = self.report(Failure {
-            name: who.name,
-            id: who.id,
-            location: who.location,
-            what: What::Panic(payload),
-        });
-        match is_first {
-            true => self.outcome.store(failure),
-            false => discard(failure),
-        }
+        let failure = self.report(&who, What::Panic(payload));
+        self.store(failure, election);
         why
     }
 
     fn elect(&self, kind: FailureKind) -> Election {
         match self.is_isolated() {
-            true => self.outcome.suppress(),
-            false => self.outcome.elect(kind),
+            true => self.failures.suppress(),
+            false => self.failures.elect(kind),
         }
     }
 
@@ -308,7 +328,14 @@ impl<E: GroupError> Core<E> {
         end
     }
 
-    fn report(&self, failure: Failure<E>) -> Failure<E> {
+    fn report(&self, who: &Owned, what: What<E>) -> Failure<E> {
+        let failure = Failure {
+            name: who.name.clone(),
+            id: who.id,
+            location: who.location,
+            elapsed: self.registry.start.elapsed(),
+            what,
+        };
         if let Some(on_failure) = self.on_failure() {
             contain(|| on_failure(&failure));
         }
@@ -318,10 +345,16 @@ impl<E: GroupError> Core<E> {
     /// What a refused spawn's handle says. What it was given has been dropped: `dropped` is how that went.
     #[cold]
     pub(crate) fn refused(&self, who: Owned, dropped: Result<(), Payload>) -> ContextError {
-        self.registry.record(fate::CUT | fate::REFUSED);
         match dropped {
-            Ok(()) => self.end_error(),
-            Err(payload) => self.panicked(payload, who),
+            Ok(()) => {
+                self.registry.record_refused(Fate::NeverStarted);
+                self.end_error()
+            }
+            Err(payload) => {
+                let why = self.panicked(payload, who);
+                self.registry.record_refused(Fate::Panicked);
+                why
+            }
         }
     }
 
@@ -350,40 +383,67 @@ impl<E: GroupError> Core<E> {
     }
 
     /// What `wait` returns, once all tasks have ended. Resumes a panic.
-    ///
-    /// That something was refused is told once: by this, or by the next if this one is `Ok`.
     pub(crate) fn settle(&self) -> Result<(), E> {
-        let fates = self.registry.fates();
-        let why = match self.outcome.settle() {
-            Settled::Failed(failure) => {
-                self.registry.forget_refused();
-                return failure.into_result();
+        let settled = self.failures.settle();
+        settled.kept.into_iter().for_each(discard);
+        self.conclude(settled.verdict).into_result()
+    }
+
+    /// As `settle`, all there is to know.
+    pub(crate) fn settle_outcome(&self) -> Outcome<E> {
+        let settled = self.failures.settle();
+        Outcome {
+            conclusion: self.conclude(settled.verdict),
+            kept: settled.kept,
+            suppressed: settled.suppressed,
+            counts: self.registry.counts(),
+        }
+    }
+
+    /// As `settle_outcome`, of an owner who has stopped the tasks: being cut short is no error.
+    pub(crate) fn settle_stopped(&self) -> Outcome<E> {
+        let settled = self.failures.settle();
+        Outcome {
+            conclusion: match settled.verdict {
+                Verdict::Failed(failure) => Conclusion::Failed(failure),
+                Verdict::Unfailed(_) | Verdict::Again(_) => Conclusion::Clean,
+            },
+            kept: settled.kept,
+            suppressed: settled.suppressed,
+            counts: self.registry.counts(),
+        }
+    }
+
+    /// That something was refused is told once: by this, or by the next if this one is clean.
+    fn conclude(&self, verdict: Verdict<E>) -> Conclusion<E> {
+        let counts = self.registry.counts();
+        let conclusion = match verdict {
+            Verdict::Failed(failure) => Conclusion::Failed(failure),
+            Verdict::Unfailed(None) if counts.was_cut() => Conclusion::Ended(self.end_error()),
+            Verdict::Unfailed(None | Some(EndedBy::Finish)) if counts.was_lost() => {
+                Conclusion::Ended(lost_runtime())
             }
-            Settled::Unfailed(None) if fates & fate::CUT != 0 => self.end_error(),
-            Settled::Unfailed(None | Some(EndedBy::Finish)) if fates & fate::LOST != 0 => {
-                lost_runtime()
-            }
-            Settled::Again(None | Some(EndedBy::Failure | EndedBy::Finish))
-                if fates & fate::REFUSED != 0 =>
+            Verdict::Again(None | Some(EndedBy::Failure | EndedBy::Finish))
+                if self.registry.has_refused() =>
             {
-                self.end_error()
+                Conclusion::Ended(self.end_error())
             }
-            Settled::Unfailed(_) | Settled::Again(_) => return Ok(()),
+            Verdict::Unfailed(_) | Verdict::Again(_) => return Conclusion::Clean,
         };
         self.registry.forget_refused();
-        Err(E::from(why))
+        conclusion
     }
 
     /// As `settle`, where the tasks tell whether all was done.
     pub(crate) fn settle_work(&self, is_complete: impl FnOnce() -> bool) -> Result<(), E> {
-        match self.outcome.settle() {
-            Settled::Failed(failure) => failure.into_result(),
-            Settled::Again(_) => Ok(()),
-            Settled::Unfailed(_) if is_complete() => Ok(()),
-            Settled::Unfailed(_) if self.registry.fates() & fate::LOST != 0 => {
+        match self.failures.settle().verdict {
+            Verdict::Failed(failure) => failure.into_result(),
+            Verdict::Again(_) => Ok(()),
+            Verdict::Unfailed(_) if is_complete() => Ok(()),
+            Verdict::Unfailed(_) if self.registry.counts().was_lost() => {
                 Err(E::from(lost_runtime()))
             }
-            Settled::Unfailed(_) => Err(E::from(self.end_error())),
+            Verdict::Unfailed(_) => Err(E::from(self.end_error())),
         }
     }
 }

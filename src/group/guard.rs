@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use super::core::Core;
-use super::registry::{Kind, Room, Stage, fate};
+use super::registry::{Fate, Kind, Room, Stage};
 use crate::context::Context;
 use crate::error::{ContextError, GroupError, Reason};
 use crate::panic::{Payload, discard};
@@ -66,10 +66,9 @@ pub(crate) enum Order {
 impl<E> TaskGuard<E> {
     #[inline]
     pub(crate) fn new(core: Arc<Core<E>>, key: u32, kind: Kind, is_queued: bool) -> Self {
-        let stops_itself = if kind == Kind::Dropped {
-            0
-        } else {
-            STOPS_ITSELF
+        let stops_itself = match kind {
+            Kind::Dropped | Kind::Local => 0,
+            Kind::Cooperative | Kind::Blocking | Kind::Slot => STOPS_ITSELF,
         };
         let queued = if is_queued { QUEUED } else { 0 };
         Self {
@@ -213,19 +212,19 @@ impl<E> TaskGuard<E> {
 
     /// Leaves the registry.
     #[inline]
-    fn leave(&mut self, fate: u8) {
+    fn leave(&mut self, fate: Fate) {
         self.phase = Phase::Over;
         self.core.registry.remove(self.key, fate);
     }
 
     /// The task is over, and its failure recorded, if it failed.
-    pub(crate) fn release(mut self, fate: u8) {
+    pub(crate) fn release(mut self, fate: Fate) {
         self.leave(fate);
     }
 
     /// It never came to be a task.
     pub(crate) fn withdraw(mut self) {
-        self.leave(fate::ITS_OWN);
+        self.leave(Fate::Uncounted);
     }
 
     /// What is known of the task. It costs a lock.
@@ -262,7 +261,7 @@ impl<E: GroupError> TaskGuard<E> {
     #[inline]
     fn deliver<T>(mut self, value: T) -> Output<T> {
         if !needs_drop::<T>() {
-            self.leave(fate::ITS_OWN);
+            self.leave(Fate::Completed);
             return Output::Value(value);
         }
         self.phase = Phase::Over;
@@ -283,7 +282,7 @@ impl<E: GroupError> TaskGuard<E> {
         &self,
         result: Result<Option<E>, Payload>,
         dropped: Result<(), Payload>,
-    ) -> (ContextError, u8) {
+    ) -> (ContextError, Fate) {
         match (result, dropped) {
             (Ok(Some(error)), Ok(())) => self.core.failed(error, || self.who()),
             (Err(payload), Ok(())) => self.panicked(payload),
@@ -298,9 +297,9 @@ impl<E: GroupError> TaskGuard<E> {
     }
 
     #[cold]
-    pub(crate) fn panicked(&self, payload: Payload) -> (ContextError, u8) {
+    pub(crate) fn panicked(&self, payload: Payload) -> (ContextError, Fate) {
         let why = self.core.panicked(payload, self.who());
-        (why, fate::ITS_OWN)
+        (why, Fate::Panicked)
     }
 
     /// The task was stopped by the group.
@@ -311,16 +310,23 @@ impl<E: GroupError> TaskGuard<E> {
         why
     }
 
-    pub(crate) fn stopped(&self, order: Order, dropped: Result<(), Payload>) -> (ContextError, u8) {
+    pub(crate) fn stopped(
+        &self,
+        order: Order,
+        dropped: Result<(), Payload>,
+    ) -> (ContextError, Fate) {
         if let Err(payload) = dropped {
             return self.panicked(payload);
         }
         // A task that the group stops says why its context ended, however far the group is by the time it is polled.
-        let why = match order == Order::Abort && self.has_to_stop_itself() {
-            true => self.aborted(),
-            false => self.core.end_error(),
+        if order == Order::Abort && self.has_to_stop_itself() {
+            return (self.aborted(), Fate::Aborted);
+        }
+        let fate = match self.phase {
+            Phase::Started => Fate::CutShort,
+            Phase::Admitted | Phase::Over => Fate::NeverStarted,
         };
-        (why, fate::CUT)
+        (self.core.end_error(), fate)
     }
 
     /// Why a task that was aborted has no value.
@@ -330,9 +336,11 @@ impl<E: GroupError> TaskGuard<E> {
 
     /// The runtime has dropped the task, and this is what its destructor said.
     #[cold]
-    pub(crate) fn dropped_by_runtime(self, dropped: Result<(), Payload>) {
-        // Without a panic, the guard's drop does what there is to do.
-        let Err(payload) = dropped else { return };
+    pub(crate) fn dropped_by_runtime(self, dropped: Result<(), Payload>, fate: Option<Fate>) {
+        let Err(payload) = dropped else {
+            let fate = fate.unwrap_or_else(|| self.core.fate_of_dropped());
+            return self.release(fate);
+        };
         let (_, fate) = self.panicked(payload);
         self.release(fate);
         if !std::thread::panicking() {

@@ -4,12 +4,13 @@ use std::future::{Future, pending, poll_fn, ready};
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use loom::thread;
 
 use super::core::Core;
+use super::failure::{Election, Failure, FailureKind, FailureLog, Verdict, What};
 use super::guard::TaskGuard;
-use super::outcome::{Election, Failure, FailureKind, Outcome, Settled, What};
 use super::registry::{Kind, Room, SlotRequest, SlotRequested, Spec, Stage};
 use super::run::Run;
 use super::spawn;
@@ -137,20 +138,21 @@ fn sibling_failing_because_of_the_end_does_not_mask_the_first_error() {
 
 #[test]
 fn election_of_two_has_one_winner() {
-    fn fail(outcome: &Outcome<u32>, error: u32) -> Election {
+    fn fail(outcome: &FailureLog<u32>, error: u32) -> Election {
         let election = outcome.elect(FailureKind::Error);
         if election == Election::First {
             outcome.store(Failure {
                 name: None,
                 id: TaskId::next(),
                 location: Location::caller(),
+                elapsed: Duration::ZERO,
                 what: What::Error(error),
             });
         }
         election
     }
     loom::model(|| {
-        let outcome = Arc::new(Outcome::<u32>::new());
+        let outcome = Arc::new(FailureLog::<u32>::new(0));
         let other = {
             let outcome = outcome.clone();
             thread::spawn(move || fail(&outcome, 1))
@@ -160,8 +162,8 @@ fn election_of_two_has_one_winner() {
         assert_ne!(mine, theirs);
         assert_eq!(outcome.suppressed(), 1);
         let winner = if mine == Election::First { 2 } else { 1 };
-        match outcome.settle() {
-            Settled::Failed(failure) => assert_eq!(failure.error(), Some(&winner)),
+        match outcome.settle().verdict {
+            Verdict::Failed(failure) => assert_eq!(failure.error(), Some(&winner)),
             _ => panic!("a failure was recorded"),
         }
     });

@@ -5,57 +5,44 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Nanoseconds from the first moment that was noted in the group.
+/// Nanoseconds from the start of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moment(u64);
 
 impl Moment {
+    /// Not noted.
     pub(super) const NONE: Self = Self(u64::MAX);
+
+    /// Clocks differ beside a paused one: nothing is before the start.
+    #[inline]
+    pub(super) fn new(start: Instant, now: Instant) -> Self {
+        Self(now.saturating_duration_since(start).as_nanos() as u64)
+    }
 
     pub(super) fn is_none(self) -> bool {
         self == Self::NONE
     }
-}
 
-/// The first moment of a group that was noted: when a task first waited, or somebody looked.
-#[derive(Default)]
-pub(super) struct Beginning(Option<Instant>);
-
-impl Beginning {
-    #[inline]
-    pub(super) fn note(&mut self, now: Instant) -> Moment {
-        let beginning = *self.0.get_or_insert(now);
-        Moment(now.saturating_duration_since(beginning).as_nanos() as u64)
-    }
-
-    /// The time from a moment, which has been noted, to `now`.
-    pub(super) fn until(&self, now: Instant, from: Moment) -> Option<Duration> {
-        let from = self.0?.checked_add(Duration::from_nanos(from.0))?;
-        Some(now.saturating_duration_since(from))
-    }
-
-    pub(super) fn age(&self, now: Instant) -> Option<Duration> {
-        self.0.map(|beginning| now.saturating_duration_since(beginning))
+    /// The time from this moment to another; `None` if this was not noted.
+    pub(super) fn until(self, now: Self) -> Option<Duration> {
+        match self.is_none() {
+            true => None,
+            false => Some(Duration::from_nanos(now.0.saturating_sub(self.0))),
+        }
     }
 }
 
 #[cfg(all(test, not(errgroup_loom)))]
 mod tests {
-    use super::{Beginning, Duration, Instant, Moment};
+    use super::{Duration, Instant, Moment};
 
     #[test]
     fn time_passes_from_each_moment() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut beginning = Beginning::default();
-        assert_eq!(beginning.age(start), None);
-        let first = beginning.note(start);
-        let later = beginning.note(start + second);
-        let now = start + 3 * second;
-        assert_eq!(beginning.until(now, first), Some(3 * second));
-        assert_eq!(beginning.until(now, later), Some(2 * second));
-        assert_eq!(beginning.age(now), Some(3 * second));
-        // Clocks differ beside a paused one.
-        assert_eq!(beginning.note(start - second), first);
-        assert!(Moment::NONE.is_none() && !later.is_none());
+        let at = |seconds| Moment::new(start, start + seconds * second);
+        assert_eq!(at(1).until(at(3)), Some(2 * second));
+        assert_eq!(at(3).until(at(1)), Some(Duration::ZERO));
+        assert_eq!(Moment::NONE.until(at(1)), None);
+        assert_eq!(Moment::new(start + second, start), at(0));
     }
 }

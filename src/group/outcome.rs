@@ -1,304 +1,206 @@
-//! `Outcome`: the election of the first error or panic, and what `wait` makes of it. `Failure`: one of them.
-//!
-//! Owned by the group's `Core`.
-//!
-//! Invariants:
-//!
-//! 1. The first failure is elected before the context is ended for it: whoever sees the context ended by a task's
-//!    failure comes later, so a sibling that fails because of the end cannot mask it. What was elected is stored before
-//!    its task is removed from the registry, so before `wait` can ask.
-//! 2. A panic displaces an error, never the other way round, and the first of its kind stays.
-//! 3. Whatever is not returned is counted in `suppressed`.
-//! 4. An error that was not elected has no text until its handle asks for one. Until then it is kept by the task's output,
-//!    and here, so that it is gone when the outcome has been handed out.
-//!
-//! The lock is a leaf, and errors and payloads, whose destructors are foreign, are dropped outside it.
+//! `Outcome`: all there is to know of a group whose tasks have ended. `WaitOutcome`: the wait for it.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::Location;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
 
-use super::registry::Name;
-use crate::error::ContextError;
-use crate::panic::{Payload, discard, message};
-use crate::sync::Mutex;
-use crate::task::TaskId;
+use super::Group;
+use super::failure::Failure;
+use super::registry::Counts;
+use crate::error::{ContextError, GroupError};
+use crate::failures::Failures;
 
-pub(crate) struct Outcome<E> {
-    state: Mutex<State<E>>,
-}
-
-struct State<E> {
-    first: Option<Box<Failure<E>>>,
-    /// What the first failure is, from its election on.
-    elected: Option<FailureKind>,
-    /// The group ended its context, not an ancestor.
-    ended_by: Option<EndedBy>,
-    /// The outcome has been handed out.
-    is_settled: bool,
-    suppressed: usize,
-    late: Option<Box<LateErrors>>,
-}
-
-/// Errors whose handles may still ask for their text.
-struct LateErrors {
-    errors: Vec<ContextError>,
-    /// Those that nobody can ask for any more are looked for when there are so many.
-    tidy_at: usize,
-}
-
-/// A task's error or panic: what [`GroupBuilder::on_failure`](crate::GroupBuilder::on_failure) is told.
+/// What a [`Group`] came to: the value of [`Group::wait_outcome`], and part of a [`Shutdown`](crate::Shutdown).
 ///
-/// `Display` is a line that names the task, what it came to, and where it was spawned.
-pub struct Failure<E> {
-    pub(super) name: Option<Name>,
-    pub(super) id: TaskId,
-    pub(super) location: &'static Location<'static>,
-    pub(super) what: What<E>,
+/// The counts are exact, and those of [`completed`](Outcome::completed), [`failed`](Outcome::failed),
+/// [`panicked`](Outcome::panicked), [`cut_short`](Outcome::cut_short), [`aborted`](Outcome::aborted) and
+/// [`never_started`](Outcome::never_started) tasks add up to the tasks that were spawned into the group, from its start on.
+///
+/// `Display` is one line of them, and of the first failure.
+#[must_use = "it carries the group's failure: ask for its `into_result()`"]
+pub struct Outcome<E> {
+    pub(super) conclusion: Conclusion<E>,
+    pub(super) kept: Vec<Failure<E>>,
+    pub(super) suppressed: usize,
+    pub(super) counts: Counts,
 }
 
-pub(super) enum What<E> {
-    Error(E),
-    Panic(Payload),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FailureKind {
-    Error,
-    Panic,
-}
-
-/// How a group came to end its own context.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EndedBy {
-    /// On purpose: it was cancelled, stopped or dropped.
-    Owner,
-    /// A task's failure.
-    Failure,
-    /// All its tasks had ended.
-    Finish,
-}
-
-/// Whether a failure is the group's.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Election {
-    First,
-    Later,
-}
-
-/// What a group came to, once all its tasks have ended.
-#[must_use]
-pub(crate) enum Settled<E> {
+/// What `wait` makes of it.
+pub(super) enum Conclusion<E> {
     Failed(Box<Failure<E>>),
-    /// None failed; how the context ended, `None` for an ancestor's end.
-    Unfailed(Option<EndedBy>),
-    /// Told before.
-    Again(Option<EndedBy>),
+    Ended(ContextError),
+    Clean,
+}
+
+/// Waits for all tasks of a [`Group`]: the future of [`Group::wait_outcome`].
+///
+/// # Cancel safety
+///
+/// Dropping it loses nothing: the tasks go on, and a later wait has the outcome.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct WaitOutcome<'a, E> {
+    wait: super::Wait<'a, E>,
+}
+
+impl<E> Conclusion<E> {
+    pub(super) fn into_result(self) -> Result<(), E>
+    where
+        E: GroupError,
+    {
+        match self {
+            Conclusion::Failed(failure) => failure.into_result(),
+            Conclusion::Ended(why) => Err(E::from(why)),
+            Conclusion::Clean => Ok(()),
+        }
+    }
 }
 
 impl<E> Outcome<E> {
-    pub(crate) fn new() -> Self {
+    /// Returns the first failure: the one that ended the context, or a panic that came after it.
+    ///
+    /// In an [isolated](crate::GroupBuilder::isolated) group, where no failure is the group's, it is the first that there
+    /// was.
+    pub fn failure(&self) -> Option<&Failure<E>> {
+        match &self.conclusion {
+            Conclusion::Failed(failure) => Some(failure),
+            Conclusion::Ended(_) | Conclusion::Clean => self.kept.first(),
+        }
+    }
+
+    /// Returns all failures that were kept, the first included: as many more as
+    /// [`keep_failures`](crate::GroupBuilder::keep_failures) says.
+    pub fn failures(&self) -> impl Iterator<Item = &Failure<E>> {
+        let first = match &self.conclusion {
+            Conclusion::Failed(failure) => Some(&**failure),
+            Conclusion::Ended(_) | Conclusion::Clean => None,
+        };
+        first.into_iter().chain(&self.kept)
+    }
+
+    /// Returns the end, if that is what [`into_result`](Outcome::into_result) makes an error of: it cut tasks short, or
+    /// kept them from starting, and none failed.
+    pub fn ended(&self) -> Option<&ContextError> {
+        match &self.conclusion {
+            Conclusion::Ended(why) => Some(why),
+            Conclusion::Failed(_) | Conclusion::Clean => None,
+        }
+    }
+
+    /// Returns how many tasks returned a value.
+    pub fn completed(&self) -> usize {
+        self.counts.completed
+    }
+
+    /// Returns how many tasks returned an error of their own.
+    pub fn failed(&self) -> usize {
+        self.counts.failed
+    }
+
+    /// Returns how many tasks panicked, their destructors included.
+    pub fn panicked(&self) -> usize {
+        self.counts.panicked
+    }
+
+    /// Returns how many tasks were cut short by the end of the context, or passed that or another task's failure on, or
+    /// went away with their runtime.
+    pub fn cut_short(&self) -> usize {
+        self.counts.cut_short()
+    }
+
+    /// Returns how many tasks were aborted: by their handles, or because their grace was over.
+    pub fn aborted(&self) -> usize {
+        self.counts.aborted
+    }
+
+    /// Returns how many tasks the end of the context kept from starting.
+    pub fn never_started(&self) -> usize {
+        self.counts.never_started
+    }
+
+    /// Returns how many failures there were beside the one that [`into_result`](Outcome::into_result) returns, kept or not.
+    pub fn suppressed(&self) -> usize {
+        self.suppressed
+    }
+
+    /// Takes the errors out: those of the failures that were [kept](Outcome::failures). Panics, and what was not kept, are
+    /// in the number of the others that its `Display` ends with.
+    pub fn into_failures(self) -> Failures<E> {
+        let count = self.failed() + self.panicked();
+        let ended = self.ended().cloned();
+        let first = match self.conclusion {
+            Conclusion::Failed(failure) => Some(*failure),
+            Conclusion::Ended(_) | Conclusion::Clean => None,
+        };
+        let failures = first.into_iter().chain(self.kept);
+        let errors: Vec<_> = failures.filter_map(Failure::into_failed).collect();
+        let forgotten = count.saturating_sub(errors.len());
+        Failures::new(errors).forgotten(forgotten).ended_by(ended)
+    }
+
+    /// Makes of it what [`Group::wait`] would have returned.
+    ///
+    /// # Errors
+    ///
+    /// The error of the first task that failed, else the [end](Outcome::ended) that cut tasks short.
+    ///
+    /// # Panics
+    ///
+    /// If a task panicked: resumes the first panic, with its original payload.
+    pub fn into_result(self) -> Result<(), E>
+    where
+        E: GroupError,
+    {
+        self.conclusion.into_result()
+    }
+}
+
+impl<'a, E> WaitOutcome<'a, E> {
+    pub(super) fn new(group: &'a mut Group<E>) -> Self {
         Self {
-            state: Mutex::new(State {
-                first: None,
-                elected: None,
-                ended_by: None,
-                is_settled: false,
-                suppressed: 0,
-                late: None,
-            }),
-        }
-    }
-
-    /// Decides whether a failure is the group's; the caller stores it then. Otherwise it is counted, and the caller has to
-    /// see to it.
-    pub(crate) fn elect(&self, kind: FailureKind) -> Election {
-        let mut state = self.state.lock();
-        let outranks = match state.elected {
-            _ if state.is_settled => false,
-            None => true,
-            Some(FailureKind::Error) => kind == FailureKind::Panic,
-            Some(FailureKind::Panic) => false,
-        };
-        if !outranks {
-            state.suppressed += 1;
-            return Election::Later;
-        }
-        if state.elected.replace(kind).is_some() {
-            state.suppressed += 1;
-        }
-        Election::First
-    }
-
-    /// Counts a failure that is its task's alone.
-    pub(crate) fn suppress(&self) -> Election {
-        self.state.lock().suppressed += 1;
-        Election::Later
-    }
-
-    /// Keeps the failure that was elected.
-    pub(crate) fn store(&self, failure: Failure<E>) {
-        let failure = Box::new(failure);
-        let mut state = self.state.lock();
-        // A panic was elected meanwhile.
-        let is_outranked = state.elected != Some(failure.kind());
-        let unused = match is_outranked || state.is_settled {
-            true => Some(failure),
-            false => state.first.replace(failure),
-        };
-        drop(state);
-        discard(unused);
-    }
-
-    /// Keeps an error that its handle may ask for (invariant 4).
-    pub(crate) fn keep_late(&self, error: ContextError) {
-        let mut state = self.state.lock();
-        let late = state.late.get_or_insert_with(|| {
-            Box::new(LateErrors {
-                errors: Vec::new(),
-                tidy_at: 16,
-            })
-        });
-        let forgotten = late.push(error);
-        drop(state);
-        discard(forgotten);
-    }
-
-    pub(crate) fn record_end(&self, by: EndedBy) {
-        self.state.lock().ended_by = Some(by);
-    }
-
-    pub(crate) fn suppressed(&self) -> usize {
-        self.state.lock().suppressed
-    }
-
-    pub(crate) fn is_settled(&self) -> bool {
-        self.state.lock().is_settled
-    }
-
-    /// Takes the outcome. Once.
-    pub(crate) fn settle(&self) -> Settled<E> {
-        let mut state = self.state.lock();
-        if std::mem::replace(&mut state.is_settled, true) {
-            return Settled::Again(state.ended_by);
-        }
-        let settled = match state.first.take() {
-            Some(failure) => Settled::Failed(failure),
-            None => Settled::Unfailed(state.ended_by),
-        };
-        let late = state.late.take();
-        drop(state);
-        if let Some(late) = late {
-            for error in late.errors {
-                // Nobody else can ask for it: then it is dropped without having been told.
-                if !error.is_unshared() {
-                    // `false`: its handle is at it.
-                    let _ = error.tell();
-                }
-            }
-        }
-        settled
-    }
-}
-
-impl<E> Drop for Outcome<E> {
-    /// The last to know an error that nobody asked for may be a task of the group.
-    fn drop(&mut self) {
-        let state = self.state.get_mut();
-        discard(state.first.take());
-        discard(state.late.take());
-    }
-}
-
-impl LateErrors {
-    /// Returns those that nobody can ask for any more.
-    fn push(&mut self, error: ContextError) -> Vec<ContextError> {
-        let mut forgotten = Vec::new();
-        if self.errors.len() >= self.tidy_at {
-            let (asked, unasked) = self
-                .errors
-                .drain(..)
-                .partition(|error| !error.is_unshared());
-            self.errors = asked;
-            forgotten = unasked;
-            self.tidy_at = 2 * self.errors.len() + 16;
-        }
-        self.errors.push(error);
-        forgotten
-    }
-}
-
-impl<E> Failure<E> {
-    /// Returns the task's name, if it was given one.
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_ref().map(|name| name.as_ref().as_ref())
-    }
-
-    /// Returns the task's id.
-    pub fn id(&self) -> TaskId {
-        self.id
-    }
-
-    /// Returns where the task was spawned.
-    pub fn location(&self) -> &'static Location<'static> {
-        self.location
-    }
-
-    /// Returns the task's error; `None` if it panicked.
-    pub fn error(&self) -> Option<&E> {
-        match &self.what {
-            What::Error(error) => Some(error),
-            What::Panic(_) => None,
-        }
-    }
-
-    /// Returns what the panic carried; `None` if the task returned an error.
-    pub fn panic(&self) -> Option<&(dyn Any + Send + 'static)> {
-        match &self.what {
-            What::Error(_) => None,
-            What::Panic(payload) => Some(&**payload),
-        }
-    }
-
-    pub(crate) fn kind(&self) -> FailureKind {
-        match &self.what {
-            What::Error(_) => FailureKind::Error,
-            What::Panic(_) => FailureKind::Panic,
-        }
-    }
-
-    /// Resumes a panic.
-    pub(crate) fn into_result(self) -> Result<(), E> {
-        match self.what {
-            What::Error(error) => Err(error),
-            What::Panic(payload) => std::panic::resume_unwind(payload),
+            wait: super::Wait::new(group),
         }
     }
 }
 
-impl<E: fmt::Display> fmt::Display for Failure<E> {
+impl<E: GroupError> Future for WaitOutcome<'_, E> {
+    type Output = Outcome<E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let finished = self.wait.poll_finished(cx);
+        finished.map(|core| core.settle_outcome())
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Outcome<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => write!(f, "task {name:?} ")?,
-            None => write!(f, "task {} ", self.id)?,
+        write!(f, "{} completed", self.completed())?;
+        let others = [
+            (self.failed(), "failed"),
+            (self.panicked(), "panicked"),
+            (self.cut_short(), "cut short"),
+            (self.aborted(), "aborted"),
+            (self.never_started(), "never started"),
+        ];
+        for (count, what) in others.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, ", {count} {what}")?;
         }
-        match &self.what {
-            What::Error(error) => write!(f, "failed: {error}")?,
-            What::Panic(payload) => write!(f, "panicked: {}", message(payload))?,
+        match (self.failure(), self.ended()) {
+            (Some(failure), _) => write!(f, ": {failure}"),
+            (None, Some(why)) => write!(f, ": {why}"),
+            (None, None) => Ok(()),
         }
-        write!(f, " (spawned at {})", self.location)
     }
 }
 
-impl<E: fmt::Debug> fmt::Debug for Failure<E> {
+impl<E: fmt::Debug> fmt::Debug for Outcome<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("Failure");
-        debug.field("name", &self.name()).field("id", &self.id);
-        match &self.what {
-            What::Error(error) => debug.field("error", error),
-            What::Panic(payload) => debug.field("panic", &message(payload)),
-        };
-        debug.finish_non_exhaustive()
+        f.debug_struct("Outcome")
+            .field("failure", &self.failure())
+            .field("ended", &self.ended())
+            .field("counts", &self.counts)
+            .field("suppressed", &self.suppressed)
+            .finish_non_exhaustive()
     }
 }

@@ -40,6 +40,7 @@ use tokio::time::Instant;
 
 use super::guest::Guest;
 use super::limiter::{Limiter, Permit};
+use super::moment::Moment;
 use super::polls::Polls;
 use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
 use super::watch::{Members, SeenTasks, Watched};
@@ -47,7 +48,7 @@ use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
 
-pub(crate) use super::tasks::{Kind, Listed, Name, SlotRequest, Stage, fate};
+pub(crate) use super::tasks::{Counts, Fate, Kind, Listed, Name, SlotRequest, Stage};
 
 /// A task that is to be added.
 pub(crate) struct Spec {
@@ -69,6 +70,7 @@ pub(crate) struct Registry {
     tasks: Mutex<Tasks>,
     /// `Tasks::stage`, for those who only want to know.
     stage: AtomicU8,
+    pub(crate) start: Instant,
     pub(super) polls: Polls,
     /// What snapshots have seen. Taken out by whoever takes one.
     pub(super) seen: Mutex<Option<Box<SeenTasks>>>,
@@ -89,6 +91,7 @@ impl Registry {
         Self {
             tasks: Mutex::new(Tasks::new(runtime)),
             stage: AtomicU8::new(Stage::Open as u8),
+            start: Instant::now(),
             polls: Polls::default(),
             seen: Mutex::new(None),
         }
@@ -132,14 +135,19 @@ impl Registry {
         })
     }
 
+    #[inline]
+    fn moment(&self, now: Instant) -> Moment {
+        Moment::new(self.start, now)
+    }
+
     pub(crate) fn runtime(&self) -> Option<Handle> {
         self.tasks.lock().runtime.clone()
     }
 
     /// Removes a task that has ended, and gives its permit to the next.
-    pub(crate) fn remove(&self, key: u32, fate: u8) {
+    pub(crate) fn remove(&self, key: u32, fate: Fate) {
         let mut tasks = self.tasks.lock();
-        tasks.fates |= fate;
+        tasks.ends.count(fate);
         let Some(mut entry) = tasks.entries.remove(key) else {
             return;
         };
@@ -162,6 +170,7 @@ impl Registry {
     /// The task has ended, and returns a value that its handle may fetch, or may not.
     pub(crate) fn deliver(&self, key: u32) {
         let mut tasks = self.tasks.lock();
+        tasks.ends.count(Fate::Completed);
         let entry = tasks.entries.get_mut(key);
         let entry = entry.expect("errgroup: a task is listed until its end");
         let (kind, permit) = (entry.kind, entry.permit);
@@ -215,11 +224,14 @@ impl Registry {
     /// Leaves the waker of a task that has to wait, to be woken when the stage rises; returns the stage (invariant 3).
     pub(crate) fn leave_waker(&self, key: u32, waker: &Waker) -> Stage {
         let waker = Some(waker.clone());
-        let now = Instant::now();
+        let now = self.moment(Instant::now());
         let mut tasks = self.tasks.lock();
         let stage = tasks.stage;
-        let replaced = match tasks.note_wait(key, now) {
-            Some(entry) => std::mem::replace(&mut entry.waker, waker),
+        let replaced = match tasks.entries.get_mut(key) {
+            Some(entry) => {
+                entry.note_wait(now);
+                std::mem::replace(&mut entry.waker, waker)
+            }
             None => waker,
         };
         drop(tasks);
@@ -341,7 +353,7 @@ impl Registry {
             drop(runtime);
             return false;
         }
-        let is_end = tasks.note_end();
+        let is_end = tasks.note_end(self.start);
         let mut wakers = Vec::new();
         // A chunk at a time, so that nobody waits for long. Nothing is added meanwhile (invariant 2).
         for chunk in 0.. {
@@ -370,17 +382,29 @@ impl Registry {
         }
     }
 
-    pub(crate) fn record(&self, fate: u8) {
-        self.tasks.lock().fates |= fate;
+    /// Counts what was no task of the registry's.
+    pub(crate) fn record(&self, fate: Fate) {
+        self.tasks.lock().ends.count(fate);
     }
 
-    pub(crate) fn fates(&self) -> u8 {
-        self.tasks.lock().fates
+    /// Something was spawned when the context had ended.
+    pub(crate) fn record_refused(&self, fate: Fate) {
+        let mut tasks = self.tasks.lock();
+        tasks.ends.count(fate);
+        tasks.ends.has_refused = true;
     }
 
-    /// It has been told that something was refused.
+    pub(crate) fn counts(&self) -> Counts {
+        self.tasks.lock().ends.counts()
+    }
+
+    pub(crate) fn has_refused(&self) -> bool {
+        self.tasks.lock().ends.has_refused
+    }
+
+    /// It has been told.
     pub(crate) fn forget_refused(&self) {
-        self.tasks.lock().fates &= !fate::REFUSED;
+        self.tasks.lock().ends.has_refused = false;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -504,7 +528,7 @@ impl Registry {
 
     /// Lists the live tasks, those of guests included, a chunk at a time: tasks come and go meanwhile.
     pub(crate) fn list(&self) -> Vec<Listed> {
-        let now = Instant::now();
+        let now = self.moment(Instant::now());
         let mut listed = Vec::new();
         let guests = self.tasks.lock().guests();
         for chunk in 0.. {
@@ -520,6 +544,8 @@ impl Registry {
     /// As `list`, for a snapshot, and without guests: these are groups of their own there.
     pub(super) fn members(&self, now: Instant) -> Members {
         let (mut listed, mut waits) = (Vec::new(), Vec::new());
+        let age = now.saturating_duration_since(self.start);
+        let now = self.moment(now);
         for chunk in 0.. {
             let mut tasks = self.tasks.lock();
             tasks.list_waits(chunk, &mut waits);
@@ -539,8 +565,9 @@ impl Registry {
         let tasks = self.tasks.lock();
         let limiter = tasks.limiter();
         Members {
-            age: tasks.beginning.age(now),
-            ended_ago: tasks.ended_ago(now),
+            age,
+            ended_ago: tasks.ended.until(now),
+            counts: tasks.ends.counts(),
             limit: limiter.and_then(Limiter::limit),
             slots_held: limiter.map_or(0, Limiter::held),
             waits_for_slots: waits,

@@ -14,6 +14,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 use pin_project_lite::pin_project;
 
 use super::guard::TaskGuard;
+use super::registry::Fate;
 use crate::error::GroupError;
 use crate::panic::{Payload, catch, poll_catching};
 use crate::task::Output;
@@ -38,10 +39,8 @@ pin_project! {
     where
         E: GroupError,
     {
-        fn drop(mut this: Pin<&mut Self>) {
-            if let RunProjection::Live { guard: Some(_), .. } = this.as_mut().project() {
-                this.drop_unfinished();
-            }
+        fn drop(this: Pin<&mut Self>) {
+            this.drop_unfinished(None);
         }
     }
 }
@@ -71,11 +70,19 @@ impl<F, E: GroupError> Run<F, E> {
         (guard.expect("errgroup: a task ends once"), dropped)
     }
 
-    /// Dropped by tokio, before its end: aborted through its handle, or gone with its runtime.
+    /// If it has not ended, it is dropped by tokio: aborted through its handle, or gone with its runtime. Which it is may
+    /// be known.
+    #[inline]
+    pub(super) fn drop_unfinished(mut self: Pin<&mut Self>, fate: Option<Fate>) {
+        if let RunProjection::Live { guard: Some(_), .. } = self.as_mut().project() {
+            self.drop_live(fate);
+        }
+    }
+
     #[cold]
-    fn drop_unfinished(self: Pin<&mut Self>) {
+    fn drop_live(self: Pin<&mut Self>, fate: Option<Fate>) {
         let (guard, dropped) = self.end();
-        guard.dropped_by_runtime(dropped);
+        guard.dropped_by_runtime(dropped, fate);
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use super::blocking::Job;
 use super::core::Core;
 use super::guard::TaskGuard;
+use super::local;
 use super::registry::{Kind, Name, SlotRequest, Spec};
 use super::run::Run;
 use super::spawner::Slot;
@@ -94,6 +95,23 @@ impl<E: GroupError> Request<'_, E> {
     }
 
     #[track_caller]
+    pub(crate) fn spawn_local<F, T>(self, future: F) -> Task<T>
+    where
+        F: Future<Output = Result<T, E>> + 'static,
+        T: 'static,
+    {
+        let (core, mut who) = (self.core, self.who());
+        let Some((guard, id, _)) = self.admit_anywhere(Kind::Local) else {
+            return refuse(core, who, future);
+        };
+        who.id = id;
+        let watch = watch::<T, E>(core, &guard, id);
+        let was_aborted = Arc::default();
+        let join = local::spawn(guard, future, Arc::clone(&was_aborted));
+        Task::spawned(who, join, watch).with_abort_flag(was_aborted)
+    }
+
+    #[track_caller]
     fn spawn_kind<F, T>(self, kind: Kind, future: F) -> Task<T>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
@@ -144,11 +162,7 @@ impl<E: GroupError> Request<'_, E> {
             return Err(future);
         };
         who.id = id;
-        let watch = needs_drop::<T>().then(|| Watch {
-            home: Some(core.clone()),
-            key: guard.key(),
-            id,
-        });
+        let watch = watch::<T, E>(core, &guard, id);
         let join = runtime.spawn(Run::new(guard, future));
         Ok(Task::spawned(who, join, watch))
     }
@@ -171,16 +185,7 @@ impl<E: GroupError> Request<'_, E> {
     /// Outside a runtime, if the group has none yet.
     #[track_caller]
     fn admit(self, kind: Kind) -> Option<Admitted<E>> {
-        let Self {
-            core,
-            mut spec,
-            slot,
-        } = self;
-        if let Some(slot) = slot {
-            spec.slot = slot.into_request(spec.slot);
-        }
-        let current = || Handle::try_current().ok();
-        let (guard, id, runtime) = admit(core, kind, spec, current)?;
+        let (guard, id, runtime) = self.admit_anywhere(kind)?;
         let Some(runtime) = runtime else {
             guard.withdraw();
             panic!(
@@ -190,6 +195,32 @@ impl<E: GroupError> Request<'_, E> {
         };
         Some(Admitted { guard, id, runtime })
     }
+
+    fn admit_anywhere(self, kind: Kind) -> Option<(TaskGuard<E>, TaskId, Option<Handle>)> {
+        let Self {
+            core,
+            mut spec,
+            slot,
+        } = self;
+        if let Some(slot) = slot {
+            spec.slot = slot.into_request(spec.slot);
+        }
+        admit(core, kind, spec, || Handle::try_current().ok())
+    }
+}
+
+/// For the handle of a task whose value has a destructor.
+#[inline]
+fn watch<T, E: Send + 'static>(
+    core: &Arc<Core<E>>,
+    guard: &TaskGuard<E>,
+    id: TaskId,
+) -> Option<Watch> {
+    needs_drop::<T>().then(|| Watch {
+        home: Some(core.clone()),
+        key: guard.key(),
+        id,
+    })
 }
 
 /// As `Request::admit`, for what may do without a runtime.

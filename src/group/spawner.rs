@@ -127,6 +127,44 @@ macro_rules! ways_to_spawn {
             $request.spawn_with(f)
         }
 
+        /// Spawns a future that need not be `Send`, on the thread that this is called on. Otherwise as
+        /// [`spawn`](Self::spawn): the group stops it.
+        ///
+        /// It runs on the current [`LocalSet`](tokio::task::LocalSet) or [`LocalRuntime`](tokio::runtime::LocalRuntime),
+        /// whatever runtime the group has. If that goes away the task goes with it, and says
+        /// [`Reason::RuntimeGone`](crate::Reason::RuntimeGone).
+        ///
+        /// # Panics
+        ///
+        /// Outside of both, with tokio's words: call it in `LocalSet::run_until`, in a task of the set, or in a `LocalRuntime`.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// use std::rc::Rc;
+        /// use errgroup::Group;
+        ///
+        /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), errgroup::BoxError> {
+        /// let names = Rc::new(vec!["ada", "grace"]);
+        /// let set = tokio::task::LocalSet::new();
+        /// let count = set.run_until(async {
+        ///     let group: Group = Group::new();
+        ///     let count = group.spawn_local(async move { Ok(names.len()) });
+        ///     group.await?;
+        ///     Ok::<_, errgroup::BoxError>(count.await?)
+        /// });
+        /// assert_eq!(count.await?, 2);
+        /// # Ok(()) }
+        /// ```
+        #[track_caller]
+        pub fn spawn_local<F, T>($($receiver)+, future: F) -> Task<T>
+        where
+            F: Future<Output = Result<T, E>> + 'static,
+            T: 'static,
+        {
+            $request.spawn_local(future)
+        }
+
         /// Spawns a closure on a thread where it may block. It stops itself: `ctx.check()?` in its loop.
         ///
         /// Nothing can stop it once it runs, not even dropping the group. Until it has a thread it is dropped by the end

@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Group;
-use super::outcome::{EndedBy, Failure, Settled};
+use super::failure::{EndedBy, Failure};
+use super::outcome::Outcome;
 use super::registry::{Kind, Listed, Registry};
 use crate::error::{ContextError, GroupError, Reason};
 use crate::task::TaskId;
@@ -49,7 +50,7 @@ enum State<E> {
 pub struct Shutdown<E> {
     /// The tasks that were still there when the grace was over, longest running first.
     pub stragglers: Vec<Straggler>,
-    failure: Option<Box<Failure<E>>>,
+    outcome: Outcome<E>,
 }
 
 /// A task that outlived a grace period.
@@ -153,13 +154,9 @@ async fn stop<E: GroupError>(
             straggler.was_aborted &= !alive.contains(&straggler.id);
         }
     }
-    let failure = match core.outcome.settle() {
-        Settled::Failed(failure) => Some(failure),
-        Settled::Unfailed(_) | Settled::Again(_) => None,
-    };
     Shutdown {
         stragglers,
-        failure,
+        outcome: core.settle_stopped(),
     }
 }
 
@@ -207,16 +204,26 @@ impl<E> Shutdown<E> {
     /// # Panics
     ///
     /// If a task panicked: resumes the first panic, with its original payload.
-    pub fn result(self) -> Result<(), E> {
-        match self.failure {
-            Some(failure) => failure.into_result(),
-            None => Ok(()),
-        }
+    pub fn result(self) -> Result<(), E>
+    where
+        E: GroupError,
+    {
+        self.outcome.into_result()
     }
 
     /// Returns the first failure with the task's name and place, without resuming a panic.
     pub fn failure(&self) -> Option<&Failure<E>> {
-        self.failure.as_deref()
+        self.outcome.failure()
+    }
+
+    /// Returns all there is to know of the group: the failures, and how many tasks ended in which way.
+    pub fn outcome(&self) -> &Outcome<E> {
+        &self.outcome
+    }
+
+    /// Returns the [outcome](Shutdown::outcome) to be kept.
+    pub fn into_outcome(self) -> Outcome<E> {
+        self.outcome
     }
 }
 
@@ -238,7 +245,7 @@ impl<E: fmt::Debug> fmt::Debug for Shutdown<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shutdown")
             .field("stragglers", &self.stragglers)
-            .field("failure", &self.failure)
+            .field("outcome", &self.outcome)
             .finish()
     }
 }

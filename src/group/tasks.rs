@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::diagnosis::Sighting;
 use super::guest::Guest;
 use super::limiter::{Limiter, Permit};
-use super::moment::{Beginning, Moment};
+use super::moment::Moment;
 use super::polls::Polls;
 use crate::ordered_slab::OrderedSlab;
 use crate::panic::{contain, discard};
@@ -38,6 +38,8 @@ pub(crate) enum Stage {
 pub(crate) enum Kind {
     /// The group: its future is dropped at the await it stands at.
     Dropped,
+    /// The same, on the thread where it was spawned.
+    Local,
     /// The task itself, until it is aborted.
     Cooperative,
     /// The task itself, on a thread that nobody can stop.
@@ -62,21 +64,102 @@ pub(crate) enum SlotRequest {
     Held,
 }
 
-/// Why the end of a task was none of its own making; in `Tasks::fates`.
-pub(crate) mod fate {
-    /// It completed, or its failure is in the outcome.
-    pub(crate) const ITS_OWN: u8 = 0;
-    /// It was cut short, or not started, because the context had ended.
-    pub(crate) const CUT: u8 = 1;
+/// How a task ended.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Completed,
+    Failed,
+    Panicked,
+    /// It passed on another task's failure, which has not ended the context.
+    PassedOn,
+    /// Cut short by the end of the context.
+    CutShort,
+    /// The context had ended before it was polled.
+    NeverStarted,
+    Aborted,
     /// Its runtime went away.
-    pub(crate) const LOST: u8 = 2;
-    /// It was spawned when the context had ended. No task came of it.
-    pub(crate) const REFUSED: u8 = 4;
+    Lost,
+    /// It is none of the group's tasks: the spawn panicked, or it is the body of `run`.
+    Uncounted,
+}
+
+/// How the tasks have ended so far.
+#[derive(Default)]
+pub(super) struct Ends {
+    completed: usize,
+    /// `None` as long as all have completed.
+    others: Option<Box<Counts>>,
+    /// Something was spawned when the context had ended, and nobody has been told of it.
+    pub(super) has_refused: bool,
+}
+
+/// How many tasks of a group have ended in which way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) completed: usize,
+    pub(crate) failed: usize,
+    pub(crate) panicked: usize,
+    passed_on: usize,
+    cut_short: usize,
+    pub(crate) never_started: usize,
+    pub(crate) aborted: usize,
+    lost: usize,
+}
+
+impl Ends {
+    #[inline]
+    pub(super) fn count(&mut self, fate: Fate) {
+        match fate {
+            Fate::Completed => self.completed += 1,
+            _ => self.others.get_or_insert_default().count(fate),
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let others = self.others.as_deref().cloned().unwrap_or_default();
+        Counts {
+            completed: self.completed,
+            ..others
+        }
+    }
+}
+
+impl Counts {
+    fn count(&mut self, fate: Fate) {
+        let count = match fate {
+            Fate::Completed => &mut self.completed,
+            Fate::Failed => &mut self.failed,
+            Fate::Panicked => &mut self.panicked,
+            Fate::PassedOn => &mut self.passed_on,
+            Fate::CutShort => &mut self.cut_short,
+            Fate::NeverStarted => &mut self.never_started,
+            Fate::Aborted => &mut self.aborted,
+            Fate::Lost => &mut self.lost,
+            Fate::Uncounted => return,
+        };
+        *count += 1;
+    }
+
+    /// Those that others kept from their own end, whichever it was: the context's, a sibling's failure, the runtime's.
+    pub(crate) fn cut_short(&self) -> usize {
+        self.passed_on + self.cut_short + self.lost
+    }
+
+    /// Whether the end of the context kept a task from its work.
+    pub(crate) fn was_cut(&self) -> bool {
+        self.cut_short + self.never_started > 0
+    }
+
+    /// Whether a task went away with its runtime.
+    pub(crate) fn was_lost(&self) -> bool {
+        self.lost > 0
+    }
 }
 
 pub(super) struct Tasks {
     pub(super) stage: Stage,
-    pub(super) fates: u8,
+    pub(super) ends: Ends,
     /// The group was dropped.
     pub(super) is_abandoned: bool,
     pub(super) live: u32,
@@ -88,7 +171,6 @@ pub(super) struct Tasks {
     /// Who waits for the last task. One at most: waiting borrows the group.
     pub(super) waiter: Option<Waker>,
     pub(super) rest: Option<Box<Rest>>,
-    pub(super) beginning: Beginning,
     /// When the context ended, if there were tasks.
     pub(super) ended: Moment,
 }
@@ -171,6 +253,34 @@ impl Entry {
         }
     }
 
+    /// Notes that it has to wait.
+    #[inline]
+    pub(super) fn note_wait(&mut self, now: Moment) {
+        if self.since.is_none() {
+            self.since = now;
+            self.flags |= WAITED;
+        }
+    }
+
+    fn list(&self, name: Option<Name>, now: Moment, count: u32, ended_ago: Option<Duration>) -> Listed {
+        let age = self.since.until(now).unwrap_or_default();
+        Listed {
+            id: self.id,
+            name,
+            location: self.location,
+            kind: self.kind,
+            age,
+            waited_for: (self.flags & WAITED != 0).then_some(age),
+            sighting: Sighting {
+                kind: self.kind,
+                count,
+                count_at_end: self.count_at_end,
+                ended_ago,
+                unchanged: Duration::ZERO,
+            },
+        }
+    }
+
     /// Whether it is a task, and has not ended.
     pub(super) fn is_task(&self) -> bool {
         self.kind != Kind::Slot && self.flags & DELIVERED == 0
@@ -212,7 +322,7 @@ impl Tasks {
     pub(super) fn new(runtime: Option<Handle>) -> Self {
         Self {
             stage: Stage::Open,
-            fates: 0,
+            ends: Ends::default(),
             is_abandoned: false,
             live: 0,
             abortable: 0,
@@ -220,7 +330,6 @@ impl Tasks {
             runtime,
             waiter: None,
             rest: None,
-            beginning: Beginning::default(),
             ended: Moment::NONE,
         }
     }
@@ -392,11 +501,11 @@ impl Tasks {
     }
 
     /// Notes when the context ended; `false` if that was done before.
-    pub(super) fn note_end(&mut self) -> bool {
+    pub(super) fn note_end(&mut self, start: Instant) -> bool {
         let is_first = self.ended.is_none();
         if is_first {
             // Under the lock: it is one clock read.
-            self.ended = self.beginning.note(Instant::now());
+            self.ended = Moment::new(start, Instant::now());
         }
         is_first
     }
@@ -408,73 +517,35 @@ impl Tasks {
         }
     }
 
-    /// Notes that a task has to wait.
-    #[inline]
-    pub(super) fn note_wait(&mut self, key: u32, now: Instant) -> Option<&mut Entry> {
-        let entry = self.entries.get_mut(key)?;
-        if entry.since.is_none() {
-            entry.since = self.beginning.note(now);
-            entry.flags |= WAITED;
-        }
-        Some(entry)
-    }
-
     /// Lists the tasks of a chunk; `false` beyond the last.
     pub(super) fn list(
         &mut self,
         chunk: usize,
-        now: Instant,
+        now: Moment,
         polls: &Polls,
         mut listed: impl FnMut(&Entry, Listed),
     ) -> bool {
-        let ended_ago = self.ended_ago(now);
         let names = self.rest.as_ref().map(|rest| &rest.names);
+        let ended_ago = self.ended.until(now);
         let Some(entries) = self.entries.chunk_mut(chunk) else {
             return false;
         };
         for (key, entry) in entries.filter(|(_, entry)| entry.is_task()) {
             if entry.since.is_none() {
-                entry.since = self.beginning.note(now);
+                entry.since = now;
             }
-            let age = self.beginning.until(now, entry.since).unwrap_or_default();
-            let task = Listed {
-                id: entry.id,
-                name: names.and_then(|names| names.get(&key).cloned()),
-                location: entry.location,
-                kind: entry.kind,
-                age,
-                waited_for: (entry.flags & WAITED != 0).then_some(age),
-                sighting: Sighting {
-                    kind: entry.kind,
-                    count: polls.get(key),
-                    count_at_end: entry.count_at_end,
-                    ended_ago,
-                    unchanged: Duration::ZERO,
-                },
-            };
-            listed(entry, task);
+            let name = names.and_then(|names| names.get(&key).cloned());
+            listed(entry, entry.list(name, now, polls.get(key), ended_ago));
         }
         true
     }
 
     /// Where `slot()` is being waited for, in a chunk.
-    pub(super) fn list_waits(
-        &mut self,
-        chunk: usize,
-        listed: &mut Vec<&'static Location<'static>>,
-    ) {
+    pub(super) fn list_waits(&mut self, chunk: usize, listed: &mut Vec<&'static Location<'static>>) {
         let entries = self.entries.chunk_mut(chunk).into_iter().flatten();
-        let waiting = entries.filter(|(_, entry)| {
-            entry.kind == Kind::Slot && entry.permit == Permit::Waiting
-        });
+        let waiting = entries
+            .filter(|(_, entry)| entry.kind == Kind::Slot && entry.permit == Permit::Waiting);
         listed.extend(waiting.map(|(_, entry)| entry.location));
-    }
-
-    pub(super) fn ended_ago(&self, now: Instant) -> Option<Duration> {
-        match self.ended.is_none() {
-            true => None,
-            false => self.beginning.until(now, self.ended),
-        }
     }
 
     pub(super) fn entry(&mut self, key: u32, id: TaskId) -> Option<&mut Entry> {

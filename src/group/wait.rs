@@ -61,13 +61,19 @@ impl<E> WaitOwned<E> {
     }
 }
 
+impl<E> Wait<'_, E> {
+    pub(super) fn poll_finished(&mut self, cx: &TaskContext<'_>) -> Poll<&Core<E>> {
+        let finished = self.group.core.poll_finished(cx);
+        self.is_waiting = finished.is_pending();
+        finished.map(|()| &*self.group.core)
+    }
+}
+
 impl<E: GroupError> Future for Wait<'_, E> {
     type Output = Result<(), E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let finished = self.group.core.poll_finished(cx);
-        self.is_waiting = finished.is_pending();
-        finished.map(|()| self.group.core.settle())
+        self.poll_finished(cx).map(Core::settle)
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::diagnosis::Sighting;
-use super::registry::{Kind, Listed, Name, Registry};
+use super::registry::{Counts, Kind, Listed, Name, Registry};
 use crate::task::TaskId;
 
 pub(crate) struct Report {
@@ -24,7 +24,8 @@ pub(crate) struct Report {
 
 /// What the registry has.
 pub(crate) struct Members {
-    pub(crate) age: Option<Duration>,
+    pub(crate) age: Duration,
+    pub(crate) counts: Counts,
     pub(crate) ended_ago: Option<Duration>,
     pub(crate) limit: Option<usize>,
     pub(crate) slots_held: usize,

@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 
 use super::child::Spec;
 use crate::error::GroupError;
-use crate::group::{Came, Core, fate};
+use crate::group::{Came, Core, Fate};
 use crate::panic::{Payload, catch, poll_catching};
 
 pin_project! {
@@ -60,7 +60,7 @@ impl<F, S, Fut, E: GroupError> Body<F, S, Fut, E> {
     fn stop(self: Pin<&mut Self>) {
         let mut this = self.project();
         match catch(|| this.code.set(Code::Over)) {
-            Ok(()) => this.core.registry.record(fate::CUT),
+            Ok(()) => this.core.registry.record(Fate::CutShort),
             Err(payload) => this.core.body_panicked(payload, this.spec.who(this.core)),
         }
     }

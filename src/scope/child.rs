@@ -12,7 +12,7 @@ use std::task::{Context as TaskContext, Poll};
 use pin_project_lite::pin_project;
 
 use crate::error::{ContextError, GroupError, Reason};
-use crate::group::{Core, Name, fate};
+use crate::group::{Core, Fate, Name};
 use crate::panic::{Payload, catch, discard, poll_catching};
 use crate::task::{Owned, ResultCell, TaskId};
 
@@ -145,7 +145,7 @@ fn stopped<E: GroupError>(
             ContextError::of_task(Reason::TaskAborted, who.borrow(), String::new())
         }
         Ok(()) => {
-            core.registry.record(fate::CUT);
+            core.registry.record(Fate::CutShort);
             core.end_error()
         }
     }

@@ -18,12 +18,12 @@ use tokio::time::Instant;
 
 use super::data::Text;
 use super::{
-    ContextSnapshot, EndSnapshot, GroupSnapshot, Item, Snapshot, TaskKind, TaskSnapshot, TaskState,
+    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Snapshot, TaskKind, TaskSnapshot, TaskState,
     What,
 };
 use crate::context::{Node, now};
 use crate::error::Reason;
-use crate::group::{Doing, Kind, Name, Report, Watched, listed_groups};
+use crate::group::{Counts, Doing, Kind, Name, Report, Watched, listed_groups};
 use crate::panic::discard;
 
 /// What stands below a node, and that itself.
@@ -228,6 +228,7 @@ impl Collector {
             is_isolated: report.is_isolated,
             limit: members.limit,
             live: members.tasks.len(),
+            ended: ended(&members.counts),
             queued: members.queued(),
             slots_held: members.slots_held,
             waits_for_slots: members.waits_for_slots.iter().map(|&at| at.into()).collect(),
@@ -277,6 +278,17 @@ fn way_down(
     way
 }
 
+fn ended(counts: &Counts) -> EndedTasks {
+    EndedTasks {
+        completed: counts.completed,
+        failed: counts.failed,
+        panicked: counts.panicked,
+        cut_short: counts.cut_short(),
+        aborted: counts.aborted,
+        never_started: counts.never_started,
+    }
+}
+
 fn text(name: Name) -> std::borrow::Cow<'static, str> {
     name.as_ref().clone()
 }
@@ -297,6 +309,7 @@ impl From<Watched> for TaskSnapshot {
             age: task.age,
             kind: match task.kind {
                 Kind::Dropped | Kind::Slot => TaskKind::Dropped,
+                Kind::Local => TaskKind::Local,
                 Kind::Cooperative => TaskKind::Cooperative,
                 Kind::Blocking => TaskKind::Blocking,
             },

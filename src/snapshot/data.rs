@@ -34,6 +34,7 @@ pub struct EndSnapshot {
 #[cfg_attr(feature = "serde", serde(from = "String", into = "String"))]
 pub(super) enum Text {
     Of(ContextError),
+    #[cfg(feature = "serde")]
     Read(String),
 }
 
@@ -53,16 +54,36 @@ pub struct GroupSnapshot {
     pub(super) id: u64,
     pub(super) name: Option<Cow<'static, str>>,
     pub(super) place: Place,
-    pub(super) age: Option<Duration>,
+    pub(super) age: Duration,
     pub(super) remaining: Option<Duration>,
     pub(super) end: Option<EndSnapshot>,
     pub(super) is_isolated: bool,
     pub(super) limit: Option<usize>,
     pub(super) live: usize,
+    pub(super) ended: EndedTasks,
     pub(super) queued: usize,
     pub(super) slots_held: usize,
     pub(super) waits_for_slots: Vec<Place>,
     pub(super) stalled: Option<Duration>,
+}
+
+/// How many tasks of a group have ended, and how, so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct EndedTasks {
+    /// They returned a value.
+    pub completed: usize,
+    /// They returned an error of their own.
+    pub failed: usize,
+    /// They panicked.
+    pub panicked: usize,
+    /// The end of the context, another's failure or their runtime's end cut them short.
+    pub cut_short: usize,
+    /// They were aborted.
+    pub aborted: usize,
+    /// The context had ended before they were polled.
+    pub never_started: usize,
 }
 
 /// A task in a [`Snapshot`](crate::Snapshot).
@@ -88,6 +109,8 @@ pub struct TaskSnapshot {
 pub enum TaskKind {
     /// The group: spawned with [`spawn`](crate::Group::spawn). The body of [`Group::run`](crate::Group::run) is one, too.
     Dropped,
+    /// The same, on the thread where it was spawned: with [`spawn_local`](crate::Group::spawn_local).
+    Local,
     /// The task itself, until it is aborted: spawned with [`spawn_with`](crate::Group::spawn_with).
     Cooperative,
     /// The task itself, on a thread: spawned with [`spawn_blocking`](crate::Group::spawn_blocking).
@@ -166,6 +189,7 @@ impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Text::Of(error) => f.write_str(&text_of(error)),
+            #[cfg(feature = "serde")]
             Text::Read(text) => f.write_str(text),
         }
     }
@@ -224,9 +248,8 @@ impl GroupSnapshot {
         &self.place
     }
 
-    /// Returns how old it is at least: since a task of it first waited, or a snapshot first found one; `None` if it has had
-    /// none.
-    pub fn age(&self) -> Option<Duration> {
+    /// Returns how old it is.
+    pub fn age(&self) -> Duration {
         self.age
     }
 
@@ -253,6 +276,11 @@ impl GroupSnapshot {
     /// Returns how many tasks have not ended, those that are queued included.
     pub fn live(&self) -> usize {
         self.live
+    }
+
+    /// Returns how many tasks have ended, and how.
+    pub fn ended(&self) -> EndedTasks {
+        self.ended
     }
 
     /// Returns how many tasks wait for a slot of the limit.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::plan::{Line, Shows};
 use super::{
-    ContextSnapshot, EndSnapshot, GroupSnapshot, Place, Snapshot, TaskKind, TaskSnapshot, TaskState,
+    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Place, Snapshot, TaskKind, TaskSnapshot, TaskState,
     What,
 };
 use crate::error::Reason;
@@ -114,12 +114,11 @@ impl Charset {
         let mut head = String::from("group");
         self.write_name(&mut head, group.name());
         let _ = write!(head, " #{}", group.id);
-        match (&group.end, group.age) {
-            (Some(end), _) => self.write_end(&mut head, end),
-            (None, Some(age)) => {
-                let _ = write!(head, " running {}", self.at_least(age));
+        match &group.end {
+            Some(end) => self.write_end(&mut head, end),
+            None => {
+                let _ = write!(head, " running {}", short(group.age));
             }
-            (None, None) => head.push_str(" running"),
         }
         let mut parts = vec![head];
         parts.extend(group.remaining.map(|left| format!("ends in {}", short(left))));
@@ -131,6 +130,7 @@ impl Charset {
         if group.queued > 0 {
             parts.push(format!("queued {}", group.queued));
         }
+        parts.extend(ended(&group.ended));
         if let Some((first, more)) = group.waits_for_slots.split_first() {
             let more = match more.len() {
                 0 => String::new(),
@@ -212,7 +212,7 @@ impl Charset {
         let verdict = match (diagnosis, task.kind) {
             _ if task.state == TaskState::Queued => "STILL QUEUED",
             // The group has woken it, and its runtime has not come to it.
-            (Diagnosis::NotPolledSince, TaskKind::Dropped) => "WAITS FOR ITS RUNTIME",
+            (Diagnosis::NotPolledSince, TaskKind::Dropped | TaskKind::Local) => "WAITS FOR ITS RUNTIME",
             (Diagnosis::NotPolledSince, _) if task.polls == 0 => "WAITS FOR ITS RUNTIME",
             (Diagnosis::NotPolledSince, _) => "IGNORES CANCEL",
             (Diagnosis::PolledStillRunning(_), _) => "SLOW TO STOP",
@@ -225,6 +225,24 @@ impl Charset {
         };
         let _ = write!(head, "{verdict} ({diagnosis})");
     }
+}
+
+/// Those of the tasks' ends that somebody may want to look into, or nothing to say.
+fn ended(ended: &EndedTasks) -> Option<String> {
+    let counts = [
+        (ended.completed, "completed"),
+        (ended.failed, "failed"),
+        (ended.panicked, "panicked"),
+        (ended.cut_short, "cut short"),
+        (ended.aborted, "aborted"),
+        (ended.never_started, "never started"),
+    ];
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    (!counts.is_empty()).then(|| counts.join(", "))
 }
 
 fn polls(count: u32) -> String {

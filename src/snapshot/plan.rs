@@ -1,5 +1,5 @@
-//! `Plan`: what people are shown of a snapshot: of many siblings twenty, of a deep tree the upper part, and how many there are
-//! beside these.
+//! What people are shown of a snapshot: of many siblings twenty, of a deep tree the upper part, and how many there are beside
+//! these. A context between two others, with nobody beside it, says nothing that the one below does not say.
 
 use super::{Item, Snapshot, What};
 
@@ -40,8 +40,10 @@ pub(super) fn lines(snapshot: &Snapshot) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     let mut to_draw: Vec<Line> = roots(items).collect();
     to_draw.reverse();
-    while let Some(line) = to_draw.pop() {
-        if let Shows::Item(place) = line.shows {
+    while let Some(mut line) = to_draw.pop() {
+        if let Shows::Item(shown) = line.shows {
+            let place = skip(shown, items, &children);
+            line.shows = Shows::Item(place);
             let below = match line.is_last.len() >= DEPTH && tally[place].below > 0 {
                 true => vec![Shows::Below(tally[place].below)],
                 false => chosen(&children[place], &tally),
@@ -63,6 +65,16 @@ pub(super) fn lines(snapshot: &Snapshot) -> Vec<Line> {
         lines.push(line);
     }
     lines
+}
+
+/// The item that is shown for one: the next below a context that has a parent and one child.
+fn skip(mut place: usize, items: &[Item], children: &[Vec<usize>]) -> usize {
+    while let (What::Context(_), Some(_), &[child]) =
+        (&items[place].what, items[place].parent, &children[place][..])
+    {
+        place = child;
+    }
+    place
 }
 
 fn roots(items: &[Item]) -> impl Iterator<Item = Line> {

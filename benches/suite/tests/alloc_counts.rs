@@ -168,8 +168,9 @@ fn batch_allocates_nothing_per<F: Future>(batch: impl Fn(usize) -> F) {
     // The first batch finds the thread new.
     on_runtime(batch(10));
     let (few, many) = (on_runtime(batch(10_000)), on_runtime(batch(100_000)));
-    assert_eq!(few.allocations, many.allocations);
-    assert_eq!(few.peak, many.peak);
+    // The clock decides how many are pulled in one go, and so how often the room for these grows: up to 64 of two words.
+    assert!(many.allocations <= few.allocations + 6, "{few:?} {many:?}");
+    assert!(many.peak <= few.peak + 2 * 64 * 16, "{few:?} {many:?}");
 }
 
 #[test]

@@ -356,8 +356,8 @@ pub use scope::{LocalScope, Scope, ScopeTaskBuilder, scope, scope_local};
 #[cfg(feature = "signal")]
 pub use signal::Signals;
 pub use snapshot::{
-    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Place, Snapshot, TaskKind, TaskSnapshot,
-    TaskState, What, dump_all,
+    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Place, Snapshot, TaskKind,
+    TaskSnapshot, TaskState, What, dump_all,
 };
 pub use task::{AbortHandle, Task, TaskId};
 /// The short name, which says less of whose it is.

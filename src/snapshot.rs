@@ -17,7 +17,8 @@ mod text;
 use std::fmt;
 
 pub use self::data::{
-    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Place, TaskKind, TaskSnapshot, TaskState,
+    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Place, TaskKind, TaskSnapshot,
+    TaskState,
 };
 
 use crate::context::Context;

@@ -169,13 +169,7 @@ mod tests {
             kind: Kind::Blocking,
             ..seen(0, count)
         };
-        assert_eq!(
-            blocking(0).diagnosis(),
-            Some(Diagnosis::WaitsForThread)
-        );
-        assert_eq!(
-            blocking(1).diagnosis(),
-            Some(Diagnosis::BlockingThread)
-        );
+        assert_eq!(blocking(0).diagnosis(), Some(Diagnosis::WaitsForThread));
+        assert_eq!(blocking(1).diagnosis(), Some(Diagnosis::BlockingThread));
     }
 }

@@ -262,7 +262,13 @@ impl Entry {
         }
     }
 
-    fn list(&self, name: Option<Name>, now: Moment, count: u32, ended_ago: Option<Duration>) -> Listed {
+    fn list(
+        &self,
+        name: Option<Name>,
+        now: Moment,
+        count: u32,
+        ended_ago: Option<Duration>,
+    ) -> Listed {
         let age = self.since.until(now).unwrap_or_default();
         Listed {
             id: self.id,
@@ -541,7 +547,11 @@ impl Tasks {
     }
 
     /// Where `slot()` is being waited for, in a chunk.
-    pub(super) fn list_waits(&mut self, chunk: usize, listed: &mut Vec<&'static Location<'static>>) {
+    pub(super) fn list_waits(
+        &mut self,
+        chunk: usize,
+        listed: &mut Vec<&'static Location<'static>>,
+    ) {
         let entries = self.entries.chunk_mut(chunk).into_iter().flatten();
         let waiting = entries
             .filter(|(_, entry)| entry.kind == Kind::Slot && entry.permit == Permit::Waiting);

@@ -118,7 +118,9 @@ impl Watched {
             // A thread that has run since before the task was first listed.
             Doing::Running(time) if self.sighting.kind == Kind::Blocking => *time = unchanged,
             Doing::Running(time) => *time = unchanged,
-            Doing::Waiting(time) if same.is_some() => *time = Some(time.unwrap_or_default().max(unchanged)),
+            Doing::Waiting(time) if same.is_some() => {
+                *time = Some(time.unwrap_or_default().max(unchanged))
+            }
             Doing::Queued | Doing::NotStarted | Doing::Waiting(_) => {}
         }
         Seen { count, at: since }

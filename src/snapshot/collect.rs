@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use super::data::Text;
 use super::{
-    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Snapshot, TaskKind, TaskSnapshot, TaskState,
-    What,
+    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Snapshot, TaskKind,
+    TaskSnapshot, TaskState, What,
 };
 use crate::context::{Node, now};
 use crate::error::Reason;
@@ -153,11 +153,7 @@ impl Collector {
     }
 
     /// The nearest node above that was met, and the nodes between, from below.
-    fn way_up(
-        &mut self,
-        node: &Arc<Node>,
-        root: Option<usize>,
-    ) -> Option<(usize, Vec<Arc<Node>>)> {
+    fn way_up(&mut self, node: &Arc<Node>, root: Option<usize>) -> Option<(usize, Vec<Arc<Node>>)> {
         let mut below: HashMap<*const Node, Option<Arc<Node>>> = HashMap::new();
         let mut to_visit: Vec<(Arc<Node>, Option<Arc<Node>>)> = vec![(node.clone(), None)];
         while let Some((above, from)) = to_visit.pop() {
@@ -195,8 +191,11 @@ impl Collector {
         for children in &mut children {
             children.sort_unstable_by_key(order);
         }
-        let mut whats: Vec<Option<What>> =
-            self.drafts.into_iter().map(|draft| Some(draft.what)).collect();
+        let mut whats: Vec<Option<What>> = self
+            .drafts
+            .into_iter()
+            .map(|draft| Some(draft.what))
+            .collect();
         let mut items = Vec::with_capacity(whats.len());
         while let Some((place, parent)) = to_visit.pop() {
             let below = children[place].iter().rev();
@@ -231,7 +230,11 @@ impl Collector {
             ended: ended(&members.counts),
             queued: members.queued(),
             slots_held: members.slots_held,
-            waits_for_slots: members.waits_for_slots.iter().map(|&at| at.into()).collect(),
+            waits_for_slots: members
+                .waits_for_slots
+                .iter()
+                .map(|&at| at.into())
+                .collect(),
             stalled: members.stalled(),
         };
         let place = self.push(parent, What::Group(group));

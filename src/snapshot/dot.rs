@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
+use super::Snapshot;
 use super::label::{Charset, Look, label, look};
 use super::plan::lines;
-use super::Snapshot;
 
 pub(super) fn draw(snapshot: &Snapshot) -> String {
     let mut dot = String::from(
@@ -21,7 +21,11 @@ pub(super) fn draw(snapshot: &Snapshot) -> String {
             Look::More => ", shape=plaintext",
         };
         // Writing into a string does not fail.
-        let _ = writeln!(dot, "  n{number} [label=\"{}\"{style}];", label.join("\\l") + "\\l");
+        let _ = writeln!(
+            dot,
+            "  n{number} [label=\"{}\"{style}];",
+            label.join("\\l") + "\\l"
+        );
         if let Some(parent) = line.parent {
             let _ = writeln!(dot, "  n{parent} -> n{number};");
         }

@@ -35,7 +35,8 @@ impl<'de> Deserialize<'de> for Snapshot {
             )));
         }
         // Whoever draws relies on it.
-        let is_ordered = |(place, item): (usize, &Item)| item.parent.is_none_or(|parent| parent < place);
+        let is_ordered =
+            |(place, item): (usize, &Item)| item.parent.is_none_or(|parent| parent < place);
         match items.iter().enumerate().all(is_ordered) {
             true => Ok(Self { items }),
             false => Err(D::Error::custom("an item stands before its parent")),

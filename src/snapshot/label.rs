@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::plan::{Line, Shows};
 use super::{
-    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Place, Snapshot, TaskKind, TaskSnapshot, TaskState,
-    What,
+    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Place, Snapshot, TaskKind,
+    TaskSnapshot, TaskState, What,
 };
 use crate::error::Reason;
 use crate::group::Diagnosis;
@@ -121,7 +121,11 @@ impl Charset {
             }
         }
         let mut parts = vec![head];
-        parts.extend(group.remaining.map(|left| format!("ends in {}", short(left))));
+        parts.extend(
+            group
+                .remaining
+                .map(|left| format!("ends in {}", short(left))),
+        );
         let running = group.live - group.queued.min(group.live);
         parts.push(match group.limit {
             Some(limit) => format!("live {running}/{limit}"),
@@ -140,7 +144,9 @@ impl Charset {
         }
         if let Some(time) = group.stalled {
             let time = self.at_least(time);
-            parts.push(format!("EVERY SLOT IS HELD BY A TASK THAT WAITS ({time}): FOR A QUEUED ONE?"));
+            parts.push(format!(
+                "EVERY SLOT IS HELD BY A TASK THAT WAITS ({time}): FOR A QUEUED ONE?"
+            ));
         }
         parts.push(self.place(&group.place));
         parts
@@ -195,13 +201,20 @@ impl Charset {
         let _ = match task.state {
             TaskState::Queued => write!(head, "queued {}", self.at_least(task.age)),
             TaskState::NotPolled => write!(head, "not polled yet {}", self.at_least(task.age)),
-            TaskState::WaitsForThread => write!(head, "waits for a thread {}", self.at_least(task.age)),
+            TaskState::WaitsForThread => {
+                write!(head, "waits for a thread {}", self.at_least(task.age))
+            }
             TaskState::Running(_) if task.kind == TaskKind::Blocking => {
                 write!(head, "on its thread {}", self.at_least(task.age))
             }
             TaskState::Running(Duration::ZERO) => write!(head, "running ({})", polls(task.polls)),
             TaskState::Running(time) => {
-                write!(head, "in one poll {} ({})", self.at_least(time), polls(task.polls))
+                write!(
+                    head,
+                    "in one poll {} ({})",
+                    self.at_least(time),
+                    polls(task.polls)
+                )
             }
             TaskState::Waiting(Some(time)) => write!(head, "idle {}", self.at_least(time)),
             TaskState::Waiting(None) => write!(head, "waiting ({})", polls(task.polls)),
@@ -212,12 +225,18 @@ impl Charset {
         let verdict = match (diagnosis, task.kind) {
             _ if task.state == TaskState::Queued => "STILL QUEUED",
             // The group has woken it, and its runtime has not come to it.
-            (Diagnosis::NotPolledSince, TaskKind::Dropped | TaskKind::Local) => "WAITS FOR ITS RUNTIME",
+            (Diagnosis::NotPolledSince, TaskKind::Dropped | TaskKind::Local) => {
+                "WAITS FOR ITS RUNTIME"
+            }
             (Diagnosis::NotPolledSince, _) if task.polls == 0 => "WAITS FOR ITS RUNTIME",
             (Diagnosis::NotPolledSince, _) => "IGNORES CANCEL",
             (Diagnosis::PolledStillRunning(_), _) => "SLOW TO STOP",
             (Diagnosis::BlockingPoll(time), _) => {
-                let _ = write!(head, "BLOCKS ITS THREAD (in one poll {})", self.at_least(time));
+                let _ = write!(
+                    head,
+                    "BLOCKS ITS THREAD (in one poll {})",
+                    self.at_least(time)
+                );
                 return;
             }
             (Diagnosis::BlockingThread, _) => "RUNS ON",

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
+use super::Snapshot;
 use super::label::{Charset, Look, label, look};
 use super::plan::lines;
-use super::Snapshot;
 
 pub(super) fn draw(snapshot: &Snapshot) -> String {
     let mut mermaid = String::from("flowchart LR\n");
@@ -19,7 +19,11 @@ pub(super) fn draw(snapshot: &Snapshot) -> String {
             Look::More => "more",
         };
         // Writing into a string does not fail.
-        let _ = writeln!(mermaid, "  n{number}[\"{}\"]:::{class}", label.join("<br/>"));
+        let _ = writeln!(
+            mermaid,
+            "  n{number}[\"{}\"]:::{class}",
+            label.join("<br/>")
+        );
         if let Some(parent) = line.parent {
             let _ = writeln!(mermaid, "  n{parent} --> n{number}");
         }
@@ -35,8 +39,8 @@ fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
-            '"' | '#' | '&' | '<' | '>' | '`' | '\\' | ';' | '*' | '_' | '~' | '$' | '%' | '{' | '}' | '['
-            | ']' | '(' | ')' | '|' | '@' => {
+            '"' | '#' | '&' | '<' | '>' | '`' | '\\' | ';' | '*' | '_' | '~' | '$' | '%' | '{'
+            | '}' | '[' | ']' | '(' | ')' | '|' | '@' => {
                 // Writing into a string does not fail.
                 let _ = write!(escaped, "#{};", u32::from(char));
             }

@@ -69,16 +69,21 @@ pub(super) fn lines(snapshot: &Snapshot) -> Vec<Line> {
 
 /// The item that is shown for one: the next below a context that has a parent and one child.
 fn skip(mut place: usize, items: &[Item], children: &[Vec<usize>]) -> usize {
-    while let (What::Context(_), Some(_), &[child]) =
-        (&items[place].what, items[place].parent, &children[place][..])
-    {
+    while let (What::Context(_), Some(_), &[child]) = (
+        &items[place].what,
+        items[place].parent,
+        &children[place][..],
+    ) {
         place = child;
     }
     place
 }
 
 fn roots(items: &[Item]) -> impl Iterator<Item = Line> {
-    let roots = items.iter().enumerate().filter(|(_, item)| item.parent.is_none());
+    let roots = items
+        .iter()
+        .enumerate()
+        .filter(|(_, item)| item.parent.is_none());
     roots.map(|(place, _)| Line {
         shows: Shows::Item(place),
         parent: None,

@@ -39,7 +39,11 @@ pub(super) fn draw(snapshot: &Snapshot, f: &mut fmt::Formatter<'_>) -> fmt::Resu
         }
         if let Some((own, above)) = line.is_last.split_last() {
             for &is_last in above {
-                f.write_str(if is_last { branches.empty } else { branches.through })?;
+                f.write_str(if is_last {
+                    branches.empty
+                } else {
+                    branches.through
+                })?;
             }
             f.write_str(if *own { branches.last } else { branches.middle })?;
         }

@@ -22,6 +22,7 @@ mod local;
 mod loom_models;
 mod moment;
 mod outcome;
+mod patience;
 mod polls;
 mod registry;
 mod run;

@@ -342,6 +342,10 @@ mod signal;
 mod snapshot;
 mod sync;
 mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(feature = "tracing")]
+mod trace;
 mod wait_group;
 
 pub use batch::{Batch, batch, batch_stream};

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::directory::Listing;
 use super::failure::{Election, EndedBy, Failure, FailureKind, FailureLog, Verdict, What};
 use super::outcome::{Conclusion, Outcome};
+use super::patience::Patience;
 use super::registry::{Fate, Name, Registry, Stage};
 use crate::context::{Context, Node, Owner};
 use crate::error::{BoxError, ContextError, GroupError, GroupId, Reason, text_of};
@@ -39,6 +40,8 @@ pub(crate) struct Core<E> {
     end_text: OnceLock<Option<Box<str>>>,
     /// Where whoever looks from outside finds it, if looking down the tree is not enough.
     listing: OnceLock<Listing>,
+    #[cfg(feature = "tracing")]
+    pub(crate) span: tracing::Span,
 }
 
 /// What is said of a group before it starts.
@@ -46,6 +49,7 @@ pub(crate) struct Config<E> {
     pub(crate) name: Option<Name>,
     pub(crate) is_isolated: bool,
     pub(crate) on_failure: Option<Box<OnFailure<E>>>,
+    pub(crate) patience: Option<Patience<E>>,
     /// How many failures are kept beside the first.
     pub(crate) keep_failures: u32,
 }
@@ -58,14 +62,23 @@ impl<E> Default for Config<E> {
             name: None,
             is_isolated: false,
             on_failure: None,
+            patience: None,
             keep_failures: 0,
         }
     }
 }
 
 impl<E> Config<E> {
+    #[cfg(feature = "tracing")]
+    fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(|name| name.as_ref().as_ref())
+    }
+
     fn is_default(&self) -> bool {
-        self.name.is_none() && !self.is_isolated && self.on_failure.is_none()
+        self.name.is_none()
+            && !self.is_isolated
+            && self.on_failure.is_none()
+            && self.patience.is_none()
     }
 
     /// The first of an isolated group is none that `wait` returns, and is kept nevertheless.
@@ -78,7 +91,7 @@ impl<E> Core<E> {
     pub(crate) fn new(
         parent: &Context,
         location: &'static Location<'static>,
-        config: Config<E>,
+        mut config: Config<E>,
         runtime: Option<Handle>,
     ) -> Arc<Self>
     where
@@ -86,10 +99,16 @@ impl<E> Core<E> {
     {
         let core = Arc::new_cyclic(|core: &Weak<Self>| {
             let node = Node::derive_owned(parent.node(), core.clone(), location);
+            let id = GroupId(TaskId::next().0);
+            if let Some(patience) = &mut config.patience {
+                patience.set_core(core.clone());
+            }
             Self {
                 context: parent.with_node(node),
-                id: GroupId(TaskId::next().0),
+                id,
                 registry: Registry::new(runtime),
+                #[cfg(feature = "tracing")]
+                span: crate::trace::group(config.name(), id.0, location),
                 failures: FailureLog::new(config.kept()),
                 config: (!config.is_default()).then(|| Box::new(config)),
                 end_text: OnceLock::new(),
@@ -139,6 +158,11 @@ impl<E> Core<E> {
 
     fn on_failure(&self) -> Option<&OnFailure<E>> {
         self.config.as_ref()?.on_failure.as_deref()
+    }
+
+    #[inline]
+    pub(super) fn patience(&self) -> Option<&Patience<E>> {
+        self.config.as_ref()?.patience.as_ref()
     }
 
     /// Somebody waits for the context's end from now on, on this thread's runtime.
@@ -336,6 +360,8 @@ impl<E: GroupError> Core<E> {
             elapsed: self.registry.start.elapsed(),
             what,
         };
+        #[cfg(feature = "tracing")]
+        crate::trace::failed(&self.span, &failure);
         if let Some(on_failure) = self.on_failure() {
             contain(|| on_failure(&failure));
         }
@@ -453,8 +479,11 @@ impl<E> RefUnwindSafe for Core<E> {}
 
 impl<E: Send + 'static> Owner for Core<E> {
     fn context_ended(&self) {
+        #[cfg(feature = "tracing")]
+        crate::trace::ended(&self.span, &self.end_error());
         if self.registry.raise(Stage::Ended) {
             self.list();
+            self.begin_patience();
         }
     }
 

@@ -29,7 +29,7 @@ pub enum Diagnosis {
 const BLOCKING: Duration = Duration::from_millis(10);
 
 /// What was seen of a task at one moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sighting {
     pub(crate) kind: Kind,
     /// As in [`Polls`](super::polls::Polls).

@@ -33,6 +33,7 @@
 
 use std::panic::Location;
 use std::sync::Arc;
+use std::time::Duration;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use tokio::runtime::Handle;
@@ -473,6 +474,13 @@ impl Registry {
         let guests = tasks.guests();
         drop(tasks);
         guests.iter().all(|guest| guest.registry().is_aborted())
+    }
+
+    /// Whether somebody waits for the last task, and the context ended at least so long ago.
+    pub(super) fn is_waited_for_since_end(&self, now: Instant, time: Duration) -> bool {
+        let tasks = self.tasks.lock();
+        let ended_ago = tasks.ended.until(self.moment(now));
+        tasks.waiter.is_some() && ended_ago.is_some_and(|ago| ago >= time)
     }
 
     /// Has the waiter look again.

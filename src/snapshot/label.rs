@@ -74,6 +74,7 @@ impl Charset {
         format!("{sign} {}", short(time))
     }
 
+    /// As one line, without what a terminal would take for more than a character.
     fn escaped(self, text: &str, most: usize) -> String {
         let mut escaped = String::new();
         for (number, char) in text.chars().enumerate() {
@@ -82,8 +83,7 @@ impl Charset {
                 break;
             }
             match self {
-                // A quote is no harm in a text; in a name it would end it.
-                _ if char == '\'' => escaped.push(char),
+                _ if matches!(char, '\'' | '"') => escaped.push(char),
                 Charset::Unicode => escaped.extend(char.escape_debug()),
                 Charset::Ascii if char.is_ascii() => escaped.extend(char.escape_debug()),
                 Charset::Ascii => escaped.extend(char.escape_default()),
@@ -170,7 +170,8 @@ impl Charset {
 
     fn write_name(self, head: &mut String, name: Option<&str>) {
         if let Some(name) = name {
-            let _ = write!(head, " \"{}\"", self.escaped(name, NAME));
+            let name = self.escaped(name, NAME).replace('"', "\\\"");
+            let _ = write!(head, " \"{name}\"");
         }
     }
 
@@ -310,11 +311,11 @@ mod tests {
         let text = "a\"b\nc\u{1b}[31m\u{202e}é";
         assert_eq!(
             Charset::Unicode.escaped(text, 60),
-            "a\\\"b\\nc\\u{1b}[31m\\u{202e}é"
+            "a\"b\\nc\\u{1b}[31m\\u{202e}é"
         );
         assert_eq!(
             Charset::Ascii.escaped(text, 60),
-            "a\\\"b\\nc\\u{1b}[31m\\u{202e}\\u{e9}"
+            "a\"b\\nc\\u{1b}[31m\\u{202e}\\u{e9}"
         );
         assert_eq!(Charset::Ascii.escaped("abcdef", 3), "abc...");
     }

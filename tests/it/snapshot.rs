@@ -567,7 +567,7 @@ async fn hostile_names_stay_on_their_lines_in_the_tree() {
             "{drawn}"
         );
         assert!(drawn.contains(r#"task "say \"hi\"""#), "{drawn}");
-        assert!(drawn.contains(r#"why\n\"quoted\" <i>\u{1b}"#), "{drawn}");
+        assert!(drawn.contains(r#"why\n"quoted" <i>\u{1b}"#), "{drawn}");
     }
     assert!(format!("{tree:#}").is_ascii());
     // Whole in the data.

@@ -81,13 +81,17 @@ impl<E> Core<E> {
         let Some(patience) = self.patience() else {
             return;
         };
-        let is_over = self.registry.is_waited_for_since_end(Instant::now(), patience.time);
+        let is_over = self
+            .registry
+            .is_waited_for_since_end(Instant::now(), patience.time);
         // Relaxed: it only has to be one of them.
         if !is_over || patience.has_reported.swap(true, Ordering::Relaxed) {
             return;
         }
         let mut stragglers = survey(&self.registry);
-        stragglers.iter_mut().for_each(|task| task.was_aborted = false);
+        stragglers
+            .iter_mut()
+            .for_each(|task| task.was_aborted = false);
         #[cfg(feature = "tracing")]
         crate::trace::stragglers(&self.span, &stragglers);
         contain(|| (patience.report)(&stragglers));

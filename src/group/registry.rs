@@ -33,8 +33,8 @@
 
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::Duration;
 use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;

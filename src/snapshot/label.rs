@@ -126,10 +126,9 @@ impl Charset {
                 .remaining
                 .map(|left| format!("ends in {}", short(left))),
         );
-        let running = group.live - group.queued.min(group.live);
         parts.push(match group.limit {
-            Some(limit) => format!("live {running}/{limit}"),
-            None => format!("live {running}"),
+            Some(limit) => format!("live {}/{limit}", group.slots_held),
+            None => format!("live {}", group.live),
         });
         if group.queued > 0 {
             parts.push(format!("queued {}", group.queued));

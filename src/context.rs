@@ -1,6 +1,7 @@
 //! `Context`: the public face of the tree.
 
 mod deadline;
+mod directory;
 mod done;
 mod end;
 mod foreign;
@@ -22,6 +23,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::directory::{Listing, listed};
 pub use self::done::{Done, DoneOwned};
 pub use self::handle::CancelHandle;
 pub use self::hook::OnDone;

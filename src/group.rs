@@ -12,7 +12,6 @@ mod body;
 mod builder;
 mod core;
 mod diagnosis;
-mod directory;
 mod failure;
 mod guard;
 mod guest;
@@ -20,6 +19,8 @@ mod limiter;
 mod local;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
+#[cfg(all(test, errgroup_loom))]
+mod loom_watch;
 mod moment;
 mod outcome;
 mod patience;
@@ -52,7 +53,6 @@ pub use self::wait::{Wait, WaitOwned};
 
 pub(crate) use self::body::Came;
 pub(crate) use self::core::Core;
-pub(crate) use self::directory::groups as listed_groups;
 pub(crate) use self::failure::EndedBy;
 pub(crate) use self::registry::{Counts, Fate, Kind, Name, SlotRequest, Spec};
 pub(crate) use self::spawn::name;

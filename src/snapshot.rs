@@ -44,7 +44,7 @@ use crate::group::{Group, Spawner};
 ///
 /// # What it costs
 ///
-/// A task's count of polls takes four bytes for each task that is live at once; the first four are part of the group.
+/// A task's count of polls takes four bytes for each task that is live at once; the first eight are part of the group.
 /// Counting takes a load and a store where a poll begins, and again where it has to wait. No poll reads a clock.
 ///
 /// # Comparison to its peers

@@ -51,16 +51,21 @@ where
 pub(crate) fn failed<E: std::fmt::Display>(group: &Span, failure: &Failure<E>) {
     contain(|| {
         let (id, name, location) = (failure.id().0, failure.name(), failure.location());
-        let text = text_of(failure);
-        event!(target: "errgroup", parent: group, Level::ERROR, id, name, %location, "{text}");
+        event!(
+            target: "errgroup", parent: group, Level::ERROR,
+            id, name, %location, "{}", text_of(failure)
+        );
     });
 }
 
 /// The context of a group has ended.
 pub(crate) fn ended(group: &Span, error: &ContextError) {
     contain(|| {
-        let (reason, text) = (error.reason(), text_of(error));
-        event!(target: "errgroup", parent: group, Level::INFO, ?reason, "the context has ended: {text}");
+        let reason = error.reason();
+        event!(
+            target: "errgroup", parent: group, Level::INFO,
+            ?reason, "the context has ended: {}", text_of(error)
+        );
     });
 }
 

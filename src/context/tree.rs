@@ -27,11 +27,24 @@ impl Node {
         self.parent.iter().chain(merged)
     }
 
-    /// Whether one of the next few contexts above is that of a group which is there.
-    pub(crate) fn has_group_close_above(&self) -> bool {
-        const LEVELS: usize = 4;
-        let above = std::iter::successors(self.parent.as_ref(), |node| node.parent.as_ref());
-        above.take(LEVELS).any(|node| node.is_of_group())
+    /// Sees to it that whoever looks from outside finds a new group, whose context this is: from a group above, which has seen
+    /// to it for itself, or from the top of the tree. `false` if neither is near.
+    #[must_use]
+    pub(crate) fn is_found_from_above(self: &Arc<Self>) -> bool {
+        /// More than contexts nest between one group and the next.
+        const LEVELS: usize = 16;
+        let mut node = self;
+        for _ in 0..LEVELS {
+            match &node.parent {
+                None => {
+                    node.enter_directory();
+                    return true;
+                }
+                Some(parent) if parent.is_of_group() => return true,
+                Some(parent) => node = parent,
+            }
+        }
+        false
     }
 
     /// Whether this is the context of a group that is there.

@@ -180,7 +180,7 @@ impl<E: GroupError> GroupBuilder<E> {
     pub fn build(mut self) -> Group<E> {
         let location = Location::caller();
         let on_stragglers = self.on_stragglers.take();
-        self.config.patience = on_stragglers.map(|f| Patience::new(self.patience, f));
+        self.config.patience = on_stragglers.map(|f| Box::new(Patience::new(self.patience, f)));
         let core = Core::new(&self.parent, location, self.config, self.runtime);
         if self.limit.is_some() {
             core.registry.set_limit(self.limit);

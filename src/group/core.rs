@@ -19,7 +19,6 @@ use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 use tokio::time::Instant;
 
-use super::directory::Listing;
 use super::failure::{Election, EndedBy, Failure, FailureKind, FailureLog, Verdict, What};
 use super::outcome::{Conclusion, Outcome};
 use super::patience::Patience;
@@ -38,8 +37,6 @@ pub(crate) struct Core<E> {
     /// The text of `E::from` the context's end; `None` in it if that does not show the end's own. Made when an error
     /// first has to be compared with it.
     end_text: OnceLock<Option<Box<str>>>,
-    /// Where whoever looks from outside finds it, if looking down the tree is not enough.
-    listing: OnceLock<Listing>,
     #[cfg(feature = "tracing")]
     pub(crate) span: tracing::Span,
 }
@@ -49,7 +46,7 @@ pub(crate) struct Config<E> {
     pub(crate) name: Option<Name>,
     pub(crate) is_isolated: bool,
     pub(crate) on_failure: Option<Box<OnFailure<E>>>,
-    pub(crate) patience: Option<Patience<E>>,
+    pub(crate) patience: Option<Box<Patience<E>>>,
     /// How many failures are kept beside the first.
     pub(crate) keep_failures: u32,
 }
@@ -112,22 +109,16 @@ impl<E> Core<E> {
                 failures: FailureLog::new(config.kept()),
                 config: (!config.is_default()).then(|| Box::new(config)),
                 end_text: OnceLock::new(),
-                listing: OnceLock::new(),
             }
         });
-        if !core.node().has_group_close_above() {
-            core.list();
+        if !core.node().is_found_from_above() {
+            core.registry.enter_directory(core.node());
         }
         // An end that came before the group could be told.
         if core.node().has_ended() {
             core.registry.raise(Stage::Ended);
         }
         core
-    }
-
-    /// Enters the directory. A second call does nothing.
-    fn list(&self) {
-        self.listing.get_or_init(|| Listing::new(self.node()));
     }
 
     pub(crate) fn node(&self) -> &Arc<Node> {
@@ -162,7 +153,7 @@ impl<E> Core<E> {
 
     #[inline]
     pub(super) fn patience(&self) -> Option<&Patience<E>> {
-        self.config.as_ref()?.patience.as_ref()
+        self.config.as_ref()?.patience.as_deref()
     }
 
     /// Somebody waits for the context's end from now on, on this thread's runtime.
@@ -482,7 +473,7 @@ impl<E: Send + 'static> Owner for Core<E> {
         #[cfg(feature = "tracing")]
         crate::trace::ended(&self.span, &self.end_error());
         if self.registry.raise(Stage::Ended) {
-            self.list();
+            self.registry.enter_directory(self.node());
             self.begin_patience();
         }
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use super::core::Core;
+use super::polls::Count;
 use super::registry::{Fate, Kind, Room, Stage};
 use crate::context::Context;
 use crate::error::{ContextError, GroupError, Reason};
@@ -107,10 +108,10 @@ impl<E> TaskGuard<E> {
         self.phase = Phase::Started;
     }
 
-    /// A poll of the task's code begins, or has come to where it has to wait. For a blocking task: it has its thread.
+    /// Where the polls of the task's code are counted; for a blocking task, that it has its thread.
     #[inline]
-    pub(crate) fn count_poll(&self) {
-        self.core.registry.polls.count(self.key);
+    pub(super) fn polls(&self) -> &Count {
+        self.core.registry.polls.of(self.key)
     }
 
     /// One atomic load while the context is live.

@@ -28,31 +28,29 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Places within the group itself: most groups have no more tasks at once.
-const INLINE: usize = 4;
+const INLINE: usize = 8;
 
-/// Places in the first block beyond. Each further one has as many as all before it together, itself included.
-const BLOCK: usize = 64;
-
-const BLOCKS: usize = (u32::BITS - BLOCK.ilog2()) as usize;
+/// Blocks beyond. Each has three times the places of all before it, so that these are all there can be.
+const BLOCKS: usize = ((u32::BITS - INLINE.ilog2()) as usize).div_ceil(2);
 
 #[derive(Default)]
 pub(super) struct Polls {
-    inline: [AtomicU32; INLINE],
-    more: OnceLock<Box<More>>,
+    inline: [Count; INLINE],
+    blocks: OnceLock<Box<[Block; BLOCKS]>>,
 }
 
-struct More {
-    first: [AtomicU32; BLOCK - INLINE],
-    /// Block `n` has the keys from `BLOCK << n` on, as many again.
-    blocks: [OnceLock<Box<[AtomicU32]>>; BLOCKS],
-}
+type Block = OnceLock<Box<[Count]>>;
 
-impl Default for More {
-    fn default() -> Self {
-        Self {
-            first: [const { AtomicU32::new(0) }; BLOCK - INLINE],
-            blocks: [const { OnceLock::new() }; BLOCKS],
-        }
+/// The polls of one task.
+#[derive(Default)]
+pub(super) struct Count(AtomicU32);
+
+impl Count {
+    /// A poll begins, or has come to where the task has to wait.
+    #[inline]
+    pub(super) fn step(&self) {
+        let before = self.0.load(Ordering::Relaxed);
+        self.0.store(before.wrapping_add(1), Ordering::Relaxed);
     }
 }
 
@@ -60,78 +58,71 @@ impl Polls {
     /// A task is about to have this key.
     #[inline]
     pub(super) fn begin(&self, key: u32) {
+        let count = match self.inline.get(key as usize) {
+            Some(count) => count,
+            None => self.make(key),
+        };
+        count.0.store(0, Ordering::Relaxed);
+    }
+
+    #[inline(never)]
+    fn make(&self, key: u32) -> &Count {
+        let blocks = self
+            .blocks
+            .get_or_init(|| Box::new([const { Block::new() }; BLOCKS]));
+        let (block, place) = place_of(key);
+        let counts = || (0..3 * first_of(block)).map(|_| Count::default()).collect();
+        &blocks[block].get_or_init(counts)[place]
+    }
+
+    /// Where a task counts that has this key.
+    #[inline]
+    pub(super) fn of(&self, key: u32) -> &Count {
         match self.inline.get(key as usize) {
-            Some(count) => count.store(0, Ordering::Relaxed),
-            None => self.begin_beyond(key),
+            Some(count) => count,
+            None => self
+                .find(key)
+                .expect("errgroup: a task has a place to count in"),
         }
     }
 
     #[inline(never)]
-    fn begin_beyond(&self, key: u32) {
-        let more = self.more.get_or_init(Box::default);
-        let count = match more.first.get(key as usize - INLINE) {
-            Some(count) => count,
-            None => {
-                let (block, place) = block_of(key);
-                let size = BLOCK << block;
-                let block = more.blocks[block]
-                    .get_or_init(|| (0..size).map(|_| AtomicU32::new(0)).collect());
-                &block[place]
-            }
-        };
-        count.store(0, Ordering::Relaxed);
+    fn find(&self, key: u32) -> Option<&Count> {
+        let (block, place) = place_of(key);
+        self.blocks.get()?[block].get()?.get(place)
     }
 
-    /// A poll of the task begins, or has come to where it has to wait.
-    #[inline]
-    pub(super) fn count(&self, key: u32) {
-        if let Some(count) = self.place(key) {
-            let before = count.load(Ordering::Relaxed);
-            count.store(before.wrapping_add(1), Ordering::Relaxed);
-        }
-    }
-
-    #[inline]
+    /// The count of a key; zero if no task has had it.
     pub(super) fn get(&self, key: u32) -> u32 {
-        self.place(key)
-            .map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-
-    #[inline]
-    fn place(&self, key: u32) -> Option<&AtomicU32> {
-        match self.inline.get(key as usize) {
-            Some(count) => Some(count),
-            None => self.place_beyond(key),
-        }
-    }
-
-    fn place_beyond(&self, key: u32) -> Option<&AtomicU32> {
-        let more = self.more.get()?;
-        if let Some(count) = more.first.get(key as usize - INLINE) {
-            return Some(count);
-        }
-        let (block, place) = block_of(key);
-        more.blocks.get(block)?.get()?.get(place)
+        let count = self.inline.get(key as usize).or_else(|| self.find(key));
+        count.map_or(0, |count| count.0.load(Ordering::Relaxed))
     }
 }
 
-/// The block of a key from `BLOCK` on, and the place in it.
-fn block_of(key: u32) -> (usize, usize) {
-    let block = (key.ilog2() - BLOCK.ilog2()) as usize;
-    (block, key as usize - (BLOCK << block))
+/// The block of a key that has no place inline, and the place in it.
+#[inline]
+fn place_of(key: u32) -> (usize, usize) {
+    let block = (key.ilog2() - INLINE.ilog2()) as usize / 2;
+    (block, key as usize - first_of(block))
+}
+
+/// The first key of a block.
+#[inline]
+fn first_of(block: usize) -> usize {
+    INLINE << (2 * block)
 }
 
 #[cfg(all(test, not(errgroup_loom)))]
 mod tests {
-    use super::{BLOCK, INLINE, Polls};
+    use super::{BLOCKS, INLINE, Polls, first_of, place_of};
 
     #[test]
     fn every_key_has_a_place_of_its_own() {
         let polls = Polls::default();
-        let keys = 0..20 * BLOCK as u32;
+        let keys = 0..1_000;
         keys.clone().for_each(|key| polls.begin(key));
         for key in keys.clone() {
-            (0..=key).for_each(|_| polls.count(key));
+            (0..=key).for_each(|_| polls.of(key).step());
         }
         keys.for_each(|key| assert_eq!(polls.get(key), key + 1));
     }
@@ -139,20 +130,20 @@ mod tests {
     #[test]
     fn key_used_again_counts_from_zero() {
         let polls = Polls::default();
-        for key in [0, INLINE as u32, BLOCK as u32, 5 * BLOCK as u32] {
+        for key in [0, INLINE as u32, 31, 32, 500] {
             polls.begin(key);
-            polls.count(key);
+            polls.of(key).step();
             polls.begin(key);
             assert_eq!(polls.get(key), 0);
         }
     }
 
     #[test]
-    fn key_that_no_task_had_is_not_counted() {
-        let polls = Polls::default();
-        polls.count(1 << 20);
-        assert_eq!(polls.get(1 << 20), 0);
-        polls.begin(INLINE as u32);
-        assert_eq!(polls.get(1 << 20), 0);
+    fn largest_key_has_a_place() {
+        let (block, place) = place_of(u32::MAX);
+        assert!(block < BLOCKS && place < 3 * first_of(block));
+        assert_eq!(place_of(INLINE as u32), (0, 0));
+        assert_eq!(place_of(4 * INLINE as u32 - 1), (0, 3 * INLINE - 1));
+        assert_eq!(place_of(4 * INLINE as u32), (1, 0));
     }
 }

@@ -45,6 +45,7 @@ use super::moment::Moment;
 use super::polls::Polls;
 use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
 use super::watch::{Members, SeenTasks, Watched};
+use crate::context::{Listing, Node};
 use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
@@ -73,8 +74,7 @@ pub(crate) struct Registry {
     stage: AtomicU8,
     pub(crate) start: Instant,
     pub(super) polls: Polls,
-    /// What snapshots have seen. Taken out by whoever takes one.
-    pub(super) seen: Mutex<Option<Box<SeenTasks>>>,
+    listing: Listing,
 }
 
 /// How a wait for a permit stands.
@@ -94,7 +94,7 @@ impl Registry {
             stage: AtomicU8::new(Stage::Open as u8),
             start: Instant::now(),
             polls: Polls::default(),
-            seen: Mutex::new(None),
+            listing: Listing::default(),
         }
     }
 
@@ -139,6 +139,16 @@ impl Registry {
     #[inline]
     fn moment(&self, now: Instant) -> Moment {
         Moment::new(self.start, now)
+    }
+
+    /// Enters the directory. A second call does nothing.
+    pub(crate) fn enter_directory(&self, node: &Arc<Node>) {
+        self.listing.enter(node);
+    }
+
+    /// What snapshots have seen of the tasks: given out for what the next has.
+    pub(super) fn exchange_seen(&self, seen: Option<Box<SeenTasks>>) -> Option<Box<SeenTasks>> {
+        std::mem::replace(&mut self.tasks.lock().seen, seen)
     }
 
     pub(crate) fn runtime(&self) -> Option<Handle> {

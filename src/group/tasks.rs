@@ -18,6 +18,7 @@ use super::guest::Guest;
 use super::limiter::{Limiter, Permit};
 use super::moment::Moment;
 use super::polls::Polls;
+use super::watch::SeenTasks;
 use crate::ordered_slab::OrderedSlab;
 use crate::panic::{contain, discard};
 use crate::task::TaskId;
@@ -173,6 +174,8 @@ pub(super) struct Tasks {
     pub(super) rest: Option<Box<Rest>>,
     /// When the context ended, if there were tasks.
     pub(super) ended: Moment,
+    /// What snapshots have seen. Taken out by whoever takes one.
+    pub(super) seen: Option<Box<SeenTasks>>,
 }
 
 /// What most groups have not.
@@ -337,6 +340,7 @@ impl Tasks {
             waiter: None,
             rest: None,
             ended: Moment::NONE,
+            seen: None,
         }
     }
 

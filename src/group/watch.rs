@@ -75,7 +75,7 @@ impl<E> Core<E> {
 
 impl Registry {
     fn watch(&self, now: Instant) -> Members {
-        let before = self.seen.lock().take().unwrap_or_default();
+        let before = self.exchange_seen(None).unwrap_or_default();
         let mut members = self.members(now);
         let mut seen = SeenTasks::with_capacity(members.tasks.len());
         for task in &mut members.tasks {
@@ -83,8 +83,7 @@ impl Registry {
             seen.insert(task.task.id, since);
         }
         let seen = (!seen.is_empty()).then(|| Box::new(seen));
-        let replaced = std::mem::replace(&mut *self.seen.lock(), seen);
-        drop(replaced);
+        drop(self.exchange_seen(seen));
         members
     }
 }

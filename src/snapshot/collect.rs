@@ -4,8 +4,8 @@
 //!
 //! 1. From the root down: each node, the tasks of its group, its live children. A node's children and a registry's tasks are
 //!    copied a chunk at a time, and no lock is held in between.
-//! 2. Each group of the directory that was not met, and still has tasks: up its parents until one was met. They are in the
-//!    snapshot with the way between; a group that leads nowhere is none of the root's.
+//! 2. From each group of the directory that was not met, and still has tasks: up its parents until one was met. It is in the
+//!    snapshot then, with the way between; a group whose way leads elsewhere is none of the root's.
 //! 3. All in order: parents before children, depth first.
 //!
 //! Nothing recurses: a chain may be a million deep.
@@ -21,16 +21,16 @@ use super::{
     ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Snapshot, TaskKind,
     TaskSnapshot, TaskState, What,
 };
-use crate::context::{Node, now};
+use crate::context::{Node, listed, now};
 use crate::error::Reason;
-use crate::group::{Counts, Doing, Kind, Name, Report, Watched, listed_groups};
+use crate::group::{Counts, Doing, Kind, Name, Report, Watched};
 use crate::panic::discard;
 
 /// What stands below a node, and that itself.
 pub(super) fn below(root: &Arc<Node>) -> Snapshot {
     let mut collector = Collector::new();
     collector.walk_down(vec![(root.clone(), None)]);
-    collector.add_listed(listed_groups(), None);
+    collector.add_listed(listed(), None);
     collector.finish()
 }
 
@@ -45,13 +45,11 @@ pub(super) fn all() -> Snapshot {
             end: None,
         }),
     );
-    let listed = listed_groups();
-    let is_root = |node: &&Arc<Node>| {
-        node.is_of_group() && !node.has_ended() && node.find_owner_above(|_| true).is_none()
-    };
-    let roots = listed.iter().filter(is_root);
-    let roots = roots.map(|node| (node.clone(), Some(root))).collect();
-    collector.walk_down(roots);
+    let listed = listed();
+    let is_top = |node: &&Arc<Node>| node.parents().next().is_none() && !node.has_ended();
+    let tops = listed.iter().filter(is_top);
+    let tops = tops.map(|node| (node.clone(), Some(root))).collect();
+    collector.walk_down(tops);
     collector.add_listed(listed, Some(root));
     collector.finish()
 }

@@ -721,3 +721,24 @@ async fn diagnosis_is_that_of_the_task_and_not_its_neighbours() {
     );
     assert_eq!(told(&group, "deaf"), Some(Diagnosis::NotPolledSince));
 }
+
+/// Who waits for a slot has a place in the registry, and no polls to be counted.
+#[tokio::test(start_paused = true)]
+async fn many_wait_for_slots_during_the_end_then_only_the_task_is_a_straggler() {
+    let group: Group = Group::builder().limit(1).build();
+    group.spawn_with(deaf);
+    let waiting: Vec<_> = (0..100)
+        .map(|_| {
+            let spawner = group.spawner();
+            tokio::spawn(async move { spawner.slot().await.map(drop) })
+        })
+        .collect();
+    settle().await;
+    let tree = group.snapshot();
+    assert_eq!(tree.groups().next().unwrap().waits_for_slots().len(), 100);
+    group.cancel();
+    assert_eq!(group.snapshot().stragglers().count(), 1);
+    for waiting in waiting {
+        assert!(waiting.await.unwrap().is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! The directory: the nodes of the process from which whoever looks from outside begins. It knows them weakly.
+//!
+//! 1. The top of each tree that a group is in, from the making of its first group on: all that is live is found from there.
+//!    A tree without a group has no place here, so a context costs nothing.
+//! 2. Groups whose context has ended while they had tasks, from then on: an end takes them out of their parents' lists, and
+//!    they are the ones that a dump is read for. They know their parents themselves. Groups far below a top, which nobody
+//!    looks for when a group is made, are here from the beginning.
+//!
+//! A top keeps its key in the place of the one that it would have among its parent's children; a group has a [`Listing`]. Each
+//! leaves when it is dropped.
+//!
+//! Lock order: innermost. Nothing foreign runs under the lock: what it holds is weak.
+//!
+//! The lock is not from `crate::sync`: what is in a static outlives a model, and nothing is decided under it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::node::Node;
+use crate::ordered_slab::OrderedSlab;
+
+static DIRECTORY: Mutex<OrderedSlab<Weak<Node>>> = Mutex::new(OrderedSlab::new());
+
+fn lock() -> MutexGuard<'static, OrderedSlab<Weak<Node>>> {
+    DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn enter(node: &Arc<Node>) -> u32 {
+    let node = Arc::downgrade(node);
+    lock().insert(node)
+}
+
+pub(super) fn leave(key: u32) {
+    let node = lock().remove(key);
+    drop(node);
+}
+
+/// The nodes that are listed, a chunk at a time: they come and go meanwhile.
+pub(crate) fn listed() -> Vec<Arc<Node>> {
+    let mut found = Vec::new();
+    let mut nodes: Vec<Weak<Node>> = Vec::new();
+    for chunk in 0.. {
+        let mut listed = lock();
+        let Some(entries) = listed.chunk_mut(chunk) else {
+            break;
+        };
+        nodes.extend(entries.map(|(_, node)| node.clone()));
+        drop(listed);
+        found.extend(nodes.drain(..).filter_map(|node| node.upgrade()));
+    }
+    found
+}
+
+/// A group's own place in the directory, if it has one.
+pub(crate) struct Listing(AtomicU32);
+
+/// In `Listing`: none. No key of a slab.
+const NONE: u32 = u32::MAX;
+
+impl Default for Listing {
+    fn default() -> Self {
+        Self(AtomicU32::new(NONE))
+    }
+}
+
+impl Listing {
+    /// Enters the group whose context this is. A second call does nothing.
+    pub(crate) fn enter(&self, node: &Arc<Node>) {
+        // Relaxed, here and below: the key is used by the drop only, which has synchronised.
+        if self.0.load(Ordering::Relaxed) != NONE {
+            return;
+        }
+        let key = enter(node);
+        let set = self
+            .0
+            .compare_exchange(NONE, key, Ordering::Relaxed, Ordering::Relaxed);
+        if set.is_err() {
+            // Another thread was first.
+            leave(key);
+        }
+    }
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        match *self.0.get_mut() {
+            NONE => {}
+            key => leave(key),
+        }
+    }
+}

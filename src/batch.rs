@@ -19,8 +19,11 @@ mod block;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
 mod queue;
+mod race;
 mod results;
 mod run;
+mod settle;
+mod stagger;
 mod worker;
 
 use std::borrow::Cow;
@@ -30,13 +33,15 @@ use std::marker::PhantomData;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, stream};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use self::queue::{Permits, Queue, Rules};
-use self::results::{Discard, Ordered, Sink};
+use self::results::{Collected, Discard, Order, Sink};
 use self::run::{Results, Run};
+use self::stagger::{Gate, Staggered};
 use self::worker::{Job, Work};
 use crate::context::Context;
 use crate::error::GroupError;
@@ -138,16 +143,22 @@ where
 /// the first error before that is looked at.
 #[must_use = "a batch does nothing until `map`, `for_each` or `map_stream`, and their result is awaited"]
 pub struct Batch<T> {
-    items: Pin<Box<dyn Stream<Item = T> + Send>>,
+    items: Items<T>,
     limit: usize,
+    order: Order,
+    /// Where it is staggered.
+    gate: Option<Arc<Gate>>,
     parent: Context,
     name: Option<Cow<'static, str>>,
     location: &'static Location<'static>,
 }
 
+/// A source.
+type Items<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
+
 impl<T> Batch<T> {
     #[track_caller]
-    fn new(items: Pin<Box<dyn Stream<Item = T> + Send>>, limit: usize) -> Self {
+    fn new(items: Items<T>, limit: usize) -> Self {
         assert!(
             limit > 0,
             "errgroup: a batch with a limit of 0 would never start an item: give it 1 or more"
@@ -155,6 +166,8 @@ impl<T> Batch<T> {
         Self {
             items,
             limit,
+            order: Order::OfItems,
+            gate: None,
             parent: Context::background(),
             name: None,
             location: Location::caller(),
@@ -170,6 +183,74 @@ impl<T> Batch<T> {
     /// Names the batch in reasons, and its tasks.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Gives the results of [`map`](Batch::map), [`map_stream`](Batch::map_stream) and [`settle`](Batch::settle) in the order
+    /// in which they come, instead of that of the items.
+    ///
+    /// An item that takes long then holds up no result of another. `buffer_unordered` is its peer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use {errgroup::BoxError, std::time::Duration, tokio::time::sleep};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), BoxError> {
+    /// let done = errgroup::batch([30, 10, 20], 3)
+    ///     .unordered()
+    ///     .map(|_ctx, millis| async move {
+    ///         sleep(Duration::from_millis(millis)).await;
+    ///         Ok::<_, BoxError>(millis)
+    ///     })
+    ///     .await?;
+    /// assert_eq!(done, [10, 20, 30]);
+    /// # Ok(()) }
+    /// ```
+    pub fn unordered(mut self) -> Self {
+        self.order = Order::OfCompletion;
+        self
+    }
+
+    /// Starts the next item only when one has failed, or `delay` has passed since the start before.
+    ///
+    /// The first starts at once. Each failure lets one item start, whenever that comes; a success lets none start. There are
+    /// still never more than the limit at once, and an item whose time has come while there was no room starts as soon as
+    /// there is. A delay of zero is none.
+    ///
+    /// With [`first_ok`](Batch::first_ok) this is a hedged request, or happy eyeballs (RFC 8305): a spare attempt when the one
+    /// before is slow. With [`settle`](Batch::settle) and [`quorum`](Batch::quorum) it is the same; with the others, where the
+    /// first failure ends the batch, a pace: one start per `delay`.
+    ///
+    /// `tower::hedge` is its peer for a request that is sent once more; here there may be any number of attempts, and a failure
+    /// starts the next one at once.
+    ///
+    /// # Panics
+    ///
+    /// This does not. The batch does where the delay has to be waited for on a runtime without
+    /// [`enable_time`](tokio::runtime::Builder::enable_time), with tokio's words.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use {std::time::Duration, tokio::time::{Instant, sleep}};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), errgroup::BoxError> {
+    /// let begin = Instant::now();
+    /// // The first hangs, the second starts after 250 ms and fails, and so the third starts at once.
+    /// let winner = errgroup::batch(["deaf", "refuses", "answers"], 3)
+    ///     .stagger(Duration::from_millis(250))
+    ///     .first_ok(|_ctx, host| async move {
+    ///         match host {
+    ///             "deaf" => std::future::pending().await,
+    ///             "refuses" => Err("connection refused"),
+    ///             _ => Ok(host),
+    ///         }
+    ///     })
+    ///     .await?;
+    /// assert_eq!((winner, begin.elapsed()), ("answers", Duration::from_millis(250)));
+    /// # Ok(()) }
+    /// ```
+    pub fn stagger(mut self, delay: Duration) -> Self {
+        self.gate = (!delay.is_zero()).then(|| Gate::new(delay));
         self
     }
 }
@@ -198,7 +279,8 @@ impl<T: Send + 'static> Batch<T> {
     {
         async move {
             let runtime = runtime();
-            let work = self.work(f, Ordered::default(), Permits::WhenDone, &runtime);
+            let sink = Collected::new(self.order);
+            let work = self.work(f, sink, Permits::WhenDone, &runtime);
             let mut run = Run::inline(work, runtime);
             poll_fn(|cx| run.poll(cx)).await?;
             Ok(run.work.sink.take_all())
@@ -256,7 +338,8 @@ impl<T: Send + 'static> Batch<T> {
         let mut results = None;
         stream::poll_fn(move |cx| {
             if let Some((batch, f)) = batch.take() {
-                let work = batch.work(f, Ordered::default(), Permits::WhenYielded, &runtime());
+                let sink = Collected::new(batch.order);
+                let work = batch.work(f, sink, Permits::WhenYielded, &runtime());
                 results = Some(Results::new(Run::spawned(work)));
             }
             let results = results.as_mut();
@@ -287,8 +370,12 @@ impl<T: Send + 'static> Batch<T> {
             is_single_threaded: threads == 1,
             permits,
         };
+        let items = match self.gate {
+            Some(gate) => Box::pin(Staggered::new(self.items, gate)),
+            None => self.items,
+        };
         Work::new(
-            Queue::new(self.items, rules),
+            Queue::new(items, rules),
             Function(f, PhantomData),
             sink,
             &self.parent,
@@ -343,6 +430,8 @@ impl<T> fmt::Debug for Batch<T> {
         f.debug_struct("Batch")
             .field("name", &self.name)
             .field("limit", &self.limit)
+            .field("order", &self.order)
+            .field("stagger", &self.gate.as_ref().map(|gate| gate.delay))
             .field("parent", &self.parent)
             .finish_non_exhaustive()
     }

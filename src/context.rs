@@ -1,5 +1,6 @@
 //! `Context`: the public face of the tree.
 
+mod cleanup;
 mod deadline;
 mod directory;
 mod done;
@@ -7,11 +8,14 @@ mod end;
 mod foreign;
 mod handle;
 mod hook;
+mod later;
 mod listeners;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
 mod node;
 mod run;
+mod steps;
+mod stop;
 mod timer;
 mod tree;
 mod values;
@@ -29,7 +33,10 @@ pub use self::handle::CancelHandle;
 pub use self::hook::OnDone;
 #[cfg(all(feature = "signal", windows))]
 pub(crate) use self::hook::abort_with;
-pub(crate) use self::node::{Node, Owner};
+pub(crate) use self::node::{Grace, Node, Owner};
+pub(crate) use self::steps::Steps;
+pub use self::stop::StopHandle;
+pub(crate) use self::stop::Stopper;
 pub(crate) use self::timer::now;
 
 use self::run::Run;

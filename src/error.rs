@@ -8,6 +8,8 @@ use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::destructor::destroy;
 use crate::panic::{catch, discard};
 use crate::sync::Mutex;
@@ -56,6 +58,8 @@ struct End {
     task: Option<EndedTask>,
     timeout: Option<Duration>,
     detail: Option<Cow<'static, str>>,
+    /// When it was, once somebody was told or wanted to know.
+    time: OnceLock<Instant>,
 }
 
 impl Drop for End {
@@ -111,7 +115,8 @@ pub enum Reason {
     /// A [`CancelHandle`](crate::CancelHandle) was used, or the future given to
     /// [`with_cancel_on`](crate::Context::with_cancel_on) completed.
     Cancelled,
-    /// The last [`CancelHandle`](crate::CancelHandle) was dropped. `let (ctx, _) = …` does so at once.
+    /// The last [`CancelHandle`](crate::CancelHandle), or [`StopHandle`](crate::StopHandle), was dropped.
+    /// `let (ctx, _) = …` does so at once.
     HandleDropped,
     /// The deadline passed.
     DeadlineExceeded,
@@ -129,6 +134,12 @@ pub enum Reason {
     Shutdown,
     /// The process received a signal.
     Signal,
+    /// Stopping has begun: the end of a [`stopping`](crate::Context::stopping) context, by
+    /// [`StopHandle::stop`](crate::StopHandle::stop), a signal with a drain or
+    /// [`Group::stop`](crate::Group::stop) with a drain. What takes on nothing new has this reason; the work goes on.
+    Stopping,
+    /// The drain was over: what had begun to stop had not ended by then.
+    Stopped,
     /// The task was aborted, by its handle or after a grace period. Told by its handle only: it ends no context.
     TaskAborted,
     /// The runtime was shut down before the group's tasks had ended, or did not take a task any more. It ends no context.
@@ -148,6 +159,8 @@ impl fmt::Display for Reason {
             Reason::GroupDropped => "cancelled: the group was dropped",
             Reason::Shutdown => "cancelled: the group was shut down",
             Reason::Signal => "cancelled: a signal was received",
+            Reason::Stopping => "stopping",
+            Reason::Stopped => "stopped",
             Reason::TaskAborted => "a task was aborted",
             Reason::RuntimeGone => "the runtime was shut down",
         })
@@ -163,6 +176,7 @@ impl End {
             task: None,
             timeout: None,
             detail: None,
+            time: OnceLock::new(),
         }
     }
 }
@@ -176,6 +190,26 @@ impl ContextError {
     ) -> Self {
         let mut end = End::new(reason, Some(location));
         end.cause = cause;
+        Self(Arc::new(end))
+    }
+
+    /// The beginning of a stop (`Stopping`), or the end when its drain is over.
+    pub(crate) fn stop(
+        reason: Reason,
+        drain: Option<Duration>,
+        location: Option<&'static Location<'static>>,
+        cause: Option<BoxError>,
+    ) -> Self {
+        let mut end = End::new(reason, location);
+        end.cause = cause;
+        end.detail = drain.map(|drain| format!("the drain of {drain:?} is over").into());
+        Self(Arc::new(end))
+    }
+
+    /// The end by the last `StopHandle`, dropped before any stop.
+    pub(crate) fn unstopped(location: &'static Location<'static>) -> Self {
+        let mut end = End::new(Reason::HandleDropped, Some(location));
+        end.detail = Some("a StopHandle".into());
         Self(Arc::new(end))
     }
 
@@ -227,6 +261,16 @@ impl ContextError {
             let _ = text.set(told);
         }
         text.get().is_some()
+    }
+
+    /// When the end was: now, for the first to ask.
+    pub(crate) fn time(&self, now: impl FnOnce() -> Instant) -> Instant {
+        *self.0.time.get_or_init(now)
+    }
+
+    /// When the end was, if somebody has taken the time.
+    pub(crate) fn time_taken(&self) -> Option<Instant> {
+        self.0.time.get().copied()
     }
 
     /// Whether nobody else has this error.
@@ -305,6 +349,15 @@ impl fmt::Display for ContextError {
         }
         if end.reason == Reason::GroupFinished {
             return write!(f, "{}: all its tasks have ended", end.reason);
+        }
+        if let (Reason::HandleDropped, Some(_), Some(location)) =
+            (end.reason, &end.detail, end.location)
+        {
+            return write!(
+                f,
+                "cancelled: the last StopHandle was dropped before it was used (context derived at {location}); keep it: \
+                 `let (ctx, _) = ...` drops it at once"
+            );
         }
         write!(f, "{}", end.reason)?;
         if let Some(detail) = &end.detail {

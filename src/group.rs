@@ -290,7 +290,8 @@ impl<E: GroupError> Group<E> {
 
     /// Stops the group: ends the context, gives the tasks five seconds to stop, aborts what is left and names it.
     ///
-    /// The grace can be set on the future that it returns, which is described at [`Stop`].
+    /// The grace can be set on the future that it returns, and a drain before the end, in which the tasks finish what they
+    /// have: see [`Stop`].
     #[track_caller]
     pub fn stop(self) -> Stop<E> {
         Stop::new(self, stop::DEFAULT_GRACE, Location::caller())
@@ -451,7 +452,7 @@ impl<E> Drop for Group<E> {
             self.core.end(EndedBy::Owner, || {
                 ContextError::at(Reason::GroupDropped, self.location, None)
             });
-            self.core.abort();
+            self.core.abort(|| self.core.end_error());
         }
         if !registry.abandon() {
             return;

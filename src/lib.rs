@@ -349,7 +349,7 @@ mod trace;
 mod wait_group;
 
 pub use batch::{Batch, batch, batch_stream};
-pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone};
+pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone, StopHandle};
 pub use error::{BoxError, ContextError, GroupError, Reason};
 pub use failures::{Failed, Failures};
 pub use group::{

@@ -12,11 +12,13 @@ mod platform;
 
 use std::io;
 use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(unix)]
 use tokio::signal::unix::SignalKind;
 
-use crate::context::Context;
+use crate::context::{Context, Node, Stopper};
 use crate::error::{ContextError, Reason};
 #[cfg(doc)]
 use crate::group::Group;
@@ -27,8 +29,8 @@ use crate::group::Group;
 ///
 /// # Which signal does what
 ///
-/// A context takes one signal: the first that arrives while the context exists. It ends the context, unless that has
-/// ended otherwise; then nothing comes of it, for the program is on its way already. Several contexts take one signal
+/// A context takes one signal: the first that arrives while the context exists. It ends the context, or has it
+/// [drain](Signals::drain), unless that has ended otherwise; then nothing comes of it, for the program is on its way already. Several contexts take one signal
 /// together.
 ///
 /// A signal that no context takes is none of ours. It does what it would have done without us:
@@ -98,6 +100,7 @@ pub struct Signals {
     #[cfg(unix)]
     kinds: Vec<SignalKind>,
     second_kills: bool,
+    drain: Option<Duration>,
 }
 
 impl Signals {
@@ -107,6 +110,7 @@ impl Signals {
             #[cfg(unix)]
             kinds: vec![SignalKind::interrupt(), SignalKind::terminate()],
             second_kills: true,
+            drain: None,
         }
     }
 
@@ -128,7 +132,39 @@ impl Signals {
         self
     }
 
-    /// Derives a context that the first of these signals ends, with [`Reason::Signal`] and the signal's name.
+    /// Has the first signal begin a [stop](crate::StopHandle::stop) instead of ending the context: from then on it is
+    /// [`stopping`](Context::stopping), and it ends when `drain` is over, with [`Reason::Stopped`]. The
+    /// [cause](Context::cause) of both is the [`ContextError`] of [`Reason::Signal`] that names the signal.
+    ///
+    /// The time counts from when the signal is looked at, by the system's clock, and needs no runtime. A second signal is
+    /// as [`second_kills`](Signals::second_kills) says, during the drain as after it.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn accept() {}
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), errgroup::BoxError> {
+    /// use std::time::Duration;
+    ///
+    /// use errgroup::{Context, Group, Signals};
+    ///
+    /// // Kubernetes kills thirty seconds after SIGTERM: 20 s to finish, 5 s to give up, 5 s to spare.
+    /// let ctx = Signals::new().drain(Duration::from_secs(20)).derive(&Context::background())?;
+    /// let group: Group = Group::with_context(&ctx);
+    /// group.task("server").spawn_with(async |ctx| {
+    ///     let stopping = ctx.stopping();
+    ///     while stopping.run(accept()).await.is_ok() {}
+    ///     Ok(()) // the requests have `ctx` to finish
+    /// });
+    /// # Ok(()) }
+    /// ```
+    pub fn drain(mut self, drain: Duration) -> Self {
+        self.drain = Some(drain);
+        self
+    }
+
+    /// Derives a context that the first of these signals ends, with [`Reason::Signal`] and the signal's name, or has it
+    /// [drain](Signals::drain).
     ///
     /// The signals are caught from here on: none is lost between this call and the first time that somebody looks. A
     /// context derived from an ended one takes no signal.
@@ -209,7 +245,25 @@ impl Context {
     }
 }
 
-/// What the contexts that one signal ends are told.
-fn error(name: String) -> ContextError {
-    ContextError::detailed(Reason::Signal, name)
+/// Derives the node of a context that signals end or stop.
+fn derive_node(
+    signals: &Signals,
+    parent: &Context,
+    location: &'static Location<'static>,
+) -> Arc<Node> {
+    match signals.drain {
+        Some(_) => Node::derive_stop(parent.node(), 0, location),
+        None => Node::derive(parent.node(), 0, location),
+    }
+}
+
+/// Tells a context of the first signal, by its name.
+fn end(node: &Arc<Node>, drain: Option<Duration>, name: &str) {
+    let error = || ContextError::detailed(Reason::Signal, name.to_owned());
+    match drain {
+        Some(drain) => node.stop(drain, Stopper::Signal(error())),
+        None => {
+            node.end(error);
+        }
+    }
 }

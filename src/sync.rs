@@ -16,11 +16,17 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering},
 };
 
+use std::sync::TryLockError;
+
 #[cfg(not(all(test, errgroup_loom)))]
 use std::sync::Mutex as Inner;
 
 #[cfg(all(test, errgroup_loom))]
 use loom::sync::Mutex as Inner;
+
+/// A cell of one pointer, set once.
+#[cfg(not(all(test, errgroup_loom)))]
+pub(crate) use once_cell::race::OnceBox;
 
 /// A mutex that ignores poison.
 #[derive(Debug, Default)]
@@ -35,6 +41,15 @@ impl<T> Mutex<T> {
         self.0
             .get_mut()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// `None` if somebody else holds the lock.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -88,6 +103,27 @@ impl<T> From<T> for OnceLock<T> {
             value: value.into(),
             is_set: AtomicBool::new(true),
         }
+    }
+}
+
+#[cfg(all(test, errgroup_loom))]
+pub(crate) struct OnceBox<T>(OnceLock<Box<T>>);
+
+#[cfg(all(test, errgroup_loom))]
+impl<T> Default for OnceBox<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+#[cfg(all(test, errgroup_loom))]
+impl<T> OnceBox<T> {
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.0.get().map(|value| &**value)
+    }
+
+    pub(crate) fn get_or_init(&self, value: impl FnOnce() -> Box<T>) -> &T {
+        self.0.get_or_init(value)
     }
 }
 

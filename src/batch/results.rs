@@ -1,4 +1,5 @@
-//! `Sink`: where the results of a batch go. `Ordered`: a buffer that gives them out in the order of the items.
+//! `Sink`: where the results of a batch go. `Collected`: a buffer that gives them out in the order of the items, or in that
+//! in which they came.
 
 use std::collections::VecDeque;
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -7,40 +8,71 @@ use crate::panic::{contain, discard};
 use crate::sync::Mutex;
 
 pub(super) trait Sink<R>: Send + Sync + 'static {
+    /// It wants to know how many items there are.
+    const COUNTS_ITEMS: bool = false;
+
     /// Takes a worker's results, with the indexes of their items: some, and leaves none.
-    fn put(&self, results: &mut Vec<(usize, R)>);
+    fn put(&self, results: &mut Vec<(usize, R)>) -> Verdict;
+
+    /// Whether it is given each result at once. Else it has to wait for the worker's block.
+    #[inline]
+    fn is_eager(&self) -> bool {
+        false
+    }
+
+    /// Takes note that there are so many items at most.
+    #[inline]
+    fn count_items(&self, _most: usize) -> Verdict {
+        Verdict::GoOn
+    }
+}
+
+/// Whether a batch has come to its result before its items are done.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    GoOn,
+    Decided,
 }
 
 /// `for_each`: there are no results.
 pub(super) struct Discard;
 
 impl Sink<()> for Discard {
-    fn put(&self, results: &mut Vec<(usize, ())>) {
+    fn put(&self, results: &mut Vec<(usize, ())>) -> Verdict {
         results.clear();
+        Verdict::GoOn
     }
 }
 
-/// `map` and `map_stream`: results wait here until all before them are there.
-pub(super) struct Ordered<R>(Mutex<Buffer<R>>);
+/// `map` and `map_stream`: results wait here until all before them are there, unless their order is that of completion.
+pub(super) struct Collected<R>(Mutex<Buffer<R>>);
+
+/// The order in which results are given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    OfItems,
+    OfCompletion,
+}
 
 struct Buffer<R> {
+    order: Order,
     /// From the index `first` on; `None` where the result is still out.
     results: VecDeque<Option<R>>,
     first: usize,
     consumer: Option<Waker>,
 }
 
-impl<R> Default for Ordered<R> {
-    fn default() -> Self {
+impl<R> Collected<R> {
+    pub(super) fn new(order: Order) -> Self {
         Self(Mutex::new(Buffer {
+            order,
             results: VecDeque::new(),
             first: 0,
             consumer: None,
         }))
     }
-}
 
-impl<R> Ordered<R> {
     /// Moves the results that are next, in order.
     pub(super) fn take(&self, into: &mut VecDeque<R>) {
         self.0.lock().take(into);
@@ -94,7 +126,10 @@ impl<R> Buffer<R> {
     }
 
     fn put(&mut self, index: usize, result: R) {
-        let place = index - self.first;
+        let place = match self.order {
+            Order::OfItems => index - self.first,
+            Order::OfCompletion => self.results.len(),
+        };
         while self.results.len() < place {
             self.results.push_back(None);
         }
@@ -105,8 +140,8 @@ impl<R> Buffer<R> {
     }
 }
 
-impl<R: Send + 'static> Sink<R> for Ordered<R> {
-    fn put(&self, results: &mut Vec<(usize, R)>) {
+impl<R: Send + 'static> Sink<R> for Collected<R> {
+    fn put(&self, results: &mut Vec<(usize, R)>) -> Verdict {
         let mut buffer = self.0.lock();
         for (index, result) in results.drain(..) {
             buffer.put(index, result);
@@ -119,10 +154,11 @@ impl<R: Send + 'static> Sink<R> for Ordered<R> {
         if let Some(consumer) = consumer {
             contain(|| consumer.wake());
         }
+        Verdict::GoOn
     }
 }
 
-impl<R> Drop for Ordered<R> {
+impl<R> Drop for Collected<R> {
     fn drop(&mut self) {
         self.clear();
     }

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::unconstrained;
 
 use super::queue::{CALLER, Source};
-use super::results::Ordered;
+use super::results::Collected;
 use super::worker::{Failure, Job, Work, Worker};
 use crate::context::DoneOwned;
 use std::future::Future;
@@ -182,7 +182,7 @@ impl<J: Job> Drop for Run<J> {
     }
 }
 
-/// Yields the results in the order of the items, then the error.
+/// Yields the results in their order, then the error.
 pub(super) struct Results<J: Job> {
     run: Run<J>,
     /// Taken from the sink and not yielded: they keep their permits.
@@ -192,7 +192,7 @@ pub(super) struct Results<J: Job> {
     error: Option<J::Error>,
 }
 
-impl<J: Job<Sink = Ordered<<J as Job>::Value>>> Results<J> {
+impl<J: Job<Sink = Collected<<J as Job>::Value>>> Results<J> {
     pub(super) fn new(run: Run<J>) -> Self {
         Self {
             run,

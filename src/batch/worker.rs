@@ -17,7 +17,7 @@ use tokio::task::yield_now;
 
 use super::block::BlockSize;
 use super::queue::{Call, Hand, Next, Pulled, Queue, Source};
-use super::results::Sink;
+use super::results::{Sink, Verdict};
 use crate::context::{Context, Node};
 use crate::error::{ContextError, GroupError, GroupId, Reason, Who, text_of};
 use crate::group::{SlotRequest, Spawner, Spec};
@@ -144,6 +144,23 @@ impl<J: Job> Work<J> {
         };
         self.node()
             .end(|| ContextError::end_by_task(reason, who, text));
+    }
+
+    /// The batch has its result: cuts the rest short.
+    fn decide(&self, verdict: Verdict) {
+        if verdict == Verdict::Decided {
+            let cause = Some("the batch has its result".into());
+            let end = || ContextError::at(Reason::GroupCancelled, self.location, cause);
+            self.node().end(end);
+        }
+    }
+
+    /// Tells the sink how many items there are at most: those that have come, and the rest if anybody knows.
+    #[inline]
+    fn count_items(&self, come: usize, rest: Option<usize>) {
+        if let Some(most) = rest.and_then(|rest| come.checked_add(rest)) {
+            self.decide(self.sink.count_items(most));
+        }
     }
 
     pub(super) fn take_failure(&self) -> Option<Failure<J::Error>> {
@@ -296,7 +313,12 @@ impl<J: Job> Worker<J> {
         }
         running.future.set(None);
         match self.error.take() {
-            None => self.hand.done += 1,
+            None => {
+                self.hand.done += 1;
+                if self.work.sink.is_eager() {
+                    self.flush();
+                }
+            }
             Some(error) => {
                 // What came before the error is not lost by it.
                 self.flush();
@@ -322,7 +344,8 @@ impl<J: Job> Worker<J> {
     #[inline]
     fn flush(&mut self) {
         if !self.results.is_empty() {
-            self.work.sink.put(&mut self.results);
+            let verdict = self.work.sink.put(&mut self.results);
+            self.work.decide(verdict);
         }
     }
 
@@ -365,6 +388,9 @@ impl<J: Job> Worker<J> {
         let mut cx = TaskContext::from_waker(&source.waker);
         let mut call = None;
         let (mut is_dry, mut is_ready) = (false, true);
+        if J::Sink::COUNTS_ITEMS && source.next == 0 {
+            work.count_items(0, source.stream.size_hint().1);
+        }
         while *permits > 0 && call.is_none() && !work.node().has_ended() {
             let item = match source.stream.as_mut().poll_next(&mut cx) {
                 Poll::Ready(Some(item)) => (source.next, item),
@@ -385,8 +411,16 @@ impl<J: Job> Worker<J> {
                 call = work.queue.show(item);
             }
         }
+        let rest = match is_dry {
+            true => Some(0),
+            false if is_ready || J::Sink::COUNTS_ITEMS => source.stream.size_hint().1,
+            false => None,
+        };
         // It is not asked again only to say so, and nobody is called for that.
-        is_dry |= is_ready && source.stream.size_hint().1 == Some(0);
+        is_dry |= is_ready && rest == Some(0);
+        if J::Sink::COUNTS_ITEMS {
+            work.count_items(source.next, rest);
+        }
         let other = self.put_source(is_dry, is_ready);
         self.begin_block();
         for call in call.into_iter().chain(other) {
@@ -454,7 +488,8 @@ impl<J: Job> Drop for Worker<J> {
         work.drop_each(self.hand.block.drain(..));
         discard((self.source.take(), self.error.take()));
         if !self.results.is_empty() {
-            work.sink.put(&mut self.results);
+            let verdict = work.sink.put(&mut self.results);
+            work.decide(verdict);
         }
         if !self.is_over {
             // It was stopped: items are lost, and the others cannot end the batch.

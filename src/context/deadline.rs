@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::node::Node;
-use super::timer::{Timers, now};
+use super::timer::{Timers, is_clock_paused, now};
 use crate::error::{BoxError, ContextError};
 use crate::sync::{AtomicBool, Mutex, OnceLock, Ordering};
 
@@ -50,6 +50,24 @@ struct Registered {
 struct Entry {
     timers: Arc<Timers>,
     number: u64,
+}
+
+/// So long after. A future so far that the clock overflows is thirty years away, as in tokio.
+pub(super) fn later(now: Instant, time: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    now.checked_add(time).unwrap_or(now + FAR)
+}
+
+/// A node that derives from none and ends at this time.
+pub(super) fn alarm(at: Instant, location: &'static Location<'static>) -> Arc<Node> {
+    let setting = Setting {
+        now: now(),
+        at,
+        timeout: None,
+        cause: None,
+        location,
+    };
+    setting.derive(None)
 }
 
 /// A deadline to be set: when, and what to say then.
@@ -146,12 +164,10 @@ impl Setting {
 
     #[track_caller]
     fn after(timeout: Duration, cause: Option<BoxError>) -> Self {
-        /// A future so far that the clock overflows is thirty years away, as in tokio.
-        const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
         let now = now();
         Self {
             now,
-            at: now.checked_add(timeout).unwrap_or(now + FAR),
+            at: later(now, timeout),
             timeout: Some(timeout),
             cause,
             location: Location::caller(),
@@ -166,7 +182,7 @@ impl Setting {
         let deadline = self.into_deadline();
         let parents = parent.and_then(Node::err);
         if let Some(error) = parents.or_else(|| (now >= at).then(|| deadline.error().clone())) {
-            return Node::ended(error, 0, Some(Arc::new(deadline)), location);
+            return Node::ended(error, parent, 0, Some(Arc::new(deadline)), location);
         }
         Node::derive_deadline(parent, location, |node| Deadline { node, ..deadline })
     }
@@ -217,6 +233,30 @@ impl Deadline {
         }
         // Those are never closed.
         self.register(Timers::of_process());
+    }
+
+    /// As `arm`; in a runtime without a timer the process's tells, although this panics.
+    pub(super) fn arm_for_certain(&self) {
+        struct Otherwise<'a>(&'a Deadline);
+        impl Drop for Otherwise<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.register(Timers::of_process());
+                }
+            }
+        }
+        let _otherwise = Otherwise(self);
+        self.arm();
+    }
+
+    /// As `arm`, during an end, where nobody is to blame if the runtime has no timer: only a paused clock needs its own.
+    pub(super) fn arm_in_passing(&self) {
+        match is_clock_paused() {
+            true => self.arm(),
+            false => {
+                self.register(Timers::of_process());
+            }
+        }
     }
 
     /// `false` if the timers are closed.
@@ -556,6 +596,14 @@ mod tests {
 
         fn report(&self, _now: tokio::time::Instant) -> Box<dyn std::any::Any> {
             Box::new(())
+        }
+
+        fn steps(&self) -> Option<Arc<crate::context::Steps>> {
+            None
+        }
+
+        fn grace(&self) -> crate::context::Grace {
+            crate::context::Grace::Open
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 
+use super::listeners::Place;
 use super::node::Node;
 use super::timer::{is_clock_paused, now};
 use crate::error::ContextError;
@@ -46,6 +47,8 @@ pub struct DoneOwned {
 struct Registration {
     /// The key of the place, or one of the two that are none.
     key: u32,
+    /// Which of the node's shards the place is in.
+    shard: u32,
     /// Which waker was polled with. Its clone lies in the node, so another one is not mistaken for it, and who polls again
     /// with the same one need not lock the node to find that out.
     waker: WakerId,
@@ -66,6 +69,7 @@ const _: () = assert!(FIRST < ENDED);
 impl Registration {
     const NONE: Self = Self {
         key: IDLE,
+        shard: 0,
         waker: (0, 0),
     };
 }
@@ -130,7 +134,7 @@ impl Registration {
         waker: &Waker,
         see_to_timer: impl FnOnce(&Node),
     ) -> bool {
-        if self.key().is_some() && self.waker == id(waker) {
+        if self.place().is_some() && self.waker == id(waker) {
             return true;
         }
         self.register(node, waker, see_to_timer)
@@ -146,29 +150,33 @@ impl Registration {
             true => id(waker),
             false => id(&kept),
         };
-        let registered = match self.key() {
-            Some(key) => node.replace_waker(key, kept).then_some(key),
+        let registered = match self.place() {
+            Some(place) => node.replace_waker(place, kept).then_some(place),
             None => node.register_waker(kept),
         };
-        self.key = registered.unwrap_or(ENDED);
+        match registered {
+            Some(Place { key, shard }) => (self.key, self.shard) = (key, shard),
+            None => self.key = ENDED,
+        }
         registered.is_some()
     }
 
     #[inline]
-    fn key(self) -> Option<u32> {
-        (self.key <= FIRST).then_some(self.key)
+    fn place(self) -> Option<Place> {
+        let Self { key, shard, .. } = self;
+        (key <= FIRST).then_some(Place { key, shard })
     }
 
     #[inline]
     fn release(self, node: Option<&Arc<Node>>) {
-        if let (Some(key), Some(node)) = (self.key(), node) {
-            Self::deregister(node, key);
+        if let (Some(place), Some(node)) = (self.place(), node) {
+            Self::deregister(node, place);
         }
     }
 
     /// The waker is dropped with no lock held.
-    fn deregister(node: &Node, key: u32) {
-        drop(node.deregister(key));
+    fn deregister(node: &Node, place: Place) {
+        drop(node.deregister_waker(place));
     }
 }
 

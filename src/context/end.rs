@@ -12,9 +12,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use super::deadline::Deadline;
-use super::listeners::{Listeners, Waiter, Waiters};
+use super::listeners::{Taken, Waiter, Waiters};
 use super::node::{BY_FINISH, BY_HANDLE, BY_PARENT, ENDED, GUARDED, Node, OVERDUE, Owner};
-use super::timer::Timers;
+use super::timer::{Timers, now};
 use crate::destructor::nested;
 use crate::error::{ContextError, Reason};
 use crate::panic::contain;
@@ -124,7 +124,7 @@ impl Node {
                 .is_ok()
     }
 
-    /// The other end of its race is `listen`: it sees to `GUARDED` under the same lock (invariant 1).
+    /// The other ends of its race are those who register: they see to `GUARDED` within the gate, too (invariant 1).
     fn close_guarded(&self, cause: Cause<'_>) -> Option<Closed> {
         let mut own = match cause {
             Cause::Parent(parent) => self.own_error(parent),
@@ -137,11 +137,11 @@ impl Node {
             (None, Cause::Handle) => BY_HANDLE,
             (None, Cause::Finish) => BY_FINISH,
         };
-        let mut listeners = self.listeners.lock();
+        let mut gate = self.gate();
         let state = self.guard();
         if state & ENDED != 0 {
             // Before `own`, which may be the last to know a foreign cause.
-            drop(listeners);
+            drop(gate);
             return None;
         }
         let was_overdue = state & OVERDUE != 0;
@@ -154,11 +154,12 @@ impl Node {
             // Empty, since it is filled with the end.
             let _ = self.error.set(error);
         }
-        // Release: pairs with the Acquire of `is_done`. With `GUARDED` nobody else sets flags without the lock; handles come
-        // and go.
+        // Release: pairs with the Acquire of `is_done`. With `GUARDED` nobody else sets flags outside of the gate; handles
+        // come and go.
         self.state.fetch_or(ENDED | by, Ordering::Release);
-        let taken = std::mem::take(&mut *listeners);
-        drop(listeners);
+        let mut taken = gate.take();
+        drop(gate);
+        self.listeners.empty_shards(&mut taken);
         if let Some(deadline) = self.own_deadline() {
             deadline.stop();
         }
@@ -216,7 +217,7 @@ impl Node {
 
     /// Does nothing to a node whose end is decided.
     fn set_overdue(&self, error: ContextError) {
-        let listeners = self.listeners.lock();
+        let gate = self.gate();
         let state = self.guard();
         if state & (ENDED | OVERDUE) == 0 {
             // Empty, since it is filled with the end.
@@ -224,7 +225,7 @@ impl Node {
             // Release: pairs with the Acquire of `is_done`.
             self.state.fetch_or(OVERDUE, Ordering::Release);
         }
-        drop(listeners);
+        drop(gate);
     }
 
     #[inline(never)]
@@ -335,7 +336,7 @@ enum Closing {
 /// A node that has been ended, and who is to be told.
 #[derive(Default)]
 struct Closed {
-    listeners: Listeners,
+    listeners: Taken,
     was_overdue: bool,
 }
 
@@ -349,14 +350,14 @@ enum Told {
 #[derive(Default)]
 struct Walk {
     /// Closed nodes whose children are still to be closed: the walk is breadth-first.
-    queue: VecDeque<(Arc<Node>, Listeners)>,
+    queue: VecDeque<(Arc<Node>, Taken)>,
     /// No nodes here: foreign code runs while they are told, and must not find a node alive that has been dropped.
     to_tell: Vec<Told>,
 }
 
 impl Walk {
     /// Closes all that is below a node which has been closed.
-    fn below(node: &Node, listeners: Listeners) -> Self {
+    fn below(node: &Node, listeners: Taken) -> Self {
         let mut walk = Self::default();
         walk.close_children(node, listeners);
         while let Some((node, listeners)) = walk.queue.pop_front() {
@@ -369,18 +370,20 @@ impl Walk {
         for told in self.to_tell {
             match told {
                 Told::Group(owner) => tell_owner(owner.upgrade()),
-                Told::Waiters(waiters, error) => tell(waiters, &error),
+                Told::Waiters(waiters, error) => {
+                    error.time(now);
+                    tell(waiters, &error);
+                }
             }
         }
     }
 
-    fn close_children(&mut self, node: &Node, mut listeners: Listeners) {
+    fn close_children(&mut self, node: &Node, mut listeners: Taken) {
         self.to_tell
             .extend(node.weak_owner().cloned().map(Told::Group));
-        if let Some(waiters) = listeners.take_waiters() {
-            let error = node.end_error().clone();
-            self.to_tell.push(Told::Waiters(waiters, error));
-        }
+        let waiters = listeners.take_waiters();
+        let told = waiters.map(|waiters| Told::Waiters(waiters, node.end_error().clone()));
+        self.to_tell.extend(told);
         while let Some(child) = listeners.next_child() {
             let Some(child) = child.upgrade() else {
                 continue;

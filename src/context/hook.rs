@@ -50,6 +50,14 @@ impl OnDone {
         on_done
     }
 
+    /// One that was registered under this key.
+    pub(super) fn registered(node: Arc<Node>, key: u32) -> Self {
+        Self {
+            registered: Some((node, key)),
+            never: Mutex::default(),
+        }
+    }
+
     /// Takes the callback back; returns `true` if this is what prevented it from running.
     ///
     /// `false` means that it has run, or is running on the thread that ends the context.

@@ -345,3 +345,56 @@ fn leaf_and_middle_ended_during_end_of_root_then_each_says_why() {
         assert_eq!(reason(&middle), Some(expected));
     });
 }
+
+#[test]
+fn waker_registered_in_a_shard_during_the_end_is_told_or_refused() {
+    loom::model(|| {
+        let node = derive(None);
+        node.make_shards();
+        let waiter = {
+            let node = node.clone();
+            thread::spawn(move || block_on(Done::new(Some(&node))).reason())
+        };
+        assert!(end(&node, Reason::Cancelled));
+        assert_eq!(waiter.join().unwrap(), Reason::Cancelled);
+    });
+}
+
+#[test]
+fn wakers_meet_and_make_shards_during_the_end() {
+    loom::model(|| {
+        let node = derive(None);
+        let waiters = [(); 2].map(|()| {
+            let node = node.clone();
+            thread::spawn(move || block_on(Done::new(Some(&node))).reason())
+        });
+        assert!(end(&node, Reason::Cancelled));
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), Reason::Cancelled);
+        }
+    });
+}
+
+#[test]
+fn crowd_made_during_the_end_by_a_child_and_a_waiter() {
+    loom::model(|| {
+        let node = derive(None);
+        let first = derive(Some(&node));
+        let waiter = {
+            let node = node.clone();
+            thread::spawn(move || block_on(Done::new(Some(&node))).reason())
+        };
+        let deriver = {
+            let node = node.clone();
+            thread::spawn(move || {
+                let child = derive(Some(&node));
+                drop(first);
+                child
+            })
+        };
+        assert!(end(&node, Reason::Cancelled));
+        assert_eq!(waiter.join().unwrap(), Reason::Cancelled);
+        assert_eq!(reason(&deriver.join().unwrap()), Some(Reason::Cancelled));
+        assert_eq!(node.children(), 0);
+    });
+}

@@ -6,8 +6,8 @@
 //! Invariants:
 //!
 //! 1. `state` gets `ENDED` at most once, and that is the end. A node that nobody has listened to yet is ended by one
-//!    compare-and-swap. Whoever listens first sets `GUARDED`, under the node's `listeners` lock, and from then on the
-//!    end needs that lock, too, and takes the listeners out in the same critical section. Hence whoever holds the lock
+//!    compare-and-swap. Whoever listens first sets `GUARDED`, within the node's gate (`listeners.rs`), and from then on the
+//!    end needs that lock, too, and takes the listeners out in the same critical section. Hence whoever is within the gate
 //!    and has seen to `GUARDED` either sees the end or has registered before it.
 //! 2. `error` says why, and is empty before the end. Where it can be told later it is made by the first to ask: a node
 //!    ended `BY_PARENT` has the parent's, one ended `BY_HANDLE` or `BY_FINISH` has its own location. Any other error is
@@ -42,21 +42,23 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::directory;
 use super::listeners::Listeners;
+use super::steps::Steps;
+use super::stop::StopPoint;
 use crate::destructor::destroy;
 use crate::error::ContextError;
-use crate::sync::{AtomicU32, Mutex, MutexGuard, OnceLock, Ordering};
+use crate::sync::{AtomicU32, OnceLock, Ordering};
 
 /// The node has ended. Final.
 pub(super) const ENDED: u32 = 1;
 
 /// The deadline has passed, and who saw it was not to tell: the node has ended for whoever asks, not for whoever waits.
-/// Set under the lock.
+/// Set within the gate.
 pub(super) const OVERDUE: u32 = 1 << 7;
 
 /// The node has a deadline, its own or an ancestor's: live is only who has asked the clock. Set at derivation.
 pub(super) const TIMED: u32 = 1 << 1;
 
-/// The flags change only under the `listeners` lock. Set there by the first to listen or to end with an error that has to
+/// The flags change only within the gate. Set there by the first to listen or to end with an error that has to
 /// be written down, and from the beginning where an end has more to do: with a timer or two parents. Final.
 pub(super) const GUARDED: u32 = 1 << 2;
 
@@ -87,11 +89,11 @@ pub(crate) struct Node {
     /// The flags above. None: live, without a deadline, and nobody has ever listened. Above them the handles: there is no
     /// room for a word more.
     pub(super) state: AtomicU32,
-    /// The node's key among its parent's children, guarded by the parent's lock; without a parent, its key in the directory.
+    /// The node's key among its parent's children, guarded by the parent's gate; without a parent, its key in the directory.
     key: AtomicU32,
     pub(super) parent: Option<Arc<Node>>,
     /// Who is told of the end. Empty from the end on.
-    pub(super) listeners: Mutex<Listeners>,
+    pub(super) listeners: Listeners,
     /// Why the node has ended (invariant 2).
     pub(super) error: OnceLock<ContextError>,
     /// Its own, or the ancestor's that holds here.
@@ -106,16 +108,44 @@ const _: () = assert!(size_of::<Node>() < 128 - 16 - 16);
 
 /// What a node is beyond a child of its parent. Never both, so that they share their place.
 enum Kind {
-    /// A context, which may have a second parent.
-    Context(Option<Box<Link>>),
+    /// A context, most often a plain one.
+    Context(Option<Box<Extra>>),
     /// The context of a group. It is told of the end before any waiter of the node.
     Group(Weak<dyn Owner>),
+}
+
+/// What makes a context more than a child of one parent.
+pub(super) enum Extra {
+    /// It has a second parent.
+    Merged(Link),
+    /// It can be stopped in steps.
+    Stop(StopPoint),
+    /// It is for cleaning up after another has ended.
+    Cleanup,
+}
+
+/// How far a group is with its tasks' time to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grace {
+    /// Nobody has set one.
+    Open,
+    /// It runs: whoever cleans up has until the abort.
+    Running,
+    /// The tasks are aborted.
+    Over,
 }
 
 /// A group, as its node knows it.
 pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
     /// The node has ended, and everything below it. Called with no lock held, by the thread that ends it.
     fn context_ended(&self);
+
+    /// What those below it look to while the group is stopped in steps; made by the first to ask. `None` once nobody
+    /// stops the group any more.
+    fn steps(&self) -> Option<Arc<Steps>>;
+
+    /// How far the group is with that.
+    fn grace(&self) -> Grace;
 
     /// What the group makes of it; opaque here.
     fn members(&self) -> &dyn Any;
@@ -147,7 +177,7 @@ impl Node {
             state: AtomicU32::new(state | timed | (handles * HANDLE)),
             key: AtomicU32::new(UNLINKED),
             parent: parent.cloned(),
-            listeners: Mutex::default(),
+            listeners: Listeners::default(),
             error: OnceLock::new(),
             deadline,
             kind: Kind::Context(None),
@@ -188,11 +218,29 @@ impl Node {
         }
     }
 
-    pub(super) fn merged(&self) -> Option<&Link> {
+    fn extra(&self) -> Option<&Extra> {
         match &self.kind {
-            Kind::Context(link) => link.as_deref(),
+            Kind::Context(extra) => extra.as_deref(),
             Kind::Group(_) => None,
         }
+    }
+
+    pub(super) fn merged(&self) -> Option<&Link> {
+        match self.extra()? {
+            Extra::Merged(link) => Some(link),
+            Extra::Stop(_) | Extra::Cleanup => None,
+        }
+    }
+
+    pub(super) fn stop_point(&self) -> Option<&StopPoint> {
+        match self.extra()? {
+            Extra::Stop(point) => Some(point),
+            Extra::Merged(_) | Extra::Cleanup => None,
+        }
+    }
+
+    pub(super) fn is_cleanup(&self) -> bool {
+        matches!(self.extra(), Some(Extra::Cleanup))
     }
 
     /// Finds the nearest group above, whose context this one derives from, that is taken.
@@ -235,6 +283,40 @@ impl Node {
         })
     }
 
+    /// As `derive`, of one that can be stopped in steps.
+    pub(crate) fn derive_stop(
+        parent: Option<&Arc<Node>>,
+        handles: u32,
+        location: &'static Location<'static>,
+    ) -> Arc<Node> {
+        Self::derive_extra(parent, handles, Extra::Stop(StopPoint::default()), location)
+    }
+
+    /// Derives a context in which to clean up.
+    pub(super) fn derive_cleanup(
+        parent: Option<&Arc<Node>>,
+        location: &'static Location<'static>,
+    ) -> Arc<Node> {
+        Self::derive_extra(parent, 0, Extra::Cleanup, location)
+    }
+
+    fn derive_extra(
+        parent: Option<&Arc<Node>>,
+        handles: u32,
+        extra: Extra,
+        location: &'static Location<'static>,
+    ) -> Arc<Node> {
+        if let Some(parent) = parent.filter(|parent| parent.is_done()) {
+            return Self::born_ended(parent, handles, location);
+        }
+        let deadline = parent.and_then(|parent| parent.deadline.clone());
+        Self::linked(parent, |_| {
+            let mut node = Self::new(0, parent, handles, deadline, location);
+            node.kind = Kind::Context(Some(Box::new(extra)));
+            node
+        })
+    }
+
     /// Derives a child that ends at a deadline, too, which no ancestor's precedes (invariant 5).
     pub(super) fn derive_deadline(
         parent: Option<&Arc<Node>>,
@@ -271,13 +353,13 @@ impl Node {
         let deadlines = [&first.deadline, &second.deadline].into_iter().flatten();
         let deadline = deadlines.min_by_key(|deadline| deadline.at()).cloned();
         if let Some(error) = first.err().or_else(|| second.err()) {
-            return Self::ended(error, 0, deadline, location);
+            return Self::ended(error, Some(first), 0, deadline, location);
         }
         let mut node = Self::new(GUARDED, Some(first), 0, deadline, location);
-        node.kind = Kind::Context(Some(Box::new(Link {
+        node.kind = Kind::Context(Some(Box::new(Extra::Merged(Link {
             other: second.clone(),
             key: AtomicU32::new(UNLINKED),
-        })));
+        }))));
         let node = Arc::new(node);
         node.link_both();
         node
@@ -290,17 +372,20 @@ impl Node {
         location: &'static Location<'static>,
     ) -> Arc<Node> {
         let deadline = parent.deadline.clone();
-        Self::ended(parent.end_error().clone(), handles, deadline, location)
+        let error = parent.end_error().clone();
+        Self::ended(error, Some(parent), handles, deadline, location)
     }
 
-    /// A node that has ended before anybody saw it. It needs no parent.
+    /// A node that has ended before anybody saw it. Its parent does not know it; it knows the parent, and so the group
+    /// whose time to clean up it shares.
     pub(super) fn ended(
         error: ContextError,
+        parent: Option<&Arc<Node>>,
         handles: u32,
         deadline: Option<Arc<Deadline>>,
         location: &'static Location<'static>,
     ) -> Arc<Node> {
-        let mut node = Self::new(ENDED | GUARDED, None, handles, deadline, location);
+        let mut node = Self::new(ENDED | GUARDED, parent, handles, deadline, location);
         node.error = OnceLock::from(error);
         Arc::new(node)
     }
@@ -308,10 +393,8 @@ impl Node {
     /// Registers a new node with one of its parents, or ends it with that if it has ended meanwhile.
     #[inline(always)]
     fn link_to(self: &Arc<Self>, parent: &Arc<Node>, key: &AtomicU32, child: Weak<Node>) {
-        match parent.listen() {
-            // Relaxed, here and in `disown`: both hold the parent's lock.
-            Ok(mut listeners) => key.store(listeners.insert_child(child), Ordering::Relaxed),
-            Err(HasEnded) => self.end_new(parent),
+        if let Err(HasEnded) = parent.insert_child(child, key) {
+            self.end_new(parent);
         }
     }
 
@@ -323,7 +406,7 @@ impl Node {
             self.link_to(&link.other, &link.key, Arc::downgrade(self));
             if self.has_ended() {
                 // The first parent ended while the second was being told. Either the unlinking of that end has seen the
-                // key, under the second's lock, or its lock came before ours and we see the end.
+                // key, within the second's gate, or it came there before us and we see the end.
                 self.unlink();
             }
         }
@@ -341,26 +424,16 @@ impl Node {
 
     #[inline]
     fn disown(&self, key: &AtomicU32) {
-        let mut listeners = self.listeners.lock();
+        let mut gate = self.gate();
+        // Relaxed, as in `insert_child`: both go through the parent's gate.
         let place = key.load(Ordering::Relaxed);
         key.store(UNLINKED, Ordering::Relaxed);
-        let child = listeners.remove_child(place);
-        drop(listeners);
+        let child = gate.remove_child(place);
+        drop(gate);
         drop(child);
     }
 
-    /// Takes the lock in order to register, unless the node has ended. The other ends of this race are `close_unguarded`
-    /// and `close` (invariant 1).
-    #[inline]
-    pub(super) fn listen(&self) -> Result<MutexGuard<'_, Listeners>, HasEnded> {
-        let listeners = self.listeners.lock();
-        match self.guard() & ENDED {
-            0 => Ok(listeners),
-            _ => Err(HasEnded),
-        }
-    }
-
-    /// Makes sure, under the lock, that nobody ends the node without it. Returns the state.
+    /// Makes sure, within the gate, that nobody ends the node without it. Returns the state.
     #[inline]
     pub(super) fn guard(&self) -> u32 {
         // Acquire: pairs with the Release of the end, as in `is_done`. Once the flag is there this is no race: both hold
@@ -499,15 +572,13 @@ impl Node {
         if let Some(deadline) = self.own_deadline() {
             deadline.stop();
         }
-        if let Kind::Context(link) = &mut self.kind {
-            if let Some(link) = link.take() {
+        if let Kind::Context(extra) = &mut self.kind {
+            if let Some(Extra::Merged(link)) = extra.take().map(|extra| *extra) {
                 link.leave();
                 others.push(link.other);
             }
         }
-        if let Some(waiters) = self.listeners.get_mut().take_waiters() {
-            waiters.into_iter().for_each(destroy);
-        }
+        self.listeners.take_waiters().for_each(destroy);
         self.leave()
     }
 
@@ -561,6 +632,6 @@ impl Link {
 impl Node {
     /// Children registered with this node: a probe of the models.
     pub(crate) fn children(&self) -> usize {
-        self.listeners.lock().children()
+        self.listeners.children()
     }
 }

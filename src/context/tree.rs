@@ -10,9 +10,7 @@ impl Node {
         let mut found = Vec::new();
         let mut children: Vec<Weak<Node>> = Vec::new();
         for chunk in 0.. {
-            let mut listeners = self.listeners.lock();
-            let is_there = listeners.list_children(chunk, &mut children);
-            drop(listeners);
+            let is_there = self.listeners.list_children(chunk, &mut children);
             found.extend(children.drain(..).filter_map(|child| child.upgrade()));
             if !is_there {
                 break;

@@ -37,6 +37,7 @@ pub struct GroupBuilder<E> {
     runtime: Option<Handle>,
     patience: Duration,
     on_stragglers: Option<Box<OnStragglers>>,
+    cleanup: Option<Duration>,
 }
 
 impl<E> GroupBuilder<E> {
@@ -48,6 +49,7 @@ impl<E> GroupBuilder<E> {
             runtime: None,
             patience: DEFAULT_PATIENCE,
             on_stragglers: None,
+            cleanup: None,
         }
     }
 
@@ -77,6 +79,14 @@ impl<E> GroupBuilder<E> {
     /// Runs the tasks on this runtime, instead of the one that is current at the first spawn.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
+        self
+    }
+
+    /// Sets how long the tasks have to clean up after the end, as [`Context::with_cleanup`] does. The default is five seconds.
+    ///
+    /// While the group is being [stopped](Group::stop) they have until the abort instead.
+    pub fn cleanup(mut self, budget: Duration) -> Self {
+        self.cleanup = Some(budget);
         self
     }
 
@@ -181,7 +191,11 @@ impl<E: GroupError> GroupBuilder<E> {
         let location = Location::caller();
         let on_stragglers = self.on_stragglers.take();
         self.config.patience = on_stragglers.map(|f| Box::new(Patience::new(self.patience, f)));
-        let core = Core::new(&self.parent, location, self.config, self.runtime);
+        let parent = match self.cleanup {
+            Some(budget) => self.parent.with_cleanup(budget),
+            None => self.parent,
+        };
+        let core = Core::new(&parent, location, self.config, self.runtime);
         if self.limit.is_some() {
             core.registry.set_limit(self.limit);
         }
@@ -207,6 +221,7 @@ impl<E> fmt::Debug for GroupBuilder<E> {
             .field("parent", &self.parent)
             .field("name", &self.config.name)
             .field("limit", &self.limit)
+            .field("cleanup", &self.cleanup)
             .field("is_isolated", &self.config.is_isolated)
             .finish_non_exhaustive()
     }

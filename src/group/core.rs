@@ -23,7 +23,7 @@ use super::failure::{Election, EndedBy, Failure, FailureKind, FailureLog, Verdic
 use super::outcome::{Conclusion, Outcome};
 use super::patience::Patience;
 use super::registry::{Fate, Name, Registry, Stage};
-use crate::context::{Context, Node, Owner};
+use crate::context::{Context, Grace, Node, Owner, Steps};
 use crate::error::{BoxError, ContextError, GroupError, GroupId, Reason, text_of};
 use crate::panic::{Payload, catch, contain, discard, message};
 use crate::task::{Home, Owned, TaskId};
@@ -179,9 +179,25 @@ impl<E> Core<E> {
         }
     }
 
-    /// Drops every task that can be dropped. The context has ended.
-    pub(crate) fn abort(&self) {
+    /// Drops every task that can be dropped, and ends what they clean up in. The context has ended.
+    pub(crate) fn abort(&self, error: impl FnOnce() -> ContextError) {
         self.registry.raise(Stage::Aborting);
+        if let Some(steps) = self.registry.made_steps() {
+            steps.end_cleanup(&error());
+        }
+    }
+
+    /// The tasks have as long to stop as the owner grants them.
+    pub(crate) fn begin_grace(&self) {
+        self.registry.set_grace(true);
+    }
+
+    /// No task is left for which that matters.
+    pub(crate) fn end_grace(&self, error: impl FnOnce() -> ContextError) {
+        self.registry.set_grace(false);
+        if let Some(steps) = self.registry.made_steps() {
+            steps.end_cleanup(&error());
+        }
     }
 
     /// Takes no task from now on; `false` if one has come meanwhile and has to be waited for.
@@ -203,7 +219,7 @@ impl<E> Core<E> {
 
     /// What became of a task that its runtime dropped: aborted through its handle, or gone with the runtime.
     pub(crate) fn fate_of_dropped(&self) -> Fate {
-        match self.registry.counts().was_lost() || self.has_lost_runtime() {
+        match self.registry.lacks().was_lost || self.has_lost_runtime() {
             true => Fate::Lost,
             false => Fate::Aborted,
         }
@@ -401,47 +417,46 @@ impl<E: GroupError> Core<E> {
 
     /// What `wait` returns, once all tasks have ended. Resumes a panic.
     pub(crate) fn settle(&self) -> Result<(), E> {
-        let settled = self.failures.settle();
-        settled.kept.into_iter().for_each(discard);
-        self.conclude(settled.verdict).into_result()
+        let verdict = self.failures.settle().into_verdict();
+        self.conclude(verdict).into_result()
     }
 
     /// As `settle`, all there is to know.
     pub(crate) fn settle_outcome(&self) -> Outcome<E> {
-        let settled = self.failures.settle();
+        let (verdict, kept) = self.failures.settle().into_parts();
+        self.outcome(self.conclude(verdict), kept)
+    }
+
+    fn outcome(&self, conclusion: Conclusion<E>, kept: Vec<Failure<E>>) -> Outcome<E> {
         Outcome {
-            conclusion: self.conclude(settled.verdict),
-            kept: settled.kept,
-            suppressed: settled.suppressed,
+            conclusion,
+            kept,
+            suppressed: self.failures.suppressed(),
             counts: self.registry.counts(),
         }
     }
 
     /// As `settle_outcome`, of an owner who has stopped the tasks: being cut short is no error.
     pub(crate) fn settle_stopped(&self) -> Outcome<E> {
-        let settled = self.failures.settle();
-        Outcome {
-            conclusion: match settled.verdict {
-                Verdict::Failed(failure) => Conclusion::Failed(failure),
-                Verdict::Unfailed(_) | Verdict::Again(_) => Conclusion::Clean,
-            },
-            kept: settled.kept,
-            suppressed: settled.suppressed,
-            counts: self.registry.counts(),
-        }
+        let (verdict, kept) = self.failures.settle().into_parts();
+        let conclusion = match verdict {
+            Verdict::Failed(failure) => Conclusion::Failed(failure),
+            Verdict::Unfailed(_) | Verdict::Again(_) => Conclusion::Clean,
+        };
+        self.outcome(conclusion, kept)
     }
 
     /// That something was refused is told once: by this, or by the next if this one is clean.
     fn conclude(&self, verdict: Verdict<E>) -> Conclusion<E> {
-        let counts = self.registry.counts();
+        let lacks = self.registry.lacks();
         let conclusion = match verdict {
             Verdict::Failed(failure) => Conclusion::Failed(failure),
-            Verdict::Unfailed(None) if counts.was_cut() => Conclusion::Ended(self.end_error()),
-            Verdict::Unfailed(None | Some(EndedBy::Finish)) if counts.was_lost() => {
+            Verdict::Unfailed(None) if lacks.was_cut => Conclusion::Ended(self.end_error()),
+            Verdict::Unfailed(None | Some(EndedBy::Finish)) if lacks.was_lost => {
                 Conclusion::Ended(lost_runtime())
             }
             Verdict::Again(None | Some(EndedBy::Failure | EndedBy::Finish))
-                if self.registry.has_refused() =>
+                if lacks.has_refused =>
             {
                 Conclusion::Ended(self.end_error())
             }
@@ -453,13 +468,11 @@ impl<E: GroupError> Core<E> {
 
     /// As `settle`, where the tasks tell whether all was done.
     pub(crate) fn settle_work(&self, is_complete: impl FnOnce() -> bool) -> Result<(), E> {
-        match self.failures.settle().verdict {
+        match self.failures.settle().into_verdict() {
             Verdict::Failed(failure) => failure.into_result(),
             Verdict::Again(_) => Ok(()),
             Verdict::Unfailed(_) if is_complete() => Ok(()),
-            Verdict::Unfailed(_) if self.registry.counts().was_lost() => {
-                Err(E::from(lost_runtime()))
-            }
+            Verdict::Unfailed(_) if self.registry.lacks().was_lost => Err(E::from(lost_runtime())),
             Verdict::Unfailed(_) => Err(E::from(self.end_error())),
         }
     }
@@ -473,9 +486,18 @@ impl<E: Send + 'static> Owner for Core<E> {
         #[cfg(feature = "tracing")]
         crate::trace::ended(&self.span, &self.end_error());
         if self.registry.raise(Stage::Ended) {
+            self.node().take_time();
             self.registry.enter_directory(self.node());
             self.begin_patience();
         }
+    }
+
+    fn grace(&self) -> Grace {
+        self.registry.grace()
+    }
+
+    fn steps(&self) -> Option<Arc<Steps>> {
+        self.registry.steps()
     }
 
     fn members(&self) -> &dyn Any {

@@ -103,8 +103,7 @@ pub(crate) enum Election {
 #[must_use]
 pub(crate) struct Settled<E> {
     pub(crate) verdict: Verdict<E>,
-    pub(crate) kept: Vec<Failure<E>>,
-    pub(crate) suppressed: usize,
+    rest: Option<Box<Rest<E>>>,
 }
 
 pub(crate) enum Verdict<E> {
@@ -206,24 +205,24 @@ impl<E> FailureLog<E> {
             None => Verdict::Unfailed(state.ended_by),
         };
         let rest = state.rest.take();
-        let suppressed = state.suppressed;
         drop(state);
-        let mut kept = Vec::new();
-        if let Some(rest) = rest {
-            kept = rest.kept;
-            for error in rest.late {
-                // Nobody else can ask for it: then it is dropped without having been told.
-                if !error.is_unshared() {
-                    // `false`: its handle is at it.
-                    let _ = error.tell();
-                }
-            }
+        Settled { verdict, rest }
+    }
+}
+
+impl<E> Settled<E> {
+    /// Separates the verdict from the failures that were kept beside it.
+    pub(crate) fn into_parts(mut self) -> (Verdict<E>, Vec<Failure<E>>) {
+        let kept = self.rest.take().map(Rest::tell);
+        (self.verdict, kept.unwrap_or_default())
+    }
+
+    /// As `into_parts`, without those.
+    pub(crate) fn into_verdict(mut self) -> Verdict<E> {
+        if let Some(rest) = self.rest.take() {
+            rest.tell().into_iter().for_each(discard);
         }
-        Settled {
-            verdict,
-            kept,
-            suppressed,
-        }
+        self.verdict
     }
 }
 
@@ -275,6 +274,19 @@ impl<E> State<E> {
 }
 
 impl<E> Rest<E> {
+    /// Has the late errors make their texts, as long as somebody can ask for them. Returns what was kept.
+    #[cold]
+    fn tell(self: Box<Self>) -> Vec<Failure<E>> {
+        for error in self.late {
+            // Nobody else can ask for it: then it is dropped without having been told.
+            if !error.is_unshared() {
+                // `false`: its handle is at it.
+                let _ = error.tell();
+            }
+        }
+        self.kept
+    }
+
     /// Returns those that nobody can ask for any more.
     fn push_late(&mut self, error: ContextError) -> Vec<ContextError> {
         let mut forgotten = Vec::new();

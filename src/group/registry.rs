@@ -45,12 +45,12 @@ use super::moment::Moment;
 use super::polls::Polls;
 use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
 use super::watch::{Members, SeenTasks, Watched};
-use crate::context::{Listing, Node};
+use crate::context::{Grace, Listing, Node, Steps};
 use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
 
-pub(crate) use super::tasks::{Counts, Fate, Kind, Listed, Name, SlotRequest, Stage};
+pub(crate) use super::tasks::{Counts, Fate, Kind, Lacks, Listed, Name, SlotRequest, Stage};
 
 /// A task that is to be added.
 pub(crate) struct Spec {
@@ -352,7 +352,7 @@ impl Registry {
         }
     }
 
-    /// Raises the stage, then wakes the tasks that it concerns; `false` if there are none.
+    /// Raises the stage, then wakes the tasks that it concerns. Returns whether there are any.
     pub(crate) fn raise(&self, stage: Stage) -> bool {
         let mut tasks = self.tasks.lock();
         tasks.stage = tasks.stage.max(stage);
@@ -409,8 +409,8 @@ impl Registry {
         self.tasks.lock().ends.counts()
     }
 
-    pub(crate) fn has_refused(&self) -> bool {
-        self.tasks.lock().ends.has_refused
+    pub(crate) fn lacks(&self) -> Lacks {
+        self.tasks.lock().ends.lacks()
     }
 
     /// It has been told.
@@ -504,6 +504,35 @@ impl Registry {
         let mut tasks = self.tasks.lock();
         tasks.is_abandoned = true;
         tasks.live > 0
+    }
+
+    /// What those below the group's context look to while it is stopped. `None` if the owner is gone, and nothing was
+    /// aborted.
+    pub(crate) fn steps(&self) -> Option<Arc<Steps>> {
+        let mut tasks = self.tasks.lock();
+        let is_over = tasks.is_abandoned && tasks.stage != Stage::Aborting;
+        let steps = (!is_over).then(|| tasks.rest().steps.get_or_insert_default().clone());
+        drop(tasks);
+        steps
+    }
+
+    pub(crate) fn grace(&self) -> Grace {
+        let tasks = self.tasks.lock();
+        match tasks.stage {
+            Stage::Aborting => Grace::Over,
+            _ if tasks.has_grace && !tasks.is_abandoned => Grace::Running,
+            _ => Grace::Open,
+        }
+    }
+
+    pub(crate) fn set_grace(&self, has_grace: bool) {
+        self.tasks.lock().has_grace = has_grace;
+    }
+
+    /// The steps that somebody has asked for. Whoever ends them has set the stage, or the grace, before: the other end of
+    /// this race looks at them after it has made its node.
+    pub(crate) fn made_steps(&self) -> Option<Arc<Steps>> {
+        self.tasks.lock().rest.as_ref()?.steps.clone()
     }
 
     /// `false` if the owner is gone and all tasks have ended: then nobody waits here.

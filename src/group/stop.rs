@@ -9,21 +9,32 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use futures::FutureExt;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
 use super::Group;
+use super::core::Core;
 use super::diagnosis::{Diagnosis, Sighting};
 use super::failure::{EndedBy, Failure};
 use super::outcome::Outcome;
 use super::registry::{Kind, Listed, Registry};
+use crate::context::Stopper;
 use crate::error::{ContextError, GroupError, Reason};
+use crate::panic::contain;
 use crate::task::TaskId;
 
-/// Stops a group that it owns: the future of [`Group::stop`] and [`Group::shutdown`].
+/// Stops a group that it owns, in up to three steps: the future of [`Group::stop`] and [`Group::shutdown`].
 ///
-/// It begins at its first poll: ends the context, gives the tasks the [grace](Stop::grace) to stop, aborts what is left and
-/// names it. It is ready when every task has ended, except for those that cannot be aborted: blocking ones, and any that
-/// does not come to an await within another grace, or a second if that is longer.
+/// It begins at its first poll.
+///
+/// 1. With a [drain](Stop::drain), the context is [`stopping`](crate::Context::stopping): the tasks take on nothing new, and
+///    finish what they have. This is over with the drain, when the last task is, or when the context ends for another reason.
+/// 2. The context ends: with [`Reason::Stopped`] if the drain was over, else with [`Reason::Shutdown`]. The tasks have the
+///    [grace](Stop::grace) to stop.
+/// 3. What is left is aborted, and named.
+///
+/// It is ready as soon as every task has ended, except for those that cannot be aborted: blocking ones, and any that does not
+/// come to an await within another grace, or a second if that is longer.
 ///
 /// # Panics
 ///
@@ -32,18 +43,52 @@ use crate::task::TaskId;
 /// # Cancel safety
 ///
 /// Dropping it drops the group, which aborts the tasks without waiting for them.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> Result<(), errgroup::BoxError> {
+/// use std::time::Duration;
+///
+/// use errgroup::Group;
+///
+/// let group: Group = Group::new();
+/// group.task("worker").spawn_with(async |ctx| {
+///     let stopping = ctx.stopping();
+///     while stopping.sleep(Duration::from_secs(1)).await.is_ok() {
+///         // one job after the other
+///     }
+///     Ok(())
+/// });
+/// let stop = group
+///     .stop()
+///     .drain(Duration::from_secs(20))
+///     .grace(Duration::from_secs(5))
+///     .report_every(Duration::from_secs(1), |tasks| eprintln!("waiting for {} tasks", tasks.len()));
+/// let shutdown = stop.await;
+/// assert!(shutdown.stragglers.is_empty());
+/// shutdown.result()
+/// # }
+/// ```
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct Stop<E>(State<E>);
 
 enum State<E> {
-    New {
-        group: Group<E>,
-        grace: Duration,
-        location: &'static Location<'static>,
-    },
+    New(Group<E>, Options),
     Running(Pin<Box<dyn Future<Output = Shutdown<E>> + Send>>),
     Over,
 }
+
+/// How to stop.
+struct Options {
+    /// `None`: without one.
+    drain: Option<Duration>,
+    grace: Duration,
+    report: Option<(Duration, Box<Report>)>,
+    location: &'static Location<'static>,
+}
+
+type Report = dyn FnMut(&[Straggler]) + Send;
 
 /// What [`Group::stop`] and [`Group::shutdown`] came to.
 #[non_exhaustive]
@@ -54,7 +99,7 @@ pub struct Shutdown<E> {
     outcome: Outcome<E>,
 }
 
-/// A task that outlived a grace period.
+/// A task that outlived a grace period, or is still there while its group is being stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Straggler {
@@ -64,7 +109,7 @@ pub struct Straggler {
     pub name: Option<Cow<'static, str>>,
     /// Where it was spawned.
     pub location: &'static Location<'static>,
-    /// How long it had been there when the grace was over: since it first waited, or, if it never came to an await, since
+    /// How long it had been there when it was listed: since it first waited, or, if it never came to an await, since
     /// the stop began.
     pub age: Duration,
     /// Whether it has been aborted. `false` for a blocking task, which nobody can abort, and for one that did not yield
@@ -88,11 +133,27 @@ impl<E> Stop<E> {
         grace: Duration,
         location: &'static Location<'static>,
     ) -> Self {
-        Self(State::New {
-            group,
+        let options = Options {
+            drain: None,
             grace,
+            report: None,
             location,
-        })
+        };
+        Self(State::New(group, options))
+    }
+
+    /// Sets how long the tasks have from the beginning of the stop until the context ends. Without it that is at once.
+    ///
+    /// Meanwhile the group is open: tasks can be spawned, and are waited for. Who takes on work asks
+    /// [`ctx.stopping()`](crate::Context::stopping). A failure ends the context as ever.
+    ///
+    /// # Panics
+    ///
+    /// After the first poll: it has begun.
+    #[track_caller]
+    pub fn drain(mut self, time: Duration) -> Self {
+        self.options("drain").drain = Some(time);
+        self
     }
 
     /// Sets how long the tasks have from the end of the context until they are aborted. The default is five seconds.
@@ -102,13 +163,40 @@ impl<E> Stop<E> {
     /// After the first poll: it has begun.
     #[track_caller]
     pub fn grace(mut self, time: Duration) -> Self {
+        self.options("grace").grace = time;
+        self
+    }
+
+    /// Calls `f` with the tasks that are still there, longest running first, once in every `period` from the beginning of
+    /// the stop until it is ready.
+    ///
+    /// It runs where the stop is polled. A panic in it is contained: the panic hook has reported it.
+    ///
+    /// # Panics
+    ///
+    /// If the period is zero. After the first poll: it has begun.
+    #[track_caller]
+    pub fn report_every(
+        mut self,
+        period: Duration,
+        f: impl FnMut(&[Straggler]) + Send + 'static,
+    ) -> Self {
+        assert!(
+            !period.is_zero(),
+            "errgroup: a report every zero seconds is no end of them: the period has to be longer"
+        );
+        self.options("report").report = Some((period, Box::new(f)));
+        self
+    }
+
+    #[track_caller]
+    fn options(&mut self, what: &str) -> &mut Options {
         match &mut self.0 {
-            State::New { grace, .. } => *grace = time,
+            State::New(_, options) => options,
             State::Running(_) | State::Over => {
-                panic!("errgroup: the stop has begun: set its grace before it is polled")
+                panic!("errgroup: the stop has begun: set its {what} before it is polled")
             }
         }
-        self
     }
 }
 
@@ -116,14 +204,9 @@ impl<E: GroupError> Future for Stop<E> {
     type Output = Shutdown<E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        if let State::New { .. } = self.0 {
-            if let State::New {
-                group,
-                grace,
-                location,
-            } = std::mem::replace(&mut self.0, State::Over)
-            {
-                self.0 = State::Running(Box::pin(stop(group, grace, location)));
+        if let State::New(..) = self.0 {
+            if let State::New(group, options) = std::mem::replace(&mut self.0, State::Over) {
+                self.0 = State::Running(Box::pin(stop(group, options)));
             }
         }
         let State::Running(running) = &mut self.0 else {
@@ -137,24 +220,27 @@ impl<E: GroupError> Future for Stop<E> {
     }
 }
 
-async fn stop<E: GroupError>(
-    group: Group<E>,
-    grace: Duration,
-    location: &'static Location<'static>,
-) -> Shutdown<E> {
+async fn stop<E: GroupError>(group: Group<E>, options: Options) -> Shutdown<E> {
     let core = &group.core;
-    core.end(EndedBy::Owner, || {
-        ContextError::at(Reason::Shutdown, location, None)
-    });
     let registry = &core.registry;
+    let stopper = Stopper::Call(options.location);
+    let mut waiting = Waiting::new(registry, options.report);
     // Tasks that have never waited are as old as this at least.
     drop(registry.list());
+    let drained = drain(core, options.drain, &stopper, &mut waiting).await;
+    core.end(EndedBy::Owner, || match drained {
+        Ok(()) => ContextError::at(Reason::Shutdown, options.location, None),
+        Err(drain) => stopper.stopped(drain),
+    });
+    core.begin_grace();
     let mut stragglers = Vec::new();
-    if !within(grace, registry, Registry::poll_empty).await {
+    let is_over = waiting.at_most(options.grace, |cx| registry.poll_empty(cx));
+    if !is_over.await {
         stragglers = survey(registry);
         let surveyed = Instant::now();
-        core.abort();
-        within(grace.max(YIELD), registry, Registry::poll_aborted).await;
+        core.abort(|| ContextError::deadline(Some(options.grace), options.location, None));
+        let time = options.grace.max(YIELD);
+        waiting.at_most(time, |cx| registry.poll_aborted(cx)).await;
         let later = surveyed.elapsed();
         let alive: HashMap<TaskId, Listed> = registry
             .list()
@@ -167,23 +253,95 @@ async fn stop<E: GroupError>(
         #[cfg(feature = "tracing")]
         crate::trace::stragglers(&core.span, &stragglers);
     }
+    core.end_grace(|| ContextError::at(Reason::Shutdown, options.location, None));
     Shutdown {
         stragglers,
         outcome: core.settle_stopped(),
     }
 }
 
-/// Waits until something is over, or for so long. Needs no timer if it is over already.
-async fn within(
-    limit: Duration,
-    registry: &Registry,
-    poll: fn(&Registry, &TaskContext<'_>) -> Poll<()>,
-) -> bool {
-    let is_over = poll_fn(|cx| Poll::Ready(poll(registry, cx).is_ready())).await;
-    is_over
-        || timeout(limit, poll_fn(|cx| poll(registry, cx)))
-            .await
-            .is_ok()
+/// Has the tasks finish what they have. An error if the drain is over before.
+async fn drain<E>(
+    core: &Core<E>,
+    time: Option<Duration>,
+    stopper: &Stopper,
+    waiting: &mut Waiting<'_>,
+) -> Result<(), Duration> {
+    let Some(time) = time else {
+        return Ok(());
+    };
+    core.node().begin_stopping(stopper);
+    let mut done = core.context.done();
+    let is_over = waiting.at_most(time, |cx| {
+        match core.registry.poll_empty(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            // A failure, or the parent's end.
+            Poll::Pending => done.poll_unpin(cx).map(drop),
+        }
+    });
+    is_over.await.then_some(()).ok_or(time)
+}
+
+/// Waits for the tasks, and reports meanwhile.
+struct Waiting<'a> {
+    registry: &'a Registry,
+    reports: Option<Reports>,
+}
+
+struct Reports {
+    period: Duration,
+    f: Box<Report>,
+    begun: Instant,
+    /// When the next is due. Set at the first wait.
+    ticks: Option<Interval>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(registry: &'a Registry, report: Option<(Duration, Box<Report>)>) -> Self {
+        let reports = report.map(|(period, f)| Reports {
+            period,
+            f,
+            begun: Instant::now(),
+            ticks: None,
+        });
+        Self { registry, reports }
+    }
+
+    /// Waits until something is over, or for so long: `false`. Needs no timer if it is over already.
+    async fn at_most(
+        &mut self,
+        limit: Duration,
+        mut poll: impl FnMut(&mut TaskContext<'_>) -> Poll<()>,
+    ) -> bool {
+        let is_over = poll_fn(|cx| Poll::Ready(poll(cx).is_ready())).await;
+        if is_over {
+            return true;
+        }
+        let waiting = poll_fn(|cx| {
+            let polled = poll(cx);
+            if let (Poll::Pending, Some(reports)) = (polled, &mut self.reports) {
+                reports.poll(self.registry, cx);
+            }
+            polled
+        });
+        timeout(limit, waiting).await.is_ok()
+    }
+}
+
+impl Reports {
+    fn poll(&mut self, registry: &Registry, cx: &mut TaskContext<'_>) {
+        let Self { period, begun, .. } = *self;
+        let ticks = self.ticks.get_or_insert_with(|| {
+            let mut ticks = interval_at(begun + period, period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            ticks
+        });
+        while ticks.poll_tick(cx).is_ready() {
+            let mut tasks = survey(registry);
+            tasks.iter_mut().for_each(|task| task.was_aborted = false);
+            contain(|| (self.f)(&tasks));
+        }
+    }
 }
 
 /// Lists the live tasks. Whether they are aborted is left at whether they can be.
@@ -259,8 +417,11 @@ impl<E> RefUnwindSafe for Stop<E> {}
 impl<E> fmt::Debug for Stop<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Stop");
-        if let State::New { group, grace, .. } = &self.0 {
-            debug.field("group", group).field("grace", grace);
+        if let State::New(group, options) = &self.0 {
+            debug
+                .field("group", group)
+                .field("drain", &options.drain)
+                .field("grace", &options.grace);
         }
         debug.finish_non_exhaustive()
     }

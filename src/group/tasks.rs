@@ -19,6 +19,7 @@ use super::limiter::{Limiter, Permit};
 use super::moment::Moment;
 use super::polls::Polls;
 use super::watch::SeenTasks;
+use crate::context::Steps;
 use crate::ordered_slab::OrderedSlab;
 use crate::panic::{contain, discard};
 use crate::task::TaskId;
@@ -95,6 +96,17 @@ pub(super) struct Ends {
     pub(super) has_refused: bool,
 }
 
+/// What kept tasks from their work.
+#[derive(Clone, Copy)]
+pub(crate) struct Lacks {
+    /// The end of the context.
+    pub(crate) was_cut: bool,
+    /// Their runtime, which went away.
+    pub(crate) was_lost: bool,
+    /// The end of the context, before they were spawned; nobody has been told.
+    pub(crate) has_refused: bool,
+}
+
 /// How many tasks of a group have ended in which way.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
@@ -114,6 +126,16 @@ impl Ends {
         match fate {
             Fate::Completed => self.completed += 1,
             _ => self.others.get_or_insert_default().count(fate),
+        }
+    }
+
+    #[inline]
+    pub(super) fn lacks(&self) -> Lacks {
+        let others = self.others.as_deref();
+        Lacks {
+            was_cut: others.is_some_and(|counts| counts.cut_short + counts.never_started > 0),
+            was_lost: others.is_some_and(|counts| counts.lost > 0),
+            has_refused: self.has_refused,
         }
     }
 
@@ -146,16 +168,6 @@ impl Counts {
     pub(crate) fn cut_short(&self) -> usize {
         self.passed_on + self.cut_short + self.lost
     }
-
-    /// Whether the end of the context kept a task from its work.
-    pub(crate) fn was_cut(&self) -> bool {
-        self.cut_short + self.never_started > 0
-    }
-
-    /// Whether a task went away with its runtime.
-    pub(crate) fn was_lost(&self) -> bool {
-        self.lost > 0
-    }
 }
 
 pub(super) struct Tasks {
@@ -163,6 +175,8 @@ pub(super) struct Tasks {
     pub(super) ends: Ends,
     /// The group was dropped.
     pub(super) is_abandoned: bool,
+    /// The group is being stopped, and its context has ended.
+    pub(super) has_grace: bool,
     pub(super) live: u32,
     /// Those of the live that a runtime can be told to drop.
     pub(super) abortable: u32,
@@ -185,6 +199,8 @@ pub(super) struct Rest {
     pub(super) names: BTreeMap<u32, Name>,
     /// Groups that were dropped inside this one, and have live tasks. Each counts as a live task here.
     pub(super) guests: Vec<Arc<Guest>>,
+    /// Made when somebody first asks for a step of the group's stop.
+    pub(super) steps: Option<Arc<Steps>>,
 }
 
 pub(super) struct Entry {
@@ -333,6 +349,7 @@ impl Tasks {
             stage: Stage::Open,
             ends: Ends::default(),
             is_abandoned: false,
+            has_grace: false,
             live: 0,
             abortable: 0,
             entries: OrderedSlab::default(),

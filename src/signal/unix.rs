@@ -38,6 +38,7 @@ use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::FORBIDDEN;
 use signal_hook::iterator::{Handle, Signals as Arrivals};
@@ -46,7 +47,6 @@ use tokio::signal::unix::SignalKind;
 
 use super::Signals;
 use crate::context::{Context, Node};
-use crate::error::ContextError;
 
 /// Numbers from here on are beyond any system's, and beyond what signal-hook's iterator takes.
 const NUMBERS: i32 = 128;
@@ -88,6 +88,8 @@ struct Watch {
     node: Weak<Node>,
     kinds: Vec<SignalKind>,
     second_kills: bool,
+    /// `None`: the signal ends the context.
+    drain: Option<Duration>,
     /// Never cleared.
     has_taken: bool,
     /// Whether a `Taker` has a share in the node. Read and changed under the catcher's lock, hence relaxed.
@@ -97,6 +99,7 @@ struct Watch {
 /// A context that takes a signal, on its way to being ended.
 struct Taker {
     node: Arc<Node>,
+    drain: Option<Duration>,
     is_held: Arc<AtomicBool>,
 }
 
@@ -116,12 +119,13 @@ pub(super) fn derive(
     location: &'static Location<'static>,
 ) -> io::Result<Context> {
     with_catcher(|catcher| catcher.catch(&signals.kinds))??;
-    let node = Node::derive(parent.node(), 0, location);
+    let node = super::derive_node(signals, parent, location);
     if !node.is_done() {
         let watch = Watch {
             node: Arc::downgrade(&node),
             kinds: signals.kinds.clone(),
             second_kills: signals.second_kills,
+            drain: signals.drain,
             has_taken: false,
             is_held: Arc::default(),
         };
@@ -217,14 +221,15 @@ impl Watch {
         self.is_held.store(true, Ordering::Relaxed);
         Some(Taker {
             node,
+            drain: self.drain,
             is_held: self.is_held.clone(),
         })
     }
 }
 
 impl Taker {
-    fn end(self, error: &ContextError) {
-        self.node.end(|| error.clone());
+    fn end(self, name: &str) {
+        super::end(&self.node, self.drain, name);
         let catcher = lock();
         self.is_held.store(false, Ordering::Relaxed);
         let last = Arc::into_inner(self.node);
@@ -267,12 +272,12 @@ fn watch(mut arrivals: Arrivals) {
 
 /// Ends the contexts, on a thread of its own (invariant 4).
 fn end(takers: Vec<Taker>, number: i32) {
-    let error = super::error(name(number));
+    let name = name(number);
     let takers = Arc::new(Mutex::new(takers));
     let end = move || {
         let takers = std::mem::take(&mut *takers.lock().unwrap_or_else(PoisonError::into_inner));
         for taker in takers {
-            taker.end(&error);
+            taker.end(&name);
         }
     };
     if spawn(end.clone()).is_err() {

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::signal::windows::{CtrlC, ctrl_c};
 
 use super::Signals;
-use crate::context::{Context, Node, abort_with};
+use crate::context::{Context, abort_with};
 
 pub(super) fn derive(
     signals: &Signals,
@@ -24,10 +24,11 @@ pub(super) fn derive(
     location: &'static Location<'static>,
 ) -> io::Result<Context> {
     let mut first = ctrl_c()?;
-    let node = Node::derive(parent.node(), 0, location);
+    let node = super::derive_node(signals, parent, location);
     if !node.is_done() {
         let runtime = Handle::current();
         let weak = Arc::downgrade(&node);
+        let drain = signals.drain;
         let second = if signals.second_kills {
             None
         } else {
@@ -37,7 +38,7 @@ pub(super) fn derive(
             first.recv().await;
             drop(first);
             if let Some(node) = weak.upgrade() {
-                node.end(|| super::error("Ctrl-C".to_owned()));
+                super::end(&node, drain, "Ctrl-C");
             }
         });
         abort_with(&node, task.abort_handle());

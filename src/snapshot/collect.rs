@@ -250,12 +250,14 @@ impl Collector {
     fn end(&self, node: &Arc<Node>, ago: Option<Duration>) -> Option<EndSnapshot> {
         let error = node.err()?;
         let by_deadline = || match error.reason() {
-            Reason::DeadlineExceeded => self.now.checked_duration_since(node.deadline()?),
+            Reason::DeadlineExceeded => node.deadline(),
             _ => None,
         };
+        let at = error.time_taken().or_else(by_deadline);
+        let ago = ago.or_else(|| Some(self.now.saturating_duration_since(at?)));
         Some(EndSnapshot {
             reason: error.reason(),
-            ago: ago.or_else(by_deadline),
+            ago,
             text: Text::Of(error),
         })
     }

@@ -13,6 +13,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::process::{Command, id};
 use std::thread;
+use std::time::Duration;
 
 use errgroup::{BoxError, Context, ContextError, Group, Reason, Signals};
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
@@ -58,6 +59,9 @@ fn scenario() {
         "deaf" => deaf(),
         "callback hangs" => callback_hangs(),
         "second comes to nothing" => second_comes_to_nothing(),
+        "drained" => drained(),
+        "drained without a runtime" => drained_without_a_runtime(),
+        "drained twice" => drained_twice(),
         "dropped during callback" => dropped_during_callback(),
         "dropped" => dropped(),
         "ignored" => ignored(),
@@ -412,6 +416,86 @@ fn ended_otherwise_then_first_signal_comes_to_nothing_and_second_kills() {
     let outcome = start("ended otherwise").finish();
     outcome.assert_line("still cancelled");
     assert_killed(&outcome, Signal::INT);
+}
+
+fn await_stopping(ctx: &Context) {
+    let error = ctx.stopping().done_blocking(None).expect("an end");
+    println!("{:?}: {error}", error.reason());
+    assert!(!ctx.is_done());
+    let signal = error.downcast_ref::<ContextError>().expect("a cause");
+    assert_eq!(signal.reason(), Reason::Signal);
+}
+
+fn drained() {
+    let signals = Signals::new().drain(Duration::from_millis(20));
+    let ctx = signals.derive(&background()).unwrap();
+    let early = ctx.stopping();
+    println!("ready");
+    runtime().block_on(async {
+        println!("{}", early.done().await);
+        println!("{}", ctx.done().await);
+    });
+    assert_eq!(early.err().unwrap().reason(), Reason::Stopping);
+    assert_eq!(ctx.err().unwrap().reason(), Reason::Stopped);
+}
+
+#[test]
+fn drained_then_stopping_at_the_signal_and_ended_after_the_drain_by_its_name() {
+    let mut process = start("drained");
+    process.wait_for("ready");
+    process.send(Signal::TERM);
+    let outcome = process.finish();
+    outcome.assert_code(0);
+    let signal = "cancelled: a signal was received: SIGTERM";
+    outcome.assert_line(&format!("stopping: {signal}"));
+    outcome.assert_line(&format!("stopped: the drain of 20ms is over: {signal}"));
+}
+
+fn drained_without_a_runtime() {
+    let signals = Signals::new().drain(Duration::from_millis(300));
+    let ctx = signals.derive(&background()).unwrap();
+    raise(SIGINT).unwrap();
+    await_stopping(&ctx);
+    await_end(&ctx);
+    // The context has had its signal.
+    raise(SIGINT).unwrap();
+    hang();
+}
+
+#[test]
+fn drained_without_a_runtime_then_the_process_tells_and_the_second_kills() {
+    let outcome = start("drained without a runtime").finish();
+    outcome.assert_line("Stopping: stopping: cancelled: a signal was received: SIGINT");
+    outcome.assert_line("Stopped: stopped: the drain of 300ms is over: cancelled: a signal");
+    assert_killed(&outcome, Signal::INT);
+}
+
+fn drained_twice() {
+    set_up();
+    let signals = Signals::of([kind()]).drain(Duration::from_secs(3_600));
+    let ctx = signals.derive(&background()).unwrap();
+    raise(kind().as_raw_value()).unwrap();
+    await_stopping(&ctx);
+    raise(kind().as_raw_value()).unwrap();
+    hang();
+}
+
+#[test]
+fn second_during_the_drain_then_killed() {
+    let outcome = start_for("drained twice", SIGTERM).finish();
+    outcome.assert_line("Stopping: stopping: ");
+    assert_killed(&outcome, Signal::TERM);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn second_during_the_drain_of_process_1_then_exits_as_a_shell_reports_it() {
+    let Some(process) = start_as_process_1("drained twice", SIGTERM) else {
+        return;
+    };
+    let outcome = process.finish();
+    outcome.assert_line("Stopping: stopping: ");
+    assert_exited_by(&outcome, SIGTERM);
 }
 
 fn runtimes() {

@@ -3,7 +3,6 @@
 //! Each does its operation `n` times. Those that say "leaves" leave what they make, to be weighed. What sets up and tears
 //! down is part of what is measured, unless a function returns how long the measured part took.
 
-use std::future::ready;
 use std::hint::black_box;
 use std::mem::forget;
 use std::pin::pin;
@@ -227,7 +226,13 @@ fn live() -> (Context, [CancelHandle; 2]) {
 }
 
 /// What a request has beside its tasks: a right to cancel it, a deadline, a value; ten times it waits for something else.
-pub async fn request_contexts(n: usize) {
+/// Requests are tasks.
+pub async fn request_contexts<W: Work>(n: usize) {
+    let requests = tokio::spawn(request_contexts_here::<W>(n));
+    requests.await.expect("no task panics");
+}
+
+async fn request_contexts_here<W: Work>(n: usize) {
     let (parent, _stop) = Context::background().with_cancel();
     for id in 0..n {
         let (ctx, _cancel) = parent.with_cancel();
@@ -236,7 +241,7 @@ pub async fn request_contexts(n: usize) {
             select! {
                 biased;
                 _ = ctx.done() => unreachable!("it is live"),
-                () = ready(()) => {}
+                () = W::run(id) => {}
             }
         }
     }

@@ -1,6 +1,5 @@
 //! The peers, written as their users would. Each function is the same work as the one of its name in [`ours`](crate::ours).
 
-use std::future::ready;
 use std::hint::black_box;
 use std::mem::forget;
 use std::pin::pin;
@@ -331,7 +330,12 @@ fn live() -> CancellationToken {
 }
 
 /// A child token, a timeout around the request, a value in an `Arc`.
-pub async fn request_contexts(n: usize) {
+pub async fn request_contexts<W: Work>(n: usize) {
+    let requests = tokio::spawn(request_contexts_here::<W>(n));
+    requests.await.expect("no task panics");
+}
+
+async fn request_contexts_here<W: Work>(n: usize) {
     let parent = CancellationToken::new();
     for id in 0..n {
         let token = parent.child_token();
@@ -341,7 +345,7 @@ pub async fn request_contexts(n: usize) {
                 select! {
                     biased;
                     () = token.cancelled() => unreachable!("it is live"),
-                    () = ready(()) => {}
+                    () = W::run(id) => {}
                 }
             }
         };

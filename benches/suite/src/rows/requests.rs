@@ -5,6 +5,7 @@
 //! a child token that each task watches, it is what a group does. Budgets hold against the cheapest.
 
 use super::{Row, name};
+use crate::jobs::{AtOnce, Work, Yields};
 use crate::results::Unit;
 use crate::runtime::{Rt, beside, on};
 use crate::{ours, peers};
@@ -59,8 +60,11 @@ pub(super) fn rows() -> Vec<Row> {
             .ours(on(ONE, ours::used_groups))
             .peer(name::TRACKER, on(ONE, peers::idle_trackers))
             .at_most(350.0),
-        context(Unit::Instructions).over_cheapest(1.00).in_readme(),
-        context(Unit::Allocations).at_most(4.0),
+        context::<Yields<1>>(Unit::Instructions, TEN_WAITS)
+            .over_cheapest(1.00)
+            .in_readme(),
+        context::<AtOnce>(Unit::Instructions, TEN_LOOKS).over_cheapest(1.00),
+        context::<Yields<1>>(Unit::Allocations, TEN_WAITS).at_most(4.0),
     ]
 }
 
@@ -79,12 +83,13 @@ fn idle(work: &str, rt: Rt) -> Row {
         .at_most(350.0)
 }
 
-fn context(unit: Unit) -> Row {
-    Row::new(
-        7,
-        unit,
-        "request's context: cancel, timeout, value, ten waits in a select!",
-    )
-    .ours(on(ONE, ours::request_contexts))
-    .peer(name::TIMEOUT, on(ONE, peers::request_contexts))
+const TEN_WAITS: &str = "request's context: cancel, timeout, value, ten waits in a select!";
+
+/// The other branch is ready at once: the peer's timer is never set.
+const TEN_LOOKS: &str = "request's context: cancel, timeout, value, ten looks in a select!";
+
+fn context<W: Work>(unit: Unit, work: &str) -> Row {
+    Row::new(7, unit, work)
+        .ours(on(ONE, ours::request_contexts::<W>))
+        .peer(name::TIMEOUT, on(ONE, peers::request_contexts::<W>))
 }

@@ -178,7 +178,9 @@ async fn deadline_above_the_cap_then_capped() {
 #[tokio::test]
 async fn tasks_asked_for_as_tree_json_or_page_then_shown_as_such() {
     let server = Server::start(ENDLESS).await;
-    let searching = server.send("GET /search?q=rust HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let searching = server
+        .send("GET /search?q=rust HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
     server.wait_for("archive", 1).await;
     let shown = async |form: &str| {
         let (status, text) = answer(server.get(&format!("/debug/tasks?as={form}"))).await;
@@ -186,11 +188,18 @@ async fn tasks_asked_for_as_tree_json_or_page_then_shown_as_such() {
         text
     };
     let tree = shown("tree").await;
-    for part in ["group \"connections\"", "─ task \"connection from 127.0.0.1:", "request.rs:"] {
+    for part in [
+        "group \"connections\"",
+        "─ task \"connection from 127.0.0.1:",
+        "request.rs:",
+    ] {
         assert!(tree.contains(part), "{part} in {tree}");
     }
     let json = shown("json").await;
-    assert!(json.starts_with("{\"format_version\":1,\"items\":[{\"parent\":null"), "{json}");
+    assert!(
+        json.starts_with("{\"format_version\":1,\"items\":[{\"parent\":null"),
+        "{json}"
+    );
     assert!(json.contains("\"name\":\"connections\""), "{json}");
     let page = shown("page").await;
     assert!(page.starts_with("<!DOCTYPE html>") && page.contains("/debug/tasks?as=json"));

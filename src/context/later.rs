@@ -1,0 +1,64 @@
+//! `Alarm`: what is to be done at a time, unless a node has ended before that. It ends drains and times to clean up.
+//!
+//! A node of its own, which derives from none, with a deadline and a callback. The node that it concerns owns it, by a
+//! callback that does nothing but drop it: so it goes when that node ends or is dropped, and its timers with it. What it
+//! does knows that node only weakly.
+//!
+//! Why not a deadline of the node itself? That is fixed at derivation, so that whatever derives from it can share it.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::deadline::alarm;
+use super::listeners::{Hook, Waiter};
+use super::node::Node;
+use crate::error::ContextError;
+
+#[must_use = "it is armed by `arm`"]
+pub(super) struct Alarm {
+    node: Arc<Node>,
+    /// Its place in the node that owns it.
+    pub(super) key: u32,
+}
+
+impl Alarm {
+    /// Has `f` called at this time, once it is armed. If the time is over, `f` is called now; `None` then, and if `owner`
+    /// has ended, which drops `f`.
+    pub(super) fn set(
+        owner: &Arc<Node>,
+        at: Instant,
+        location: &'static Location<'static>,
+        f: impl FnOnce() + Send + 'static,
+    ) -> Option<Self> {
+        let node = alarm(at, location);
+        let call: Hook = Box::new(move |_: &ContextError| f());
+        if let Err(Waiter::Hook(call)) = node.add(Waiter::Hook(call)) {
+            call(&node.err()?);
+            return None;
+        }
+        let owned = node.clone();
+        let keep: Hook = Box::new(move |_: &ContextError| drop(owned));
+        let key = owner.add(Waiter::Hook(keep)).ok()?;
+        Some(Self { node, key })
+    }
+
+    /// Sets the timer, on the runtime at hand, else the process's. It may go off in this call.
+    ///
+    /// # Panics
+    ///
+    /// In a runtime without a timer, by tokio; the process's tells then.
+    pub(super) fn arm(self) {
+        if let Some(deadline) = self.node.own_deadline() {
+            deadline.arm_for_certain();
+        }
+    }
+
+    /// As `arm`, during an end. Does not panic.
+    pub(super) fn arm_in_passing(self) {
+        if let Some(deadline) = self.node.own_deadline() {
+            deadline.arm_in_passing();
+        }
+    }
+}

@@ -14,39 +14,54 @@
 //! The lock is not from `crate::sync`: what is in a static outlives a model, and nothing is decided under it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use super::node::Node;
 use crate::ordered_slab::OrderedSlab;
 
-static DIRECTORY: Mutex<OrderedSlab<Weak<Node>>> = Mutex::new(OrderedSlab::new());
+type Nodes = OrderedSlab<Weak<Node>>;
 
-fn lock() -> MutexGuard<'static, OrderedSlab<Weak<Node>>> {
-    DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(not(all(test, errgroup_loom)))]
+fn with<R>(f: impl FnOnce(&mut Nodes) -> R) -> R {
+    use std::sync::{Mutex, PoisonError};
+    static DIRECTORY: Mutex<Nodes> = Mutex::new(Nodes::new());
+    f(&mut DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A model has all its threads on one of the system's, and must not see the nodes of others.
+#[cfg(all(test, errgroup_loom))]
+fn with<R>(f: impl FnOnce(&mut Nodes) -> R) -> R {
+    use std::cell::RefCell;
+    thread_local! {
+        static DIRECTORY: RefCell<Nodes> = const { RefCell::new(Nodes::new()) };
+    }
+    DIRECTORY.with_borrow_mut(f)
 }
 
 pub(super) fn enter(node: &Arc<Node>) -> u32 {
     let node = Arc::downgrade(node);
-    lock().insert(node)
+    with(|nodes| nodes.insert(node))
 }
 
 pub(super) fn leave(key: u32) {
-    let node = lock().remove(key);
+    let node = with(|nodes| nodes.remove(key));
     drop(node);
 }
 
 /// The nodes that are listed, a chunk at a time: they come and go meanwhile.
 pub(crate) fn listed() -> Vec<Arc<Node>> {
     let mut found = Vec::new();
-    let mut nodes: Vec<Weak<Node>> = Vec::new();
-    for chunk in 0.. {
-        let mut listed = lock();
-        let Some(entries) = listed.chunk_mut(chunk) else {
+    let mut chunk: Vec<Weak<Node>> = Vec::new();
+    for number in 0.. {
+        let is_there = with(|nodes| {
+            let entries = nodes.chunk_mut(number)?;
+            chunk.extend(entries.map(|(_, node)| node.clone()));
+            Some(())
+        });
+        if is_there.is_none() {
             break;
-        };
-        nodes.extend(entries.map(|(_, node)| node.clone()));
-        drop(listed);
-        found.extend(nodes.drain(..).filter_map(|node| node.upgrade()));
+        }
+        found.extend(chunk.drain(..).filter_map(|node| node.upgrade()));
     }
     found
 }

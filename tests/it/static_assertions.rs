@@ -5,7 +5,10 @@ use std::future::Future;
 use std::hash::Hash;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use errgroup::{BoxError, CancelHandle, Context, ContextError, Done, DoneOwned, OnDone, Reason};
+use errgroup::{
+    BoxError, CancelHandle, Context, ContextError, Diagnosis, Done, DoneOwned, OnDone, Reason,
+    Snapshot,
+};
 use futures::future::FusedFuture;
 use static_assertions::{assert_eq_size, assert_impl_all, assert_not_impl_any};
 
@@ -18,6 +21,9 @@ assert_impl_all!(DoneOwned: UnwindSafe, RefUnwindSafe, std::fmt::Debug);
 assert_impl_all!(OnDone: Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
 assert_impl_all!(ContextError: Error, Clone, Eq, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe);
 assert_impl_all!(Reason: Copy, Eq, Hash, Send, Sync, Unpin, UnwindSafe, std::fmt::Display);
+
+assert_impl_all!(Snapshot: Clone, Send, Sync, Unpin, std::fmt::Debug, std::fmt::Display);
+assert_impl_all!(Diagnosis: Copy, Eq, Send, Sync, Unpin, std::fmt::Debug, std::fmt::Display);
 
 // It travels by `?` into the errors that programs use.
 assert_impl_all!(BoxError: From<ContextError>);

@@ -11,6 +11,7 @@ mod blocking;
 mod body;
 mod builder;
 mod core;
+mod diagnosis;
 mod failure;
 mod guard;
 mod guest;
@@ -18,7 +19,12 @@ mod limiter;
 mod local;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
+#[cfg(all(test, errgroup_loom))]
+mod loom_watch;
+mod moment;
 mod outcome;
+mod patience;
+mod polls;
 mod registry;
 mod run;
 mod spawn;
@@ -26,6 +32,7 @@ mod spawner;
 mod stop;
 mod tasks;
 mod wait;
+mod watch;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -37,6 +44,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 pub use self::builder::GroupBuilder;
+pub use self::diagnosis::Diagnosis;
 pub use self::failure::Failure;
 pub use self::outcome::{Outcome, WaitOutcome};
 pub use self::spawner::{Slot, Spawner, TaskBuilder};
@@ -47,8 +55,9 @@ pub(crate) use self::body::Came;
 pub(crate) use self::core::Core;
 pub(crate) use self::core::passes_on;
 pub(crate) use self::failure::EndedBy;
-pub(crate) use self::registry::{Fate, Kind, Name, SlotRequest, Spec};
+pub(crate) use self::registry::{Counts, Fate, Kind, Name, SlotRequest, Spec};
 pub(crate) use self::spawn::{Request, name};
+pub(crate) use self::watch::{Doing, Report, Watched};
 
 use self::core::Config;
 use self::guest::Guest;

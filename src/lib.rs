@@ -357,9 +357,14 @@ mod panic;
 mod scope;
 #[cfg(feature = "signal")]
 mod signal;
+mod snapshot;
 mod supervisor;
 mod sync;
 mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(feature = "tracing")]
+mod trace;
 mod wait_group;
 
 pub use batch::{Batch, batch, batch_stream};
@@ -367,12 +372,16 @@ pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone, StopHandle};
 pub use error::{BoxError, ContextError, GroupError, Reason};
 pub use failures::{Failed, Failures};
 pub use group::{
-    Failure, Group, GroupBuilder, Outcome, Shutdown, Slot, Spawner, Stop, Straggler, TaskBuilder,
-    Wait, WaitOutcome, WaitOwned,
+    Diagnosis, Failure, Group, GroupBuilder, Outcome, Shutdown, Slot, Spawner, Stop, Straggler,
+    TaskBuilder, Wait, WaitOutcome, WaitOwned,
 };
 pub use scope::{LocalScope, Scope, ScopeTaskBuilder, scope, scope_local};
 #[cfg(feature = "signal")]
 pub use signal::Signals;
+pub use snapshot::{
+    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Place, Snapshot, TaskKind,
+    TaskSnapshot, TaskState, What, dump_all,
+};
 pub use supervisor::{
     AutoShutdown, Backoff, BackoffDelays, Child, ChildFailure, ChildFailureKind, ChildState,
     ChildStatus, CommandError, Ready, Restart, Strategy, Supervisor, SupervisorBuilder,

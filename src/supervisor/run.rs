@@ -291,13 +291,12 @@ impl<E: GroupError> Driver<E> {
             return;
         };
         if is_stopping {
-            let straggler = Straggler {
-                id: incarnation.task.id(),
-                name: Some(worker.spec.name.as_ref().clone()),
-                location: worker.spec.location,
-                age: now.saturating_duration_since(incarnation.started_at),
-                was_aborted: true,
-            };
+            let straggler = Straggler::aborted(
+                incarnation.task.id(),
+                worker.spec.name.as_ref().clone(),
+                worker.spec.location,
+                now.saturating_duration_since(incarnation.started_at),
+            );
             self.shared.stragglers.lock().push((id, straggler));
         }
         incarnation.task.abort();

@@ -174,6 +174,12 @@ mod programs;
 mod scope;
 #[cfg(all(unix, feature = "signal"))]
 mod signal;
+mod snapshot;
+mod snapshot_stragglers;
+#[cfg(feature = "testing")]
+mod snapshot_testing;
+#[cfg(feature = "tracing")]
+mod snapshot_tracing;
 mod static_assertions;
 mod sum_support;
 mod supervisor_command;

@@ -107,7 +107,8 @@ impl Attempt {
         let mut response = request.send().await?.error_for_status()?;
         self.announced = response.content_length();
         self.bar.set_length(self.announced.unwrap_or_default());
-        let mut file = File::create(&self.part).await?;
+        // Not by tokio's `create`, which, cut short, would create it when it has been removed.
+        let mut file = File::from_std(std::fs::File::create(&self.part)?);
         let mut hasher = Sha256::new();
         while let Some(chunk) = response.chunk().await? {
             file.write_all(&chunk).await?;

@@ -3,6 +3,7 @@
 mod alarm;
 mod cleanup;
 mod deadline;
+mod directory;
 mod done;
 mod end;
 mod foreign;
@@ -16,6 +17,7 @@ mod run;
 mod steps;
 mod stop;
 mod timer;
+mod tree;
 mod values;
 
 use std::error::Error;
@@ -25,6 +27,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::directory::{Listing, listed};
 pub use self::done::{Done, DoneOwned};
 pub use self::handle::CancelHandle;
 pub use self::hook::OnDone;
@@ -34,6 +37,7 @@ pub(crate) use self::node::{Grace, Node, Owner};
 pub(crate) use self::steps::Steps;
 pub use self::stop::StopHandle;
 pub(crate) use self::stop::Stopper;
+pub(crate) use self::timer::now;
 
 use self::run::Run;
 use self::values::Values;

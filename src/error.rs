@@ -109,6 +109,7 @@ pub(crate) struct Who<'a> {
 
 /// Names the kind of event that ended a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Reason {
     /// A [`CancelHandle`](crate::CancelHandle) was used, or the future given to
@@ -265,6 +266,11 @@ impl ContextError {
     /// When the end was: now, for the first to ask.
     pub(crate) fn time(&self, now: impl FnOnce() -> Instant) -> Instant {
         *self.0.time.get_or_init(now)
+    }
+
+    /// When the end was, if somebody has taken the time.
+    pub(crate) fn time_taken(&self) -> Option<Instant> {
+        self.0.time.get().copied()
     }
 
     /// Whether nobody else has this error.

@@ -58,6 +58,12 @@ pub(crate) struct InlineSlab<T> {
 
 impl<T> Default for OrderedSlab<T> {
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> OrderedSlab<T> {
+    pub(crate) const fn new() -> Self {
         Self {
             chunks: Vec::new(),
             head: NONE,
@@ -66,9 +72,7 @@ impl<T> Default for OrderedSlab<T> {
             len: 0,
         }
     }
-}
 
-impl<T> OrderedSlab<T> {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len as usize

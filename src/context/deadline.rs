@@ -594,6 +594,10 @@ mod tests {
             self
         }
 
+        fn report(&self, _now: tokio::time::Instant) -> Box<dyn std::any::Any> {
+            Box::new(())
+        }
+
         fn steps(&self) -> Option<Arc<crate::context::Steps>> {
             None
         }

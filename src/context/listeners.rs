@@ -167,6 +167,26 @@ impl Listeners {
         waiters.into_iter().chain(sharded).flatten()
     }
 
+    /// Lists the children of a chunk, the first with that of the first; `false` beyond the last.
+    pub(super) fn list_children(&self, chunk: usize, listed: &mut Vec<Weak<Node>>) -> bool {
+        match self.gate() {
+            Gate::Alone(child) => {
+                listed.extend(child.clone());
+                false
+            }
+            Gate::Members(mut members) => {
+                if chunk == 0 {
+                    listed.extend(members.first.clone());
+                }
+                let Some(children) = members.children.chunk_mut(chunk) else {
+                    return false;
+                };
+                listed.extend(children.map(|(_, child)| child.clone()));
+                true
+            }
+        }
+    }
+
     #[cfg(all(test, errgroup_loom))]
     pub(super) fn children(&self) -> usize {
         match self.gate() {

@@ -40,6 +40,7 @@ use std::sync::{Arc, Weak};
 use tokio::time::Instant;
 
 use super::deadline::Deadline;
+use super::directory;
 use super::listeners::Listeners;
 use super::steps::Steps;
 use super::stop::StopPoint;
@@ -88,7 +89,7 @@ pub(crate) struct Node {
     /// The flags above. None: live, without a deadline, and nobody has ever listened. Above them the handles: there is no
     /// room for a word more.
     pub(super) state: AtomicU32,
-    /// The node's key among its parent's children. Guarded by the parent's gate.
+    /// The node's key among its parent's children, guarded by the parent's gate; without a parent, its key in the directory.
     key: AtomicU32,
     pub(super) parent: Option<Arc<Node>>,
     /// Who is told of the end. Empty from the end on.
@@ -148,6 +149,9 @@ pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
 
     /// What the group makes of it; opaque here.
     fn members(&self) -> &dyn Any;
+
+    /// What the group tells of itself at this time; opaque here.
+    fn report(&self, now: Instant) -> Box<dyn Any>;
 }
 
 pub(super) struct Link {
@@ -578,15 +582,40 @@ impl Node {
         self.leave()
     }
 
-    /// Gives up the node's place with its parent.
+    /// Gives up the node's place with its parent, or in the directory. A second call does nothing.
     #[inline]
     fn leave(&mut self) -> Option<Arc<Node>> {
-        let parent = self.parent.take()?;
+        let key = self.key.load(Ordering::Relaxed);
+        let Some(parent) = self.parent.take() else {
+            if key != UNLINKED {
+                self.key.store(UNLINKED, Ordering::Relaxed);
+                directory::leave(key);
+            }
+            return None;
+        };
         let was_taken = self.state.load(Ordering::Relaxed) & BY_PARENT != 0;
-        if !was_taken && self.key.load(Ordering::Relaxed) != UNLINKED {
+        if !was_taken && key != UNLINKED {
             parent.disown(&self.key);
         }
+        // What it was with the parent is no key of the directory.
+        self.key.store(UNLINKED, Ordering::Relaxed);
         Some(parent)
+    }
+
+    /// Enters the directory: the node has no parent. A second call does nothing.
+    pub(super) fn enter_directory(self: &Arc<Self>) {
+        // Relaxed, here and below: the key is used by the drop only, which has synchronised.
+        if self.key.load(Ordering::Relaxed) != UNLINKED {
+            return;
+        }
+        let key = directory::enter(self);
+        let set = self
+            .key
+            .compare_exchange(UNLINKED, key, Ordering::Relaxed, Ordering::Relaxed);
+        if set.is_err() {
+            // Another thread was first.
+            directory::leave(key);
+        }
     }
 }
 

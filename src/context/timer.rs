@@ -397,7 +397,7 @@ impl Drop for Sentinel {
 
 /// The time by the clock at hand: the runtime's, which may be paused, else the system's.
 #[inline]
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     if tokio::task::try_id().is_none() && has_lost_its_locals() {
         // tokio would look for the clock there, and panic.
         return Instant::from_std(std::time::Instant::now());

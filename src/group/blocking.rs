@@ -175,6 +175,7 @@ where
             return self.finish(Err(why), guard, fate);
         }
         let ctx = guard.context().clone();
+        guard.polls().step();
         // The call consumes the closure: what it captured is dropped with it, panic or not.
         match catch(|| f(ctx)) {
             Ok(Ok(value)) => self.finish(Ok(value), guard, Fate::Completed),

@@ -124,10 +124,13 @@ where
                 }
                 return Poll::Ready(Came::ToNothing);
             }
+            let polls = guard.polls();
+            polls.step();
             if let Poll::Ready(result) = poll_catching(future, cx) {
                 let dropped = catch(|| this.code.set(Code::Over));
                 return Poll::Ready(end(this.guard, result, dropped));
             }
+            polls.step();
             guard.set_started();
             if guard.may_wait_anywhere(cx) {
                 return Poll::Pending;

@@ -11,8 +11,10 @@ use tokio::runtime::Handle;
 use super::body::Body;
 use super::core::{Config, Core};
 use super::failure::Failure;
+use super::patience::{DEFAULT_PATIENCE, OnStragglers, Patience};
 use super::spawn::name;
 use super::spawner::Spawner;
+use super::stop::Straggler;
 use super::{Group, checked_limit};
 use crate::context::Context;
 use crate::error::GroupError;
@@ -33,6 +35,8 @@ pub struct GroupBuilder<E> {
     config: Config<E>,
     limit: Option<usize>,
     runtime: Option<Handle>,
+    patience: Duration,
+    on_stragglers: Option<Box<OnStragglers>>,
     cleanup: Option<Duration>,
 }
 
@@ -43,6 +47,8 @@ impl<E> GroupBuilder<E> {
             config: Config::default(),
             limit: None,
             runtime: None,
+            patience: DEFAULT_PATIENCE,
+            on_stragglers: None,
             cleanup: None,
         }
     }
@@ -134,11 +140,57 @@ impl<E> GroupBuilder<E> {
     }
 }
 
+impl<E> GroupBuilder<E> {
+    /// Calls `f`, once, with the tasks that keep a [`wait`](Group::wait) from ending although the context ended long ago: the
+    /// [patience](GroupBuilder::patience), by default ten seconds.
+    ///
+    /// Nothing is aborted, and the wait goes on. It takes a task that sleeps on the group's runtime, from the end of the context
+    /// on, if there are tasks then. A panic in `f` is contained: the panic hook has reported it.
+    ///
+    /// # Panics
+    ///
+    /// The sleeping task does, with tokio's words, in a runtime without
+    /// [`enable_time`](tokio::runtime::Builder::enable_time).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// use errgroup::Group;
+    /// use std::time::Duration;
+    ///
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// let mut group: Group = Group::builder()
+    ///     .on_stragglers(move |tasks| tasks.iter().for_each(|task| tell.send(task.to_string()).unwrap()))
+    ///     .patience(Duration::from_secs(3))
+    ///     .build();
+    /// group.task("deaf").spawn_with(async |_ctx| Ok(tokio::time::sleep(Duration::from_secs(60)).await));
+    /// tokio::task::yield_now().await;
+    /// group.cancel();
+    /// group.wait().await.unwrap();
+    /// assert!(told.recv().unwrap().contains("\"deaf\""));
+    /// # }
+    /// ```
+    pub fn on_stragglers(mut self, f: impl Fn(&[Straggler]) + Send + Sync + 'static) -> Self {
+        self.on_stragglers = Some(Box::new(f));
+        self
+    }
+
+    /// Sets how long after the end of the context a wait may go on before [`on_stragglers`](GroupBuilder::on_stragglers) is
+    /// called. The default is ten seconds.
+    pub fn patience(mut self, time: Duration) -> Self {
+        self.patience = time;
+        self
+    }
+}
+
 impl<E: GroupError> GroupBuilder<E> {
     /// Builds the group.
     #[track_caller]
-    pub fn build(self) -> Group<E> {
+    pub fn build(mut self) -> Group<E> {
         let location = Location::caller();
+        let on_stragglers = self.on_stragglers.take();
+        self.config.patience = on_stragglers.map(|f| Box::new(Patience::new(self.patience, f)));
         let parent = match self.cleanup {
             Some(budget) => self.parent.with_cleanup(budget),
             None => self.parent,

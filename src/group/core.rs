@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::failure::{Election, EndedBy, Failure, FailureKind, FailureLog, Verdict, What};
 use super::outcome::{Conclusion, Outcome};
+use super::patience::Patience;
 use super::registry::{Fate, Name, Registry, Stage};
 use crate::context::{Context, Grace, Node, Owner, Steps};
 use crate::error::{BoxError, ContextError, GroupError, GroupId, Reason, text_of};
@@ -32,11 +33,12 @@ pub(crate) struct Core<E> {
     pub(crate) id: GroupId,
     pub(crate) registry: Registry,
     pub(crate) failures: FailureLog<E>,
-    pub(crate) started: Instant,
     config: Option<Box<Config<E>>>,
     /// The text of `E::from` the context's end; `None` in it if that does not show the end's own. Made when an error
     /// first has to be compared with it.
     end_text: OnceLock<Option<Box<str>>>,
+    #[cfg(feature = "tracing")]
+    pub(crate) span: tracing::Span,
 }
 
 /// What is said of a group before it starts.
@@ -44,8 +46,11 @@ pub(crate) struct Config<E> {
     pub(crate) name: Option<Name>,
     pub(crate) is_isolated: bool,
     pub(crate) on_failure: Option<Box<OnFailure<E>>>,
+    pub(crate) patience: Option<Box<Patience<E>>>,
     /// How many failures are kept beside the first.
     pub(crate) keep_failures: u32,
+    /// Where the group stands, if its context is cut off from that: see `Group::hosted`.
+    pub(crate) host: Option<Arc<Node>>,
 }
 
 pub(crate) type OnFailure<E> = dyn Fn(&Failure<E>) + Send + Sync;
@@ -56,14 +61,25 @@ impl<E> Default for Config<E> {
             name: None,
             is_isolated: false,
             on_failure: None,
+            patience: None,
             keep_failures: 0,
+            host: None,
         }
     }
 }
 
 impl<E> Config<E> {
+    #[cfg(feature = "tracing")]
+    fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(|name| name.as_ref().as_ref())
+    }
+
     fn is_default(&self) -> bool {
-        self.name.is_none() && !self.is_isolated && self.on_failure.is_none()
+        self.name.is_none()
+            && !self.is_isolated
+            && self.on_failure.is_none()
+            && self.patience.is_none()
+            && self.host.is_none()
     }
 
     /// The first of an isolated group is none that `wait` returns, and is kept nevertheless.
@@ -76,7 +92,7 @@ impl<E> Core<E> {
     pub(crate) fn new(
         parent: &Context,
         location: &'static Location<'static>,
-        config: Config<E>,
+        mut config: Config<E>,
         runtime: Option<Handle>,
     ) -> Arc<Self>
     where
@@ -84,16 +100,24 @@ impl<E> Core<E> {
     {
         let core = Arc::new_cyclic(|core: &Weak<Self>| {
             let node = Node::derive_owned(parent.node(), core.clone(), location);
+            let id = GroupId(TaskId::next().0);
+            if let Some(patience) = &mut config.patience {
+                patience.set_core(core.clone());
+            }
             Self {
                 context: parent.with_node(node),
-                id: GroupId(TaskId::next().0),
+                id,
                 registry: Registry::new(runtime),
+                #[cfg(feature = "tracing")]
+                span: crate::trace::group(config.name(), id.0, location),
                 failures: FailureLog::new(config.kept()),
-                started: Instant::now(),
                 config: (!config.is_default()).then(|| Box::new(config)),
                 end_text: OnceLock::new(),
             }
         });
+        if !core.node().is_found_from_above() {
+            core.registry.enter_directory(core.node());
+        }
         // An end that came before the group could be told.
         if core.node().has_ended() {
             core.registry.raise(Stage::Ended);
@@ -121,6 +145,10 @@ impl<E> Core<E> {
         self.config.as_ref()?.name.as_ref()
     }
 
+    pub(crate) fn host(&self) -> Option<&Arc<Node>> {
+        self.config.as_ref()?.host.as_ref()
+    }
+
     pub(crate) fn is_isolated(&self) -> bool {
         self.config
             .as_ref()
@@ -129,6 +157,11 @@ impl<E> Core<E> {
 
     fn on_failure(&self) -> Option<&OnFailure<E>> {
         self.config.as_ref()?.on_failure.as_deref()
+    }
+
+    #[inline]
+    pub(super) fn patience(&self) -> Option<&Patience<E>> {
+        self.config.as_ref()?.patience.as_deref()
     }
 
     /// Somebody waits for the context's end from now on, on this thread's runtime.
@@ -339,9 +372,11 @@ impl<E: GroupError> Core<E> {
             name: who.name.clone(),
             id: who.id,
             location: who.location,
-            elapsed: self.started.elapsed(),
+            elapsed: self.registry.start.elapsed(),
             what,
         };
+        #[cfg(feature = "tracing")]
+        crate::trace::failed(&self.span, &failure);
         if let Some(on_failure) = self.on_failure() {
             contain(|| on_failure(&failure));
         }
@@ -456,8 +491,12 @@ impl<E> RefUnwindSafe for Core<E> {}
 
 impl<E: Send + 'static> Owner for Core<E> {
     fn context_ended(&self) {
+        #[cfg(feature = "tracing")]
+        crate::trace::ended(&self.span, &self.end_error());
         if self.registry.raise(Stage::Ended) {
             self.node().take_time();
+            self.registry.enter_directory(self.node());
+            self.begin_patience();
         }
     }
 
@@ -471,6 +510,10 @@ impl<E: Send + 'static> Owner for Core<E> {
 
     fn members(&self) -> &dyn Any {
         &self.registry
+    }
+
+    fn report(&self, now: Instant) -> Box<dyn Any> {
+        Box::new(self.make_report(now))
     }
 }
 
@@ -508,6 +551,14 @@ fn context_error_in<E: 'static>(error: &E) -> Option<&ContextError> {
         .downcast_ref::<std::io::Error>()?
         .get_ref()?
         .downcast_ref()
+}
+
+/// Whether an error says no more than that this end came.
+pub(crate) fn passes_on<E: GroupError>(error: &E, end: &ContextError) -> bool {
+    match context_error_in(error) {
+        Some(inner) => inner.is(end),
+        None => text_of_end::<E>(end).is_some_and(|text| is_text_of(&text, error)),
+    }
 }
 
 /// The text of an error made from the end; `None` if it does not show that of the end.

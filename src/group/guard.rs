@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use super::core::Core;
+use super::polls::Count;
 use super::registry::{Fate, Kind, Room, Stage};
 use crate::context::Context;
 use crate::error::{ContextError, GroupError, Reason};
@@ -105,6 +106,12 @@ impl<E> TaskGuard<E> {
     #[inline]
     pub(crate) fn set_started(&mut self) {
         self.phase = Phase::Started;
+    }
+
+    /// Where the polls of the task's code are counted; for a blocking task, that it has its thread.
+    #[inline]
+    pub(super) fn polls(&self) -> &Count {
+        self.core.registry.polls.of(self.key)
     }
 
     /// One atomic load while the context is live.

@@ -49,6 +49,16 @@ impl Limiter {
         self.limit = limit.unwrap_or(usize::MAX);
     }
 
+    /// `None` if it was lifted.
+    pub(super) fn limit(&self) -> Option<usize> {
+        (self.limit != usize::MAX).then_some(self.limit)
+    }
+
+    /// How many permits are held.
+    pub(super) fn held(&self) -> usize {
+        self.running
+    }
+
     /// Takes a permit if there is room and nobody waits; `false` if not.
     pub(super) fn try_acquire(&mut self) -> bool {
         let has_room = self.waiting == 0 && self.running < self.limit;

@@ -31,11 +31,11 @@ fn spec(slot: SlotRequest) -> Spec {
 }
 
 /// Admits a task as `spawn` does, without a runtime to run it.
-fn admit(core: &Arc<Core<BoxError>>, kind: Kind) -> Option<Guard> {
+pub(super) fn admit(core: &Arc<Core<BoxError>>, kind: Kind) -> Option<Guard> {
     spawn::admit(core, kind, spec(SlotRequest::Queue), || None).map(|(guard, ..)| guard)
 }
 
-fn spawn<T: Send + 'static>(
+pub(super) fn spawn<T: Send + 'static>(
     group: &Group,
     kind: Kind,
     future: impl Future<Output = Result<T, BoxError>> + Send + 'static,
@@ -43,14 +43,14 @@ fn spawn<T: Send + 'static>(
     run(admit(&group.core, kind).expect("the group is open"), future)
 }
 
-fn run<T: Send + 'static>(
+pub(super) fn run<T: Send + 'static>(
     guard: Guard,
     future: impl Future<Output = Result<T, BoxError>> + Send + 'static,
 ) -> thread::JoinHandle<Result<T, ContextError>> {
     thread::spawn(move || block_on(Run::new(guard, future)).into_result())
 }
 
-fn never() -> impl Future<Output = Result<(), BoxError>> + Send {
+pub(super) fn never() -> impl Future<Output = Result<(), BoxError>> + Send {
     pending()
 }
 

@@ -34,14 +34,18 @@
 use std::panic::Location;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::guest::Guest;
-use super::limiter::Permit;
+use super::limiter::{Limiter, Permit};
+use super::moment::Moment;
+use super::polls::Polls;
 use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
-use crate::context::{Grace, Steps};
+use super::watch::{Members, SeenTasks, Watched};
+use crate::context::{Grace, Listing, Node, Steps};
 use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
@@ -68,6 +72,9 @@ pub(crate) struct Registry {
     tasks: Mutex<Tasks>,
     /// `Tasks::stage`, for those who only want to know.
     stage: AtomicU8,
+    pub(crate) start: Instant,
+    pub(super) polls: Polls,
+    listing: Listing,
 }
 
 /// How a wait for a permit stands.
@@ -85,6 +92,9 @@ impl Registry {
         Self {
             tasks: Mutex::new(Tasks::new(runtime)),
             stage: AtomicU8::new(Stage::Open as u8),
+            start: Instant::now(),
+            polls: Polls::default(),
+            listing: Listing::default(),
         }
     }
 
@@ -111,6 +121,7 @@ impl Registry {
             return None;
         };
         let key = tasks.insert(Entry::new(kind, spec.location, id, permit));
+        self.polls.begin(key);
         if let Some(name) = spec.name {
             tasks.rest().names.insert(key, name);
         }
@@ -123,6 +134,21 @@ impl Registry {
             is_queued: permit == Permit::Waiting,
             runtime: tasks.runtime.clone(),
         })
+    }
+
+    #[inline]
+    fn moment(&self, now: Instant) -> Moment {
+        Moment::new(self.start, now)
+    }
+
+    /// Enters the directory. A second call does nothing.
+    pub(crate) fn enter_directory(&self, node: &Arc<Node>) {
+        self.listing.enter(node);
+    }
+
+    /// What snapshots have seen of the tasks: given out for what the next has.
+    pub(super) fn exchange_seen(&self, seen: Option<Box<SeenTasks>>) -> Option<Box<SeenTasks>> {
+        std::mem::replace(&mut self.tasks.lock().seen, seen)
     }
 
     pub(crate) fn runtime(&self) -> Option<Handle> {
@@ -209,12 +235,12 @@ impl Registry {
     /// Leaves the waker of a task that has to wait, to be woken when the stage rises; returns the stage (invariant 3).
     pub(crate) fn leave_waker(&self, key: u32, waker: &Waker) -> Stage {
         let waker = Some(waker.clone());
-        let now = Instant::now();
+        let now = self.moment(Instant::now());
         let mut tasks = self.tasks.lock();
         let stage = tasks.stage;
         let replaced = match tasks.entries.get_mut(key) {
             Some(entry) => {
-                entry.since.get_or_insert(now);
+                entry.note_wait(now);
                 std::mem::replace(&mut entry.waker, waker)
             }
             None => waker,
@@ -338,9 +364,13 @@ impl Registry {
             drop(runtime);
             return false;
         }
+        let is_end = tasks.note_end(self.start);
         let mut wakers = Vec::new();
         // A chunk at a time, so that nobody waits for long. Nothing is added meanwhile (invariant 2).
         for chunk in 0.. {
+            if is_end {
+                tasks.note_counts(chunk, &self.polls);
+            }
             if !tasks.take_wakers(chunk, stage, &mut wakers) {
                 break;
             }
@@ -456,6 +486,13 @@ impl Registry {
         guests.iter().all(|guest| guest.registry().is_aborted())
     }
 
+    /// Whether somebody waits for the last task, and the context ended at least so long ago.
+    pub(super) fn is_waited_for_since_end(&self, now: Instant, time: Duration) -> bool {
+        let tasks = self.tasks.lock();
+        let ended_ago = tasks.ended.until(self.moment(now));
+        tasks.waiter.is_some() && ended_ago.is_some_and(|ago| ago >= time)
+    }
+
     /// Has the waiter look again.
     pub(crate) fn nudge(&self) {
         let waiter = self.tasks.lock().waiter.take();
@@ -538,20 +575,51 @@ impl Registry {
 
     /// Lists the live tasks, those of guests included, a chunk at a time: tasks come and go meanwhile.
     pub(crate) fn list(&self) -> Vec<Listed> {
-        let now = Instant::now();
+        let now = self.moment(Instant::now());
         let mut listed = Vec::new();
-        let mut tasks = self.tasks.lock();
-        let guests = tasks.guests();
+        let guests = self.tasks.lock().guests();
         for chunk in 0.. {
-            if !tasks.list(chunk, now, &mut listed) {
+            let mut tasks = self.tasks.lock();
+            if !tasks.list(chunk, now, &self.polls, |_, task| listed.push(task)) {
                 break;
             }
-            drop(tasks);
-            tasks = self.tasks.lock();
         }
-        drop(tasks);
         listed.extend(guests.iter().flat_map(|guest| guest.registry().list()));
         listed
+    }
+
+    /// As `list`, for a snapshot, and without guests: these are groups of their own there.
+    pub(super) fn members(&self, now: Instant) -> Members {
+        let (mut listed, mut waits) = (Vec::new(), Vec::new());
+        let age = now.saturating_duration_since(self.start);
+        let now = self.moment(now);
+        for chunk in 0.. {
+            let mut tasks = self.tasks.lock();
+            tasks.list_waits(chunk, &mut waits);
+            let is_there = tasks.list(chunk, now, &self.polls, |entry, task| {
+                let permit = entry.permit;
+                listed.push(Watched::new(
+                    task,
+                    permit == Permit::Waiting,
+                    permit == Permit::Held,
+                ));
+            });
+            if !is_there {
+                break;
+            }
+        }
+        listed.sort_unstable_by_key(|task: &Watched| task.task.id);
+        let tasks = self.tasks.lock();
+        let limiter = tasks.limiter();
+        Members {
+            age,
+            ended_ago: tasks.ended.until(now),
+            counts: tasks.ends.counts(),
+            limit: limiter.and_then(Limiter::limit),
+            slots_held: limiter.map_or(0, Limiter::held),
+            waits_for_slots: waits,
+            tasks: listed,
+        }
     }
 }
 

@@ -105,10 +105,13 @@ where
                 let (guard, dropped) = self.end();
                 return Poll::Ready(Output::NoValue(guard.stop(order, dropped)));
             }
+            let polls = guard.polls();
+            polls.step();
             if let Poll::Ready(result) = poll_catching(future, cx) {
                 let (guard, dropped) = self.end();
                 return Poll::Ready(guard.complete(result, dropped));
             }
+            polls.step();
             guard.set_started();
             if guard.may_wait(cx) {
                 return Poll::Pending;

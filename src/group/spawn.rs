@@ -106,13 +106,15 @@ impl<E: GroupError> Request<'_, E> {
         };
         who.id = id;
         let watch = watch::<T, E>(core, &guard, id);
+        #[cfg(feature = "tracing")]
+        let future = crate::trace::future(&core.span, &who, future);
         let was_aborted = Arc::default();
         let join = local::spawn(guard, future, Arc::clone(&was_aborted));
         Task::spawned(who, join, watch).with_abort_flag(was_aborted)
     }
 
     #[track_caller]
-    fn spawn_kind<F, T>(self, kind: Kind, future: F) -> Task<T>
+    pub(crate) fn spawn_kind<F, T>(self, kind: Kind, future: F) -> Task<T>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -141,12 +143,12 @@ impl<E: GroupError> Request<'_, E> {
         T: Send + 'static,
     {
         let (core, who) = (self.core, self.who());
-        match self.admit(Kind::Blocking) {
-            Some(Admitted { guard, id, runtime }) => {
-                Task::blocking(id, Job::start(f, guard, runtime))
-            }
-            None => refuse(core, who, f),
-        }
+        let Some(Admitted { guard, id, runtime }) = self.admit(Kind::Blocking) else {
+            return refuse(core, who, f);
+        };
+        #[cfg(feature = "tracing")]
+        let f = crate::trace::closure(&core.span, &Owned { id, ..who }, f);
+        Task::blocking(id, Job::start(f, guard, runtime))
     }
 
     #[track_caller]
@@ -163,6 +165,8 @@ impl<E: GroupError> Request<'_, E> {
         };
         who.id = id;
         let watch = watch::<T, E>(core, &guard, id);
+        #[cfg(feature = "tracing")]
+        let future = crate::trace::future(&core.span, &who, future);
         let join = runtime.spawn(Run::new(guard, future));
         Ok(Task::spawned(who, join, watch))
     }

@@ -1,7 +1,7 @@
 //! `Stop`: stopping a group within a grace period, and naming who would not stop. `Shutdown`: what it came to.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
@@ -14,6 +14,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
 use super::Group;
 use super::core::Core;
+use super::diagnosis::{Diagnosis, Sighting};
 use super::failure::{EndedBy, Failure};
 use super::outcome::Outcome;
 use super::registry::{Kind, Listed, Registry};
@@ -114,6 +115,10 @@ pub struct Straggler {
     /// Whether it has been aborted. `false` for a blocking task, which nobody can abort, and for one that did not yield
     /// to be aborted: these may still be running.
     pub was_aborted: bool,
+    /// Why it was still there, as far as that is known. `None` while its context is live, and where it is too early to say.
+    pub diagnosis: Option<Diagnosis>,
+    /// What was seen of it.
+    sighting: Sighting,
 }
 
 /// How long a task that was told to abort gets to come to its next await, if the grace was shorter.
@@ -232,13 +237,21 @@ async fn stop<E: GroupError>(group: Group<E>, options: Options) -> Shutdown<E> {
     let is_over = waiting.at_most(options.grace, |cx| registry.poll_empty(cx));
     if !is_over.await {
         stragglers = survey(registry);
+        let surveyed = Instant::now();
         core.abort(|| ContextError::deadline(Some(options.grace), options.location, None));
         let time = options.grace.max(YIELD);
         waiting.at_most(time, |cx| registry.poll_aborted(cx)).await;
-        let alive: HashSet<TaskId> = registry.list().iter().map(|task| task.id).collect();
+        let later = surveyed.elapsed();
+        let alive: HashMap<TaskId, Listed> = registry
+            .list()
+            .into_iter()
+            .map(|task| (task.id, task))
+            .collect();
         for straggler in &mut stragglers {
-            straggler.was_aborted &= !alive.contains(&straggler.id);
+            straggler.look_again(alive.get(&straggler.id), later);
         }
+        #[cfg(feature = "tracing")]
+        crate::trace::stragglers(&core.span, &stragglers);
     }
     core.end_grace(|| ContextError::at(Reason::Shutdown, options.location, None));
     Shutdown {
@@ -332,13 +345,31 @@ impl Reports {
 }
 
 /// Lists the live tasks. Whether they are aborted is left at whether they can be.
-fn survey(registry: &Registry) -> Vec<Straggler> {
+pub(super) fn survey(registry: &Registry) -> Vec<Straggler> {
     let mut stragglers: Vec<Straggler> = registry.list().into_iter().map(Straggler::new).collect();
     stragglers.sort_by_key(|straggler| (std::cmp::Reverse(straggler.age), straggler.id));
     stragglers
 }
 
 impl Straggler {
+    /// One that is aborted in a group that goes on, of which nothing was seen.
+    pub(crate) fn aborted(
+        id: TaskId,
+        name: Cow<'static, str>,
+        location: &'static Location<'static>,
+        age: Duration,
+    ) -> Self {
+        Self {
+            id,
+            name: Some(name),
+            location,
+            age,
+            was_aborted: true,
+            diagnosis: None,
+            sighting: Sighting::nothing(),
+        }
+    }
+
     fn new(task: Listed) -> Self {
         Self {
             id: task.id,
@@ -346,6 +377,18 @@ impl Straggler {
             location: task.location,
             age: task.age,
             was_aborted: task.kind != Kind::Blocking,
+            diagnosis: task.sighting.diagnosis(),
+            sighting: task.sighting,
+        }
+    }
+
+    /// It has had the time to be aborted. One that is still there, in the same poll, blocks its thread.
+    fn look_again(&mut self, now: Option<&Listed>, later: Duration) {
+        let Some(now) = now else { return };
+        self.was_aborted = false;
+        if now.sighting.count == self.sighting.count {
+            self.sighting.unchanged = later;
+            self.diagnosis = self.sighting.diagnosis();
         }
     }
 }
@@ -422,10 +465,11 @@ impl fmt::Display for Straggler {
         } else {
             "still running"
         };
-        write!(
-            f,
-            "{} {fate} after {:?} {}",
-            self.id, self.age, self.location
-        )
+        let (id, age) = (self.id, self.age);
+        write!(f, "{id} {fate} after {age:?} {}", self.location)?;
+        match self.diagnosis {
+            Some(diagnosis) => write!(f, " ({diagnosis})"),
+            None => Ok(()),
+        }
     }
 }

@@ -13,8 +13,12 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::diagnosis::Sighting;
 use super::guest::Guest;
 use super::limiter::{Limiter, Permit};
+use super::moment::Moment;
+use super::polls::Polls;
+use super::watch::SeenTasks;
 use crate::context::Steps;
 use crate::ordered_slab::OrderedSlab;
 use crate::panic::{contain, discard};
@@ -182,6 +186,10 @@ pub(super) struct Tasks {
     /// Who waits for the last task. One at most: waiting borrows the group.
     pub(super) waiter: Option<Waker>,
     pub(super) rest: Option<Box<Rest>>,
+    /// When the context ended, if there were tasks.
+    pub(super) ended: Moment,
+    /// What snapshots have seen. Taken out by whoever takes one.
+    pub(super) seen: Option<Box<SeenTasks>>,
 }
 
 /// What most groups have not.
@@ -202,7 +210,9 @@ pub(super) struct Entry {
     pub(super) waker: Option<Waker>,
     /// When the task first had to wait, or else when it was first listed: one that ends in its first poll costs no clock
     /// read.
-    pub(super) since: Option<Instant>,
+    pub(super) since: Moment,
+    /// In [`Polls`], when the context ended.
+    pub(super) count_at_end: u32,
     pub(super) kind: Kind,
     pub(super) permit: Permit,
     pub(super) flags: u8,
@@ -217,6 +227,9 @@ pub(super) const DELIVERED: u8 = 2;
 /// In `Entry::flags`, with `DELIVERED`: the handle is gone, and the value may not be.
 pub(super) const HELD: u8 = 4;
 
+/// In `Entry::flags`: `since` is when it first had to wait.
+pub(super) const WAITED: u8 = 8;
+
 /// A live task, as it is listed.
 pub(crate) struct Listed {
     pub(crate) id: TaskId,
@@ -224,6 +237,9 @@ pub(crate) struct Listed {
     pub(crate) location: &'static Location<'static>,
     pub(crate) kind: Kind,
     pub(crate) age: Duration,
+    /// As `age`, if that counts from when it first had to wait.
+    pub(crate) waited_for: Option<Duration>,
+    pub(crate) sighting: Sighting,
 }
 
 /// Whom to wake, and what to drop, when the lock has been released.
@@ -248,10 +264,45 @@ impl Entry {
             location,
             id,
             waker: None,
-            since: None,
+            since: Moment::NONE,
+            count_at_end: 0,
             kind,
             permit,
             flags: 0,
+        }
+    }
+
+    /// Notes that it has to wait.
+    #[inline]
+    pub(super) fn note_wait(&mut self, now: Moment) {
+        if self.since.is_none() {
+            self.since = now;
+            self.flags |= WAITED;
+        }
+    }
+
+    fn list(
+        &self,
+        name: Option<Name>,
+        now: Moment,
+        count: u32,
+        ended_ago: Option<Duration>,
+    ) -> Listed {
+        let age = self.since.until(now).unwrap_or_default();
+        Listed {
+            id: self.id,
+            name,
+            location: self.location,
+            kind: self.kind,
+            age,
+            waited_for: (self.flags & WAITED != 0).then_some(age),
+            sighting: Sighting {
+                kind: self.kind,
+                count,
+                count_at_end: self.count_at_end,
+                ended_ago,
+                unchanged: Duration::ZERO,
+            },
         }
     }
 
@@ -305,6 +356,8 @@ impl Tasks {
             runtime,
             waiter: None,
             rest: None,
+            ended: Moment::NONE,
+            seen: None,
         }
     }
 
@@ -474,23 +527,56 @@ impl Tasks {
         true
     }
 
+    /// Notes when the context ended; `false` if that was done before.
+    pub(super) fn note_end(&mut self, start: Instant) -> bool {
+        let is_first = self.ended.is_none();
+        if is_first {
+            // Under the lock: it is one clock read.
+            self.ended = Moment::new(start, Instant::now());
+        }
+        is_first
+    }
+
+    /// The context has ended: notes how often the tasks of a chunk have been polled.
+    pub(super) fn note_counts(&mut self, chunk: usize, polls: &Polls) {
+        for (key, entry) in self.entries.chunk_mut(chunk).into_iter().flatten() {
+            entry.count_at_end = polls.get(key);
+        }
+    }
+
     /// Lists the tasks of a chunk; `false` beyond the last.
-    pub(super) fn list(&mut self, chunk: usize, now: Instant, listed: &mut Vec<Listed>) -> bool {
+    pub(super) fn list(
+        &mut self,
+        chunk: usize,
+        now: Moment,
+        polls: &Polls,
+        mut listed: impl FnMut(&Entry, Listed),
+    ) -> bool {
         let names = self.rest.as_ref().map(|rest| &rest.names);
+        let ended_ago = self.ended.until(now);
         let Some(entries) = self.entries.chunk_mut(chunk) else {
             return false;
         };
         for (key, entry) in entries.filter(|(_, entry)| entry.is_task()) {
-            let since = *entry.since.get_or_insert(now);
-            listed.push(Listed {
-                id: entry.id,
-                name: names.and_then(|names| names.get(&key).cloned()),
-                location: entry.location,
-                kind: entry.kind,
-                age: now.saturating_duration_since(since),
-            });
+            if entry.since.is_none() {
+                entry.since = now;
+            }
+            let name = names.and_then(|names| names.get(&key).cloned());
+            listed(entry, entry.list(name, now, polls.get(key), ended_ago));
         }
         true
+    }
+
+    /// Where `slot()` is being waited for, in a chunk.
+    pub(super) fn list_waits(
+        &mut self,
+        chunk: usize,
+        listed: &mut Vec<&'static Location<'static>>,
+    ) {
+        let entries = self.entries.chunk_mut(chunk).into_iter().flatten();
+        let waiting = entries
+            .filter(|(_, entry)| entry.kind == Kind::Slot && entry.permit == Permit::Waiting);
+        listed.extend(waiting.map(|(_, entry)| entry.location));
     }
 
     pub(super) fn entry(&mut self, key: u32, id: TaskId) -> Option<&mut Entry> {

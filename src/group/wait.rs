@@ -37,6 +37,7 @@ impl<E> Core<E> {
         loop {
             if self.registry.poll_empty(cx).is_pending() {
                 self.see_to_timer();
+                self.lose_patience();
                 return Poll::Pending;
             }
             if self.close() {

@@ -238,12 +238,17 @@ fn source_turns_out_to_be_short_then_the_quorum_fails_at_its_end() {
         let tally = dropped.clone();
         let mut race = Box::pin(batch_stream(stream, 8).quorum(3, move |_, item| {
             let tally = tally.clone();
-            holding(OnDrop::new(move || drop(tally.add())), async move {
-                match item {
-                    0 => Ok(item),
-                    _ => std::future::pending::<Result<_, BoxError>>().await,
-                }
-            })
+            holding(
+                OnDrop::new(move || {
+                    tally.add();
+                }),
+                async move {
+                    match item {
+                        0 => Ok(item),
+                        _ => std::future::pending::<Result<_, BoxError>>().await,
+                    }
+                },
+            )
         }));
         feed.send(0);
         feed.send(1);

@@ -128,7 +128,7 @@ async fn g16_stubborn_tasks_are_aborted_listed_and_waited_for() {
     assert_eq!([first.age.as_secs(), second.age.as_secs()], [15, 5]);
     assert!(first.was_aborted && second.was_aborted);
     let text = format!(
-        "task \"older\" {} aborted after 15s {}",
+        "task \"older\" {} aborted after 15s {} (not polled since)",
         first.id, first.location
     );
     assert_eq!(first.to_string(), text);

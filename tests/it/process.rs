@@ -20,7 +20,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The programs of `examples/`.
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 13] = [
     "aggregate",
     "borrow",
     "checksum",
@@ -29,6 +29,7 @@ const PROGRAMS: [&str; 12] = [
     "party",
     "pipeline",
     "poll_service",
+    "stuck",
     "sync_service",
     "verify",
     "worker",
@@ -63,7 +64,7 @@ pub(crate) fn program<A: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item 
 
 fn build() -> HashMap<String, PathBuf> {
     let build = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--features", "signal"])
+        .args(["build", "--quiet", "--features", "signal,serde"])
         .args(PROGRAMS.iter().flat_map(|program| ["--example", program]))
         .args(["--profile", &profile(), "--message-format", "json"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -132,6 +133,15 @@ impl Process {
                 return line.clone();
             }
         }
+    }
+
+    /// Waits for a line with `text` in it, and returns those that came before it, from the last that was waited for.
+    #[track_caller]
+    pub(crate) fn lines_to(&mut self, text: &str) -> Vec<String> {
+        let first = self.lines.len();
+        self.wait_for(text);
+        let last = self.lines.len() - 1;
+        self.lines[first..last].to_vec()
     }
 
     pub(crate) fn send(&self, signal: Signal) {

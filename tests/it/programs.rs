@@ -482,3 +482,88 @@ fn health_of_what_is_no_service_then_status_2() {
     outcome.assert_code(2);
     assert_eq!(outcome.stderr, "health: no service: web=ftp://example\n");
 }
+
+// stuck
+
+/// Sends the signal that asks for the tree until one was taken for which `is_it` holds, and returns its lines.
+fn tree_of(service: &mut Process, is_it: impl Fn(&[String]) -> bool) -> Vec<String> {
+    for _ in 0..1_000 {
+        service.send(Signal::USR1);
+        let lines = service.lines_to("end of the dump");
+        if is_it(&lines) {
+            return lines;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("none of the trees is it");
+}
+
+fn has_all(lines: &[String], parts: &[&[&str]]) -> bool {
+    let has = |parts: &[&str]| {
+        let is_it = |line: &String| parts.iter().all(|part| line.contains(part));
+        lines.iter().any(is_it)
+    };
+    parts.iter().all(|parts| has(parts))
+}
+
+#[test]
+fn stuck_asked_then_shows_what_each_task_is_doing_and_stopped_then_why_each_would_not() {
+    let mut service = start("stuck", &[]);
+    service.wait_for("serving");
+    tree_of(&mut service, |lines| {
+        has_all(
+            lines,
+            &[
+                &["group \"service\"", "running"],
+                &["├─ task \"clean\""],
+                &["task \"slow\"", "idle ≥"],
+                &["task \"in one poll\"", "in one poll ≥"],
+                &["task \"thread\"", "on its thread ≥"],
+                &[
+                    "└─ group \"pool\"",
+                    "live 1/1",
+                    "queued 1",
+                    "EVERY SLOT IS HELD",
+                ],
+                &["   ├─ task \"parent\"", "holds a slot"],
+                &["   └─ task \"child\"", "queued ≥"],
+            ],
+        )
+    });
+    service.send(Signal::INT);
+    let outcome = service.finish();
+    assert_eq!(outcome.status.code(), Some(3), "{outcome:#?}");
+    assert_eq!(outcome.count("by force: "), 4, "{outcome:#?}");
+    let lines: &[&[&str]] = &[
+        &["by force: task \"deaf\"", "aborted after", "since)"],
+        &["by force: task \"slow\"", "aborted after", "times since)"],
+        &[
+            "by force: task \"in one poll\"",
+            "still running after",
+            "(in one poll for at least",
+        ],
+        &[
+            "by force: task \"thread\"",
+            "still running after",
+            "(on a blocking thread)",
+        ],
+    ];
+    assert!(has_all(&outcome.lines, lines), "{outcome:#?}");
+    assert_eq!(outcome.lines.last().unwrap(), "stopped");
+}
+
+#[test]
+fn stuck_draws_in_other_formats() {
+    let formats = [
+        ("--dot", "digraph errgroup {"),
+        ("--mermaid", "flowchart LR"),
+        ("--json", "{\"format_version\":1,"),
+    ];
+    for (format, first) in formats {
+        let mut service = start("stuck", &[format]);
+        service.wait_for("serving");
+        service.send(Signal::USR1);
+        let lines = service.lines_to("end of the dump");
+        assert!(lines[0].starts_with(first), "{lines:#?}");
+    }
+}

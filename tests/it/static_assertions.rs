@@ -6,8 +6,8 @@ use std::hash::Hash;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use errgroup::{
-    BoxError, CancelHandle, Context, ContextError, Done, DoneOwned, Failed, Failures, OnDone,
-    Reason, Stop, StopHandle,
+    BoxError, CancelHandle, Context, ContextError, Diagnosis, Done, DoneOwned, Failed, Failures,
+    OnDone, Reason, Snapshot, Stop, StopHandle,
 };
 use futures::future::FusedFuture;
 use static_assertions::{assert_eq_size, assert_impl_all, assert_not_impl_any};
@@ -30,6 +30,8 @@ assert_impl_all!(Failed<BoxError>: Send, Sync, Unpin, std::fmt::Debug, std::fmt:
 assert_not_impl_any!(Failures<std::cell::Cell<u8>>: Sync);
 assert_not_impl_any!(Failures<std::rc::Rc<u8>>: Send, Sync);
 assert_impl_all!(BoxError: From<Failures<std::io::Error>>, From<Failures<BoxError>>);
+assert_impl_all!(Snapshot: Clone, Send, Sync, Unpin, std::fmt::Debug, std::fmt::Display);
+assert_impl_all!(Diagnosis: Copy, Eq, Send, Sync, Unpin, std::fmt::Debug, std::fmt::Display);
 
 // It travels by `?` into the errors that programs use.
 assert_impl_all!(BoxError: From<ContextError>);

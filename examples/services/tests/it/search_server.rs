@@ -185,6 +185,41 @@ async fn deadline_above_the_cap_then_capped() {
     server.wait_for_nothing().await;
 }
 
+// Who is alive, and what they are doing.
+
+#[tokio::test]
+async fn tasks_asked_for_as_tree_json_or_page_then_shown_as_such() {
+    let server = Server::start(ENDLESS).await;
+    let searching = server
+        .send("GET /search?q=rust HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
+    server.wait_for("archive", 1).await;
+    let shown = async |form: &str| {
+        let (status, text) = answer(server.get(&format!("/debug/tasks?as={form}"))).await;
+        assert_eq!(status, 200, "{text}");
+        text
+    };
+    let tree = shown("tree").await;
+    for part in [
+        "group \"connections\"",
+        "─ task \"connection from 127.0.0.1:",
+        "request.rs:",
+    ] {
+        assert!(tree.contains(part), "{part} in {tree}");
+    }
+    let json = shown("json").await;
+    assert!(
+        json.starts_with("{\"format_version\":1,\"items\":[{\"parent\":null"),
+        "{json}"
+    );
+    assert!(json.contains("\"name\":\"connections\""), "{json}");
+    let page = shown("page").await;
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("/debug/tasks?as=json"));
+    assert_eq!(answer(server.get("/debug/tasks?as=else")).await.0, 400);
+    drop(searching);
+    server.wait_for_nothing().await;
+}
+
 // One bad connection is one bad connection.
 
 #[tokio::test]

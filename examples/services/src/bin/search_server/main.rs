@@ -12,7 +12,8 @@
 //! - a backend fails: the others stop;
 //! - the server shuts down, and the grace is over.
 //!
-//! Each of these stops the backends' work at the await it stands at. `GET /debug/tasks` counts what is alive.
+//! Each of these stops the backends' work at the await it stands at. `GET /debug/tasks` counts what is alive;
+//! with `?as=tree`, or `json`, it says who that is and what they are doing, and with `?as=page` draws it in a browser.
 //!
 //! The connections are the tasks of an [isolated](errgroup::GroupBuilder::isolated) group: one that breaks, or whose
 //! handler panics, is logged and closed, and the server serves on. Try it with `--buggy archive`.

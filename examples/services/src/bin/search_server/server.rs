@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use errgroup::{Context, Group, Straggler};
+use axum::{Json, Router};
+use errgroup::{Context, Group, Straggler, dump_all};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
@@ -61,6 +63,7 @@ impl Server {
     ) -> Summary {
         let connections: Group = Group::builder()
             .context(ctx)
+            .name("connections")
             .isolated() // one bad connection is one bad connection
             .on_failure(|failure| log(failure))
             .build();
@@ -101,6 +104,19 @@ impl Server {
             .route("/search", get(request::handle))
             .route("/debug/tasks", get(tasks))
             .with_state(Arc::clone(self))
+    }
+
+    /// What is alive, and what there was so far.
+    fn count(&self) -> String {
+        let counts = &self.counts;
+        let mut text = format!(
+            "connections {}\nrequests {}\n",
+            counts.connections, counts.requests
+        );
+        for backend in &self.backends {
+            text += &format!("{} {}\n", backend.name, backend.alive);
+        }
+        text + &format!("{counts}\n")
     }
 
     fn serve(
@@ -152,17 +168,34 @@ fn backlog(listener: TcpListener) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
     Ok(connections)
 }
 
-/// `GET /debug/tasks`: what is alive, the connection that asks included, and what there was so far.
-async fn tasks(State(server): State<Arc<Server>>) -> String {
-    let counts = &server.counts;
-    let mut text = format!(
-        "connections {}\nrequests {}\n",
-        counts.connections, counts.requests
-    );
-    for backend in &server.backends {
-        text += &format!("{} {}\n", backend.name, backend.alive);
+/// How `/debug/tasks` is to be answered.
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(default, rename = "as")]
+    form: Form,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Form {
+    /// What is alive, and what there was so far: a number a line.
+    #[default]
+    Counts,
+    /// Who is alive, and what they are doing.
+    Tree,
+    Json,
+    /// A page that draws it and refreshes itself.
+    Page,
+}
+
+/// `GET /debug/tasks`: what is alive, the connection that asks included.
+async fn tasks(State(server): State<Arc<Server>>, Query(asked): Query<Asked>) -> Response {
+    match asked.form {
+        Form::Counts => server.count().into_response(),
+        Form::Tree => format!("{}\n", dump_all()).into_response(),
+        Form::Json => Json(dump_all()).into_response(),
+        Form::Page => Html(include_str!("tasks.html")).into_response(),
     }
-    text + &format!("{counts}\n")
 }
 
 /// Writes a line in the log.

@@ -1,0 +1,159 @@
+//! `Report`: what a group tells of itself to a snapshot. It is taken a chunk of the registry at a time, so that nobody waits
+//! for long: tasks come and go meanwhile.
+//!
+//! What an earlier snapshot saw of each task is kept beside the registry, in `seen`, from snapshot to snapshot; a group that
+//! nobody looks at has nothing there. Two snapshots at once may not find what the other is at: they say less then.
+
+use std::collections::HashMap;
+use std::panic::Location;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::diagnosis::Sighting;
+use super::registry::{Counts, Kind, Listed, Name, Registry};
+use crate::task::TaskId;
+
+pub(crate) struct Report {
+    pub(crate) id: u64,
+    pub(crate) name: Option<Name>,
+    pub(crate) is_isolated: bool,
+    pub(crate) members: Members,
+}
+
+/// What the registry has.
+pub(crate) struct Members {
+    pub(crate) age: Duration,
+    pub(crate) counts: Counts,
+    pub(crate) ended_ago: Option<Duration>,
+    pub(crate) limit: Option<usize>,
+    pub(crate) slots_held: usize,
+    /// Where `slot()` is being waited for.
+    pub(crate) waits_for_slots: Vec<&'static Location<'static>>,
+    pub(crate) tasks: Vec<Watched>,
+}
+
+/// A task, and what it is doing.
+pub(crate) struct Watched {
+    pub(crate) task: Listed,
+    pub(crate) sighting: Sighting,
+    pub(crate) doing: Doing,
+    pub(crate) holds_slot: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    Queued,
+    /// It waits for its first poll, or for a thread.
+    NotStarted,
+    /// For at least so long.
+    Running(Duration),
+    /// For at least so long, if that is known.
+    Waiting(Option<Duration>),
+}
+
+/// When a task was first seen with this count.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    count: u32,
+    at: Instant,
+}
+
+pub(super) type SeenTasks = HashMap<TaskId, Seen>;
+
+impl<E> Core<E> {
+    pub(super) fn make_report(&self, now: Instant) -> Report {
+        Report {
+            id: self.id.0,
+            name: self.name().cloned(),
+            is_isolated: self.is_isolated(),
+            members: self.registry.watch(now),
+        }
+    }
+}
+
+impl Registry {
+    fn watch(&self, now: Instant) -> Members {
+        let before = self.exchange_seen(None).unwrap_or_default();
+        let mut members = self.members(now);
+        let mut seen = SeenTasks::with_capacity(members.tasks.len());
+        for task in &mut members.tasks {
+            let since = task.note(before.get(&task.task.id), now);
+            seen.insert(task.task.id, since);
+        }
+        let seen = (!seen.is_empty()).then(|| Box::new(seen));
+        drop(self.exchange_seen(seen));
+        members
+    }
+}
+
+impl Watched {
+    pub(super) fn new(task: Listed, is_queued: bool, holds_slot: bool) -> Self {
+        let sighting = task.sighting;
+        let doing = match sighting.count {
+            _ if is_queued => Doing::Queued,
+            0 => Doing::NotStarted,
+            _ if sighting.is_in_poll() => Doing::Running(Duration::ZERO),
+            // Polled once, and when it had to wait was noted.
+            _ => Doing::Waiting((sighting.polls() == 1).then_some(task.waited_for).flatten()),
+        };
+        Self {
+            task,
+            sighting,
+            doing,
+            holds_slot,
+        }
+    }
+
+    /// Compares the task with what an earlier snapshot saw of it.
+    fn note(&mut self, before: Option<&Seen>, now: Instant) -> Seen {
+        let count = self.sighting.count;
+        let same = before.filter(|seen| seen.count == count);
+        let since = same.map_or(now, |seen| seen.at);
+        let unchanged = now.saturating_duration_since(since);
+        self.sighting.unchanged = unchanged;
+        match &mut self.doing {
+            // A thread that has run since before the task was first listed.
+            Doing::Running(time) if self.sighting.kind == Kind::Blocking => *time = unchanged,
+            Doing::Running(time) => *time = unchanged,
+            Doing::Waiting(time) if same.is_some() => {
+                *time = Some(time.unwrap_or_default().max(unchanged))
+            }
+            Doing::Queued | Doing::NotStarted | Doing::Waiting(_) => {}
+        }
+        Seen { count, at: since }
+    }
+
+    /// For how long at least a task that holds a slot has not gone on; `None` if it runs, or nothing is known.
+    pub(crate) fn idle(&self) -> Option<Duration> {
+        match self.doing {
+            Doing::Waiting(time) => time,
+            _ => None,
+        }
+    }
+}
+
+impl Members {
+    pub(crate) fn queued(&self) -> usize {
+        let queued = |task: &&Watched| task.doing == Doing::Queued;
+        self.tasks.iter().filter(queued).count()
+    }
+
+    /// For how long at least every slot has been held by a task that waits, while somebody is queued.
+    pub(crate) fn stalled(&self) -> Option<Duration> {
+        let limit = self.limit?;
+        let is_queued = self.queued() > 0 || !self.waits_for_slots.is_empty();
+        let holders = self.tasks.iter().filter(|task| task.holds_slot);
+        let mut idle = Vec::new();
+        for holder in holders {
+            idle.push(holder.idle()?);
+        }
+        // A slot that nobody runs in yet is its waiter's to use.
+        let are_all = idle.len() >= limit && idle.len() == self.slots_held;
+        match is_queued && are_all {
+            true => idle.into_iter().min(),
+            false => None,
+        }
+    }
+}

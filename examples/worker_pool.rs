@@ -12,18 +12,22 @@
 //! channel. When [`run`](errgroup::GroupBuilder::run) returns, every task has ended, and what is left in the channel is what
 //! was not begun.
 //!
-//! The group does not derive from the context that the signal ends: a job that was taken must not be dropped. The body
-//! looks at that context instead, and comes to its end. So a stop is no error, either.
+//! The signal begins a stop, with a drain. The body takes jobs until then, and comes to its end: so a stop is no error. The
+//! jobs in hand go on below the same context, which ends when the drain is over: a job that hangs cannot hold up the stop
+//! for ever, and would be an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use errgroup::{BoxError, Context, Group, Spawner};
+use errgroup::{BoxError, Context, Group, Signals, Spawner};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 const WORKERS: usize = 4;
+
+/// How long the jobs in hand have.
+const DRAIN: Duration = Duration::from_secs(10);
 
 struct Job(u32);
 
@@ -41,10 +45,11 @@ async fn main() -> Result<(), BoxError> {
     }
     let sender = (!close).then_some(sender); // without one the channel is closed
 
-    let stop = Context::background().with_signals()?;
+    let signals = Signals::new().drain(DRAIN);
+    let ctx = signals.derive(&Context::background())?;
     let done = Arc::new(AtomicU32::new(0));
-    work_off(&stop, &mut jobs, &done).await?;
-    match stop.err() {
+    work_off(&ctx, &mut jobs, &done).await?;
+    match ctx.stopping().cause() {
         Some(why) => println!("stopped: {why}"),
         None => println!("stopped: there are no more jobs"),
     }
@@ -61,19 +66,19 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Does jobs until there are no more, `stop` ends, or one has failed.
-async fn work_off(stop: &Context, jobs: &mut Jobs, done: &Arc<AtomicU32>) -> Result<(), BoxError> {
-    let group = Group::builder().context(&stop.without_cancel());
+/// Does jobs until there are no more, stopping begins, or one has failed.
+async fn work_off(ctx: &Context, jobs: &mut Jobs, done: &Arc<AtomicU32>) -> Result<(), BoxError> {
+    let stopping = ctx.stopping();
     let body = async |group: Spawner| {
         loop {
             let slot = group.slot().await?;
-            match stop.run(jobs.recv()).await {
+            match stopping.run(jobs.recv()).await {
                 Ok(Some(job)) => slot.spawn(work(job, done.clone())),
                 Ok(None) | Err(_) => return Ok(()),
             };
         }
     };
-    group.limit(WORKERS).run(body).await
+    Group::builder().context(ctx).limit(WORKERS).run(body).await
 }
 
 async fn work(Job(id): Job, count: Arc<AtomicU32>) -> Result<(), BoxError> {

@@ -4,6 +4,9 @@
 //! to wait it goes to the [`Queue`], and whichever worker is free polls it again once it was woken. Its result goes to the
 //! [`Sink`](results::Sink), its error to the [`Work`], and ends the batch.
 //!
+//! In `settle`, `first_ok` and `quorum` the error of an item is a result, too: there the sink decides. A stagger is a source
+//! that is not ready.
+//!
 //! The caller's own task is the first worker of `map` and `for_each`: the commonest batch has a few items that wait, and
 //! costs no task at all. There is another worker for each further thread of the runtime, as soon as there is work for two:
 //! these are tasks of a [`Group`](crate::Group), so that nothing of the batch outlives it. All workers of `map_stream` are
@@ -113,7 +116,17 @@ where
 
 /// Many items of type `T`, one function, bounded concurrency: the value of [`batch`] and [`batch_stream`].
 ///
-/// - The first error stops the pull, cuts the rest short and is returned when everything that runs has ended.
+/// | what is wanted | method |
+/// |---|---|
+/// | all values | [`map`](Batch::map); as they come, [`map_stream`](Batch::map_stream); none, [`for_each`](Batch::for_each) |
+/// | … in order of completion | [`unordered`](Batch::unordered), then `map` or `map_stream` |
+/// | every item's own result, errors too | [`settle`](Batch::settle) |
+/// | the first success | [`first_ok`](Batch::first_ok) |
+/// | n successes | [`quorum`](Batch::quorum) |
+/// | the next only when one has failed or is slow | [`stagger`](Batch::stagger), before any of them |
+///
+/// - The first error stops the pull, cuts the rest short and is returned when everything that runs has ended. In `settle`,
+///   `first_ok` and `quorum` an error is a result, and stops nobody.
 /// - A panic, in the function or in the source, does the same and is resumed in the caller.
 /// - When the context ends, by its parent or a deadline, items are dropped at the await they stand at, no other is
 ///   started, and the result is the [`ContextError`](crate::ContextError), unless all items had been done.
@@ -127,10 +140,9 @@ where
 ///
 /// # Where it runs
 ///
-/// [`map`](Batch::map) and [`for_each`](Batch::for_each) run in the caller's task, like any future, and go on while that
-/// polls them. On a multi-thread runtime as many tasks help as there are further threads, as soon as there is work for
+/// All but [`map_stream`](Batch::map_stream) run in the caller's task, like any future, and go on while that polls them. On a multi-thread runtime as many tasks help as there are further threads, as soon as there is work for
 /// them: items that keep a thread busy run in parallel, and an item that has waited goes on wherever there is a thread for
-/// it. [`map_stream`](Batch::map_stream) runs in tasks alone, so that it goes on while its consumer does something else.
+/// it. `map_stream` runs in tasks alone, so that it goes on while its consumer does something else.
 ///
 /// As long as items end at once, a few are pulled in one go and run one after the other. An item that blocks its thread
 /// holds up the few behind it: items must not block until another has run. A deadline of the context is looked at before
@@ -140,8 +152,8 @@ where
 ///
 /// A `JoinSet` with a semaphore costs a task for each item, several times the work. `buffer_unordered` runs all items in
 /// one task, and so on one thread, and starts none while its consumer does something else. Neither cancels the rest on
-/// the first error before that is looked at.
-#[must_use = "a batch does nothing until `map`, `for_each` or `map_stream`, and their result is awaited"]
+/// the first error before that is looked at. `select_ok` has no limit, no stagger, and of the errors the last alone.
+#[must_use = "a batch does nothing until `map`, `for_each` or another of them is called and its result awaited"]
 pub struct Batch<T> {
     items: Items<T>,
     limit: usize,
@@ -256,7 +268,8 @@ impl<T> Batch<T> {
 }
 
 impl<T: Send + 'static> Batch<T> {
-    /// Runs `f` on every item and returns the results in the order of the items.
+    /// Runs `f` on every item and returns the results in the order of the items, or of completion after
+    /// [`unordered`](Batch::unordered).
     ///
     /// # Errors
     ///
@@ -315,7 +328,8 @@ impl<T: Send + 'static> Batch<T> {
         }
     }
 
-    /// Runs `f` on the items and yields the results in the order of the items, as they come.
+    /// Runs `f` on the items and yields the results in the order of the items, or, after [`unordered`](Batch::unordered), each as
+    /// it comes.
     ///
     /// At most `limit` items are ahead of what has been yielded: a consumer that stops polling stops the source, too. The
     /// batch starts with the first poll. After an error the stream ends.

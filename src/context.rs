@@ -1,5 +1,6 @@
 //! `Context`: the public face of the tree.
 
+mod alarm;
 mod cleanup;
 mod deadline;
 mod directory;
@@ -8,7 +9,6 @@ mod end;
 mod foreign;
 mod handle;
 mod hook;
-mod later;
 mod listeners;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
@@ -46,7 +46,7 @@ use crate::error::{BoxError, ContextError};
 /// Says who may still work, until when, and with which values.
 ///
 /// A context is read only and cheap to clone. It ends exactly once: because its [`CancelHandle`] cancelled it, its
-/// deadline passed, its parent ended or its [`Group`](crate::Group) did. It stays ended, and whoever asks later sees it
+/// deadline passed, its parent ended, its [`Group`](crate::Group) did, or a stop came to its end. It stays ended, and whoever asks later sees it
 /// too, with the same [`ContextError`]. Ending a context ends everything derived from it, before the call that ends it
 /// returns; it never touches the parent.
 ///
@@ -149,7 +149,8 @@ impl Context {
 
     /// Derives a context that keeps the values and nothing else: no deadline, no parent's end, no cause.
     ///
-    /// For work that has to be done although the context has ended: cleaning up, telling the audit log.
+    /// For work that has to be done whatever becomes of the context: telling the audit log. To clean up after its end there is
+    /// [`cleanup`](Context::cleanup), which has an end itself.
     #[must_use = "it changes nothing about this context"]
     pub fn without_cancel(&self) -> Context {
         Self {

@@ -53,16 +53,16 @@ pub use self::wait::{Wait, WaitOwned};
 
 pub(crate) use self::body::Came;
 pub(crate) use self::core::Core;
+pub(crate) use self::core::passes_on;
 pub(crate) use self::failure::EndedBy;
 pub(crate) use self::registry::{Counts, Fate, Kind, Name, SlotRequest, Spec};
-pub(crate) use self::spawn::name;
+pub(crate) use self::spawn::{Request, name};
 pub(crate) use self::watch::{Doing, Report, Watched};
 
 use self::core::Config;
 use self::guest::Guest;
-use self::spawn::Request;
 use self::spawner::{ways_to_spawn, ways_to_try_spawn};
-use crate::context::Context;
+use crate::context::{Context, Node};
 use crate::error::{BoxError, ContextError, GroupError, Reason};
 use crate::task::Task;
 
@@ -217,6 +217,26 @@ impl<E: GroupError> Group<E> {
         };
         Self {
             core: Core::new(parent, location, config, runtime),
+            location,
+        }
+    }
+
+    /// A group with the values of `host`, but not its end. Dropped with live tasks, it hands them over to the group whose
+    /// context `host` is, or derives from.
+    pub(crate) fn hosted(
+        host: &Context,
+        name: Option<Name>,
+        location: &'static Location<'static>,
+    ) -> Self {
+        let config = Config {
+            name,
+            host: host
+                .node()
+                .map(|node| Node::derive(Some(node), 0, location)),
+            ..Config::default()
+        };
+        Self {
+            core: Core::new(&host.without_cancel(), location, config, None),
             location,
         }
     }
@@ -460,7 +480,8 @@ impl<E> Drop for Group<E> {
         registry.forget_waiter();
         let node = self.core.node();
         if let Some(group) = node.owner() {
-            node.find_owner_above(|host| Guest::hand_over(&group, host));
+            let place = self.core.host().unwrap_or(node);
+            place.find_owner_above(|host| Guest::hand_over(&group, host));
         }
     }
 }

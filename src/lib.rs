@@ -29,10 +29,12 @@
 //! |---|---|
 //! | [`Context`] | who may still work, until when, with which values; read only, cheap to clone |
 //! | [`CancelHandle`] | the right to end one context; dropping the last one ends it |
+//! | [`StopHandle`] | the right to stop one in two steps: finish what you have, then end |
 //! | [`Group`] | the owner of a derived context and of the tasks spawned into it |
 //! | [`Task`] | one task's handle: its value, its abort |
 //! | [`scope`](scope()) | tasks that borrow from the caller, polled in the caller's task |
-//! | [`batch`] | one function on many items, a few at a time, without a task for each |
+//! | [`batch`] | one function on many items, a few at a time, without a task for each: all values, the first, n of m |
+//! | [`Supervisor`] | keeps a few services running, and stops them in order |
 //! | [`WaitGroup`] | waits until all its [`WaitGroupToken`]s are dropped, and stops nobody |
 //!
 //! A context ends once and stays ended; what derives from it ends with it. Its [`ContextError`] says why, where and by
@@ -92,6 +94,23 @@
 //! Outside of `run`, `?` would drop the group, with its error and its tasks: there leave the loop, then wait, as in
 //! `while let Ok(slot) = group.slot().await { slot.spawn(…); }`.
 //!
+//! **One function on many items** is a [`batch`], and its method says what is wanted of them:
+//! - all values, and the first error stops the rest: [`map`](Batch::map); one by one, [`map_stream`](Batch::map_stream);
+//! - in order of completion: [`unordered`](Batch::unordered) before either;
+//! - every error, too, and none stops anybody: [`settle`](Batch::settle);
+//! - the first success: [`first_ok`](Batch::first_ok); hedged, [`stagger`](Batch::stagger) before it;
+//! - n of m: [`quorum`](Batch::quorum).
+//! ```
+//! # use errgroup::*; async fn get(_ctx: Context, url: &str) -> Result<usize, BoxError> { if url == "c" { Err("gone")? }; Ok(url.len()) }
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> { let ctx = Context::background();
+//! let urls = || batch(["a", "bb", "c"], 8).context(&ctx); // at most 8 at once
+//! assert_eq!(urls().map(get).await.unwrap_err().to_string(), "gone");
+//! assert!(urls().settle(get).await?[2].is_err());
+//! assert_eq!(urls().first_ok(get).await?, 1);
+//! assert_eq!(urls().quorum(2, get).await?, [1, 2]);
+//! # Ok(()) }
+//! ```
+//!
 //! **To borrow.** The tasks of a [`scope`](scope()) borrow from what stands outside of it, as threads do in
 //! [`std::thread::scope`]: concurrent, not parallel, on any executor. [`scope_local`] takes tasks that are not `Send`.
 //! ```
@@ -127,8 +146,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **A deadline, and cleaning up after it.** What has to run after the end derives from
-//! [`without_cancel`](Context::without_cancel), with a deadline of its own.
+//! **A deadline, and cleaning up after it.** What has to run after the end runs in [`cleanup`](Context::cleanup), which ends
+//! five seconds later, or as long as [you say](GroupBuilder::cleanup).
 //! ```
 //! # use {errgroup::*, std::{future::pending, time::Duration}}; async fn flush() {}
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
@@ -137,8 +156,7 @@
 //! group.spawn(pending::<Result<(), _>>()); // cut short
 //! group.spawn_with(async |ctx| {
 //!     ctx.done().await;
-//!     let cleanup = ctx.without_cancel().with_timeout(Duration::from_secs(5));
-//!     Ok(cleanup.run(flush()).await?)
+//!     Ok(ctx.cleanup().run(flush()).await?)
 //! });
 //! let error = group.wait().await.unwrap_err();
 //! assert!(error.downcast_ref().is_some_and(ContextError::is_deadline_exceeded));
@@ -188,7 +206,7 @@
 //! assert!(kept.context().is_done() && !lost.context().is_done());
 //! ```
 //!
-//! The [`guide`] has more: which tool to pick, eight short programs, servers, how to stop, and the traps. The programs in
+//! The [`guide`] has more: which tool to pick, short programs, servers, how to stop, and the traps. The programs in
 //! `examples/` are answers to be copied.
 //!
 //! # The error type
@@ -340,6 +358,7 @@ mod scope;
 #[cfg(feature = "signal")]
 mod signal;
 mod snapshot;
+mod supervisor;
 mod sync;
 mod task;
 #[cfg(feature = "testing")]
@@ -362,6 +381,11 @@ pub use signal::Signals;
 pub use snapshot::{
     ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Place, Snapshot, TaskKind,
     TaskSnapshot, TaskState, What, dump_all,
+};
+pub use supervisor::{
+    AutoShutdown, Backoff, BackoffDelays, Child, ChildFailure, ChildFailureKind, ChildState,
+    ChildStatus, CommandError, Ready, Restart, Strategy, Supervisor, SupervisorBuilder,
+    SupervisorError, SupervisorErrorKind, SupervisorEvent, SupervisorEventKind, SupervisorHandle,
 };
 pub use task::{AbortHandle, Task, TaskId};
 /// The short name, which says less of whose it is.

@@ -57,6 +57,7 @@ use crate::group::Group;
 /// on exits with a failure although all it did was to stop when it was told to. A stop is a success
 ///
 /// - by [`shutdown`](Group::shutdown), once the context has ended: being cut short is no error there;
+/// - by a [drain](Signals::drain), if all is done before it is over: nothing is cut short then;
 /// - if all tasks have started, and come to `Ok` by themselves: spawn with [`spawn_with`](Group::spawn_with), and return
 ///   when `ctx` ends;
 /// - if the signal is not above the group but beside it: wait for this context's [`done`](Context::done) or for the

@@ -65,6 +65,8 @@ impl<T> Mutex<T> {
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
     is_set: AtomicBool,
+    /// Held by whoever writes: who finds the value written finds it after that, as loom sees it, too.
+    writer: Mutex<()>,
 }
 
 #[cfg(all(test, errgroup_loom))]
@@ -73,6 +75,7 @@ impl<T> OnceLock<T> {
         Self {
             value: std::sync::OnceLock::new(),
             is_set: AtomicBool::new(false),
+            writer: Mutex::default(),
         }
     }
 
@@ -84,15 +87,18 @@ impl<T> OnceLock<T> {
     }
 
     pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        let _writer = self.writer.lock();
         self.value.set(value)?;
         self.is_set.store(true, Ordering::Release);
         Ok(())
     }
 
+    /// Unlike std's, it may call `value` although another thread is first.
     pub(crate) fn get_or_init(&self, value: impl FnOnce() -> T) -> &T {
-        let value = self.value.get_or_init(value);
-        self.is_set.store(true, Ordering::Release);
-        value
+        if self.get().is_none() {
+            drop(self.set(value()));
+        }
+        self.get().expect("it is set")
     }
 }
 
@@ -102,6 +108,7 @@ impl<T> From<T> for OnceLock<T> {
         Self {
             value: value.into(),
             is_set: AtomicBool::new(true),
+            writer: Mutex::default(),
         }
     }
 }

@@ -498,3 +498,101 @@ fn foreign_futures_are_freed() {
         assert_eq!(LIVE_BYTES.get() - before, 0);
     });
 }
+
+// ---- stopping in steps, and cleaning up
+
+#[test]
+fn steps_stay_below_their_ceilings() {
+    on_runtime(async {
+        let (parent, _handle) = parent();
+        assert_eq!(
+            allocations(|| parent.stopping()),
+            1,
+            "a list of what is above"
+        );
+        assert_eq!(allocations(|| parent.with_cleanup(HOUR)), 1);
+        assert_eq!(allocations(|| parent.with_stop()), 3);
+        let (ctx, _handle) = parent.with_stop();
+        let first = ctx.stopping();
+        assert!(
+            allocations(|| ctx.stopping()) <= 4,
+            "a node, its second parent, two lists"
+        );
+        drop(first);
+    });
+}
+
+#[test]
+fn c5_steps_asked_for_again_and_again_leave_nothing() {
+    on_runtime(async {
+        let (root, handle) = Context::background().with_stop();
+        let ctx = child(&root).with_timeout(HOUR);
+        drop((ctx.stopping(), ctx.cleanup(), ctx.stopping_done()));
+        let asked = growth(|| {
+            for _ in 0..BURST {
+                drop((ctx.stopping(), ctx.cleanup(), ctx.stopping_done()));
+            }
+        });
+        assert!(asked <= LITTLE, "{asked}");
+        handle.cancel();
+        let asked = growth(|| {
+            for _ in 0..BURST {
+                drop((ctx.stopping(), ctx.cleanup(), ctx.stopping_done()));
+            }
+        });
+        assert!(asked <= LITTLE, "{asked}");
+    });
+}
+
+#[test]
+fn c5_stopped_again_and_again_earlier_each_time_leaves_nothing() {
+    on_runtime(async {
+        let (ctx, handle) = Context::background().with_stop();
+        let mut drain = 1_000 * HOUR;
+        let mut stop = || {
+            drain -= Duration::from_secs(1);
+            handle.stop(drain);
+        };
+        stop();
+        let grown = growth(|| (0..BURST.min(100_000)).for_each(|_| stop()));
+        assert!(grown <= LITTLE, "{grown}");
+        assert!(!ctx.is_done());
+    });
+}
+
+#[test]
+fn steps_and_their_alarms_are_freed() {
+    on_runtime(async {
+        leaves_nothing(|| {
+            let (root, handle) = parent();
+            let (ctx, stop) = root.with_stop();
+            let below = child(&ctx).with_cleanup(HOUR).merge(&child(&root));
+            let asked = (ctx.stopping(), below.stopping(), below.cleanup());
+            let _waiting = asked.1.done_owned().now_or_never();
+            stop.stop(HOUR);
+            drop((ctx, stop));
+            let (other, stop) = below.with_stop();
+            stop.stop(HOUR);
+            drop((other, below));
+            handle.cancel();
+            drop(asked);
+        });
+    });
+}
+
+#[test]
+fn drains_and_cleanups_that_are_over_are_freed() {
+    on_runtime(async {
+        let turn = async || {
+            let (ctx, stop) = Context::background().with_stop();
+            let cleanup = ctx.with_cleanup(HOUR).cleanup();
+            stop.stop(HOUR);
+            end_of(&ctx).await;
+            end_of(&cleanup).await;
+        };
+        turn().await;
+        let before = LIVE_BYTES.get();
+        turn().await;
+        assert_eq!(LIVE_BYTES.get() - before, 0);
+    });
+}

@@ -174,7 +174,7 @@ impl<R, E> Race<R, E> {
 }
 
 impl<R: Send + 'static, E: Send + 'static> Sink<Result<R, E>> for Race<R, E> {
-    const COUNTS_ITEMS: bool = true;
+    const IS_RACE: bool = true;
 
     fn put(&self, results: &mut Vec<(usize, Result<R, E>)>) -> Verdict {
         let mut state = self.state.lock();
@@ -191,10 +191,6 @@ impl<R: Send + 'static, E: Send + 'static> Sink<Result<R, E>> for Race<R, E> {
             gate.open(failures);
         }
         verdict
-    }
-
-    fn is_eager(&self) -> bool {
-        true
     }
 
     fn count_items(&self, most: usize) -> Verdict {

@@ -8,17 +8,12 @@ use crate::panic::{contain, discard};
 use crate::sync::Mutex;
 
 pub(super) trait Sink<R>: Send + Sync + 'static {
-    /// It wants to know how many items there are.
-    const COUNTS_ITEMS: bool = false;
+    /// A result may decide the batch. So it takes each at once, not when its block is done, and wants to know how many items
+    /// there are.
+    const IS_RACE: bool = false;
 
     /// Takes a worker's results, with the indexes of their items: some, and leaves none.
     fn put(&self, results: &mut Vec<(usize, R)>) -> Verdict;
-
-    /// Whether it is given each result at once. Else it has to wait for the worker's block.
-    #[inline]
-    fn is_eager(&self) -> bool {
-        false
-    }
 
     /// Takes note that there are so many items at most.
     #[inline]

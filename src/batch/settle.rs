@@ -120,9 +120,4 @@ impl<R: Send + 'static, E: Send + 'static> Sink<Result<R, E>> for Settle<R, E> {
         }
         verdict
     }
-
-    /// Somebody may wait for a failure.
-    fn is_eager(&self) -> bool {
-        self.gate.is_some()
-    }
 }

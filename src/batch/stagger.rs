@@ -21,7 +21,7 @@ use futures::{FutureExt, Stream};
 
 use super::Items;
 use crate::context::{Context, DoneOwned};
-use crate::panic::contain;
+use crate::panic::{contain, discard};
 use crate::sync::Mutex;
 
 pub(super) struct Gate {
@@ -38,6 +38,9 @@ struct State {
 
 pub(super) struct Staggered<T> {
     items: Items<T>,
+    /// The next item, pulled while it waits at the gate: so the end of the items is known as soon as it has come, and not a
+    /// delay later.
+    next: Option<T>,
     gate: Arc<Gate>,
     /// Ends when the delay has passed since the last start; `None` before the first.
     timer: Option<DoneOwned>,
@@ -89,6 +92,7 @@ impl<T> Staggered<T> {
     pub(super) fn new(items: Items<T>, gate: Arc<Gate>) -> Self {
         Self {
             items,
+            next: None,
             gate,
             timer: None,
         }
@@ -111,19 +115,61 @@ impl<T> Staggered<T> {
     }
 }
 
+impl<T> Unpin for Staggered<T> {}
+
 impl<T> Stream for Staggered<T> {
     type Item = T;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<T>> {
-        ready!(self.poll_gate(cx));
-        let item = ready!(self.items.as_mut().poll_next(cx));
-        if item.is_some() {
+        if self.next.is_none() {
+            self.next = ready!(self.items.as_mut().poll_next(cx));
+        }
+        if self.next.is_some() {
+            ready!(self.poll_gate(cx));
             self.started();
         }
-        Poll::Ready(item)
+        Poll::Ready(self.next.take())
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.items.size_hint()
+        let next = usize::from(self.next.is_some());
+        let (least, most) = self.items.size_hint();
+        let most = most.and_then(|most| most.checked_add(next));
+        (least.saturating_add(next), most)
+    }
+}
+
+impl<T> Drop for Staggered<T> {
+    /// Both it and the items may panic in their destructors.
+    fn drop(&mut self) {
+        discard(self.next.take());
+    }
+}
+
+#[cfg(all(test, errgroup_loom))]
+mod models {
+    use std::future::poll_fn;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::model::block_on;
+
+    /// Failures on two threads while the source comes to the gate: each is found, at once or by its wake.
+    #[test]
+    fn items_fail_while_the_source_comes_to_the_gate_then_it_is_let_through_for_each() {
+        loom::model(|| {
+            let gate = Gate::new(Duration::MAX);
+            let items = [gate.clone(), gate.clone()];
+            let items = items.map(|gate| thread::spawn(move || gate.open(1)));
+            for _ in 0..2 {
+                block_on(poll_fn(|cx| gate.poll_failure(cx)));
+                gate.use_failure();
+            }
+            for item in items {
+                item.join().unwrap();
+            }
+            assert_eq!(gate.state.lock().failures, 0);
+        });
     }
 }

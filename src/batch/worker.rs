@@ -315,7 +315,7 @@ impl<J: Job> Worker<J> {
         match self.error.take() {
             None => {
                 self.hand.done += 1;
-                if self.work.sink.is_eager() {
+                if J::Sink::IS_RACE {
                     self.flush();
                 }
             }
@@ -388,7 +388,7 @@ impl<J: Job> Worker<J> {
         let mut cx = TaskContext::from_waker(&source.waker);
         let mut call = None;
         let (mut is_dry, mut is_ready) = (false, true);
-        if J::Sink::COUNTS_ITEMS && source.next == 0 {
+        if J::Sink::IS_RACE && source.next == 0 {
             work.count_items(0, source.stream.size_hint().1);
         }
         while *permits > 0 && call.is_none() && !work.node().has_ended() {
@@ -413,12 +413,12 @@ impl<J: Job> Worker<J> {
         }
         let rest = match is_dry {
             true => Some(0),
-            false if is_ready || J::Sink::COUNTS_ITEMS => source.stream.size_hint().1,
+            false if is_ready || J::Sink::IS_RACE => source.stream.size_hint().1,
             false => None,
         };
         // It is not asked again only to say so, and nobody is called for that.
         is_dry |= is_ready && rest == Some(0);
-        if J::Sink::COUNTS_ITEMS {
+        if J::Sink::IS_RACE {
             work.count_items(source.next, rest);
         }
         let other = self.put_source(is_dry, is_ready);

@@ -13,6 +13,9 @@
 //!    this context then. The group ends its grace first and its step after that; the alarm asks for the grace after the
 //!    step was made. So one of the two ends it.
 
+#[cfg(all(test, errgroup_loom))]
+mod loom_models;
+
 use std::panic::Location;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -20,9 +23,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Context;
+use super::alarm::Alarm;
 use super::deadline::later;
 use super::hook::OnDone;
-use super::later::Alarm;
 use super::listeners::{Hook, Waiter};
 use super::node::{Grace, Node};
 use super::steps::{Climb, Step, climb};
@@ -72,8 +75,8 @@ impl Context {
     ///
     /// Before the end it is a context that cannot end yet. It keeps the values and nothing else; it ends with
     /// [`Reason::DeadlineExceeded`](crate::Reason::DeadlineExceeded), or for the abort's reason. Its
-    /// [`deadline`](Context::deadline) does not show when. What derives from it ends with it, and `cleanup` there is no
-    /// more time: the same context, or one that ends with the abort of a group that was made for cleaning up.
+    /// [`deadline`](Context::deadline) does not show when. What derives from it ends with it, and so does `cleanup` of that: it
+    /// is no more time.
     ///
     /// For tasks given to [`spawn`](crate::Group::spawn) the end is the drop. It serves those of
     /// [`spawn_with`](crate::Group::spawn_with), and threads.
@@ -112,10 +115,8 @@ impl Context {
         let Some(of) = self.node() else {
             return self.clone();
         };
+        // That of a group above, or of the time to clean up that this is part of.
         let abort = Step::Abort.of(of);
-        if let Some(inside) = abort.as_ref().filter(|_| of.is_inside_cleanup()) {
-            return self.with_node(inside.clone());
-        }
         let cleanup = Node::derive_cleanup(abort.as_ref(), location);
         let budget = self.value::<Budget>();
         let plan = Plan {
@@ -199,18 +200,6 @@ impl Plan {
 }
 
 impl Node {
-    fn is_inside_cleanup(self: &Arc<Self>) -> bool {
-        let mut is_inside = false;
-        climb(Some(self), |node| {
-            is_inside |= node.is_cleanup();
-            match is_inside {
-                true => Climb::Stop,
-                false => Climb::On,
-            }
-        });
-        is_inside
-    }
-
     /// The end has reached somebody: its instant is this.
     pub(crate) fn take_time(&self) {
         self.end_error().time(now);

@@ -59,7 +59,7 @@ pub(super) fn later(now: Instant, time: Duration) -> Instant {
 }
 
 /// A node that derives from none and ends at this time.
-pub(super) fn alarm(at: Instant, location: &'static Location<'static>) -> Arc<Node> {
+pub(super) fn node_ending_at(at: Instant, location: &'static Location<'static>) -> Arc<Node> {
     let setting = Setting {
         now: now(),
         at,

@@ -371,6 +371,7 @@ impl Walk {
             match told {
                 Told::Group(owner) => tell_owner(owner.upgrade()),
                 Told::Waiters(waiters, error) => {
+                    // The time to clean up counts from here.
                     error.time(now);
                     tell(waiters, &error);
                 }

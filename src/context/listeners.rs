@@ -512,6 +512,12 @@ impl Node {
 
 #[cfg(test)]
 impl Node {
+    /// Registers as one who has found another thread here.
+    #[cfg(errgroup_loom)]
+    pub(super) fn meet(&self) -> Option<Place> {
+        self.register_contended(self.listeners.crowd(), Waker::noop().clone())
+    }
+
     /// As if threads had met here again and again.
     pub(super) fn make_shards(&self) {
         self.listeners.crowd().shards.get_or_init(Shards::new);

@@ -3,6 +3,7 @@
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
 
 use loom::thread;
 
@@ -371,6 +372,24 @@ fn wakers_meet_and_make_shards_during_the_end() {
         assert!(end(&node, Reason::Cancelled));
         for waiter in waiters {
             assert_eq!(waiter.join().unwrap(), Reason::Cancelled);
+        }
+    });
+}
+
+#[test]
+fn shards_made_during_the_end_keep_no_waker() {
+    loom::model(|| {
+        let node = derive(None);
+        let meeting = {
+            let node = node.clone();
+            thread::spawn(move || {
+                let places = [node.meet(), node.register_waker(Waker::noop().clone())];
+                places.into_iter().flatten().collect::<Vec<_>>()
+            })
+        };
+        assert!(end(&node, Reason::Cancelled));
+        for place in meeting.join().unwrap() {
+            assert!(node.deregister_waker(place).is_none());
         }
     });
 }

@@ -9,6 +9,9 @@
 //!    its share. So the last one, dropped after any `stop`, ends nothing.
 //! 2. `alarm` is the earliest that was set. Any other is dropped by whoever comes second.
 
+#[cfg(all(test, errgroup_loom))]
+mod loom_models;
+
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
@@ -17,9 +20,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Context;
+use super::alarm::Alarm;
 use super::deadline::later;
 use super::done::DoneOwned;
-use super::later::Alarm;
 use super::node::Node;
 use super::steps::{Step, Steps};
 use super::timer::now;

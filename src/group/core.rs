@@ -49,6 +49,8 @@ pub(crate) struct Config<E> {
     pub(crate) patience: Option<Box<Patience<E>>>,
     /// How many failures are kept beside the first.
     pub(crate) keep_failures: u32,
+    /// Where the group stands, if its context is cut off from that: see `Group::hosted`.
+    pub(crate) host: Option<Arc<Node>>,
 }
 
 pub(crate) type OnFailure<E> = dyn Fn(&Failure<E>) + Send + Sync;
@@ -61,6 +63,7 @@ impl<E> Default for Config<E> {
             on_failure: None,
             patience: None,
             keep_failures: 0,
+            host: None,
         }
     }
 }
@@ -76,6 +79,7 @@ impl<E> Config<E> {
             && !self.is_isolated
             && self.on_failure.is_none()
             && self.patience.is_none()
+            && self.host.is_none()
     }
 
     /// The first of an isolated group is none that `wait` returns, and is kept nevertheless.
@@ -139,6 +143,10 @@ impl<E> Core<E> {
 
     pub(crate) fn name(&self) -> Option<&Name> {
         self.config.as_ref()?.name.as_ref()
+    }
+
+    pub(crate) fn host(&self) -> Option<&Arc<Node>> {
+        self.config.as_ref()?.host.as_ref()
     }
 
     pub(crate) fn is_isolated(&self) -> bool {
@@ -543,6 +551,14 @@ fn context_error_in<E: 'static>(error: &E) -> Option<&ContextError> {
         .downcast_ref::<std::io::Error>()?
         .get_ref()?
         .downcast_ref()
+}
+
+/// Whether an error says no more than that this end came.
+pub(crate) fn passes_on<E: GroupError>(error: &E, end: &ContextError) -> bool {
+    match context_error_in(error) {
+        Some(inner) => inner.is(end),
+        None => text_of_end::<E>(end).is_some_and(|text| is_text_of(&text, error)),
+    }
 }
 
 /// The text of an error made from the end; `None` if it does not show that of the end.

@@ -43,6 +43,16 @@ pub(crate) struct Sighting {
 }
 
 impl Sighting {
+    pub(super) fn nothing() -> Self {
+        Self {
+            kind: Kind::Cooperative,
+            count: 0,
+            count_at_end: 0,
+            ended_ago: None,
+            unchanged: Duration::ZERO,
+        }
+    }
+
     pub(crate) fn is_in_poll(&self) -> bool {
         self.count % 2 == 1
     }

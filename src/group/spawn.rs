@@ -114,7 +114,7 @@ impl<E: GroupError> Request<'_, E> {
     }
 
     #[track_caller]
-    fn spawn_kind<F, T>(self, kind: Kind, future: F) -> Task<T>
+    pub(crate) fn spawn_kind<F, T>(self, kind: Kind, future: F) -> Task<T>
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
         T: Send + 'static,

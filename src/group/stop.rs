@@ -352,6 +352,24 @@ pub(super) fn survey(registry: &Registry) -> Vec<Straggler> {
 }
 
 impl Straggler {
+    /// One that is aborted in a group that goes on, of which nothing was seen.
+    pub(crate) fn aborted(
+        id: TaskId,
+        name: Cow<'static, str>,
+        location: &'static Location<'static>,
+        age: Duration,
+    ) -> Self {
+        Self {
+            id,
+            name: Some(name),
+            location,
+            age,
+            was_aborted: true,
+            diagnosis: None,
+            sighting: Sighting::nothing(),
+        }
+    }
+
     fn new(task: Listed) -> Self {
         Self {
             id: task.id,

@@ -1,5 +1,6 @@
 //! The time to clean up: `cleanup`, `with_cleanup`, `GroupBuilder::cleanup`, and the grace of a group that is being stopped.
 
+use std::any::Any;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::mpsc;
@@ -82,24 +83,28 @@ async fn asked_at_different_times_then_one_budget_from_one_instant() {
 
 #[tokio::test(start_paused = true)]
 async fn instant_is_taken_when_a_waiter_a_callback_or_a_group_is_told_else_at_the_first_question() {
-    let nobody = |_: &Context| -> Box<dyn std::any::Any> { Box::new(()) };
-    let waiter = |ctx: &Context| -> Box<dyn std::any::Any> {
-        let mut done = Box::pin(ctx.done_owned());
-        assert!(poll_once(&mut done).is_pending());
-        Box::new(done)
-    };
-    let callback = |ctx: &Context| -> Box<dyn std::any::Any> { Box::new(ctx.on_done(|_| {})) };
-    let group = |ctx: &Context| -> Box<dyn std::any::Any> {
-        let group: Group = Group::with_context(ctx);
-        group.spawn_with(|_| pending::<Result<(), BoxError>>());
-        Box::new(group)
-    };
-    let ways: [(&dyn Fn(&Context) -> Box<dyn std::any::Any>, u64); 4] =
-        [(&nobody, 5), (&waiter, 2), (&callback, 2), (&group, 2)];
+    let ways: [(fn(&Context) -> Box<dyn Any>, u64); 4] = [
+        (|_| Box::new(()), 5),
+        (
+            |ctx| {
+                let mut done = Box::pin(ctx.done_owned());
+                assert!(poll_once(&mut done).is_pending());
+                Box::new(done)
+            },
+            2,
+        ),
+        (|ctx| Box::new(ctx.on_done(|_| {})), 2),
+        (
+            |ctx| {
+                let group: Group = Group::with_context(ctx);
+                group.spawn_with(|_| pending::<Result<(), BoxError>>());
+                Box::new(group)
+            },
+            2,
+        ),
+    ];
     for (listen, seconds) in ways {
         let (ctx, handle) = cancelled();
-        let below = ctx.with_cancel().0.without_cancel();
-        drop(below);
         let child = ctx.with_timeout(100 * SECOND);
         let kept = listen(&child);
         // Ended by the drop of the handle: nobody has made the error before.
@@ -151,6 +156,7 @@ async fn asked_inside_a_cleanup_then_no_more_time() {
     assert_eq!(inside.err(), cleanup.err());
     let after = below.cleanup();
     assert!(after.is_done() && below.with_cancel().0.cleanup().is_done());
+    assert!(cleanup.cleanup().cleanup().is_done());
 
     // A group that cleans up, and is stopped itself.
     let (ctx, handle) = cancelled();

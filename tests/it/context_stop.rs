@@ -11,6 +11,8 @@ use errgroup::{Context, Group, Reason, batch};
 use futures::FutureExt;
 use tokio::time::{Instant, advance};
 
+use crate::support::{Counter, OnWake, on_small_stack, poll, without_deadlock};
+
 const SECOND: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(30);
 const THIRTY_YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
@@ -306,4 +308,141 @@ async fn futures_that_are_spawned_go_on_until_the_end() {
     assert_eq!(task.await.unwrap_err().reason(), Reason::Stopped);
     assert_eq!(start.elapsed(), DRAIN);
     group.wait().await.unwrap_err();
+}
+
+// ---- the guarantees of every context hold for these, too
+
+#[test]
+fn c3_asking_for_the_steps_is_pure_whatever_the_clock_says() {
+    let (ctx, _handle) = Context::background().with_stop();
+    let timed = ctx.with_timeout(Duration::from_millis(5));
+    let waker = Counter::new();
+    let mut done = timed.done_owned();
+    // Who waits has a timer on a runtime that stands still afterwards.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async { assert!(poll(&mut done, &waker).is_pending()) });
+    while !timed.is_done() {
+        // `cleanup` would have the process's timer tell.
+        drop((timed.stopping(), timed.stopping_done()));
+    }
+    drop((timed.stopping(), timed.cleanup(), timed.stopping_done()));
+    assert_eq!(waker.woken(), 0);
+    assert!(poll(&mut done, &waker).is_ready());
+}
+
+#[test]
+fn c6_wakers_and_callbacks_of_a_stop_use_every_method_and_may_panic() {
+    without_deadlock(|| {
+        let (ctx, handle) = Context::background().with_stop();
+        let (inner, inner_handle) = ctx.with_stop();
+        let stopping = inner.stopping();
+        let use_all = {
+            let (ctx, inner, stopping) = (ctx.clone(), inner.clone(), stopping.clone());
+            let handle = handle.clone();
+            move || {
+                assert!(stopping.is_done() && stopping.stopping().is_done());
+                assert!(ctx.stopping().is_done() && inner.stopping_done().now_or_never().is_some());
+                drop((
+                    inner.with_stop(),
+                    inner.cleanup(),
+                    stopping.cleanup(),
+                    ctx.with_cancel(),
+                ));
+                handle.stop(DRAIN);
+                inner_handle.stop(Duration::ZERO);
+                drop(handle.clone());
+            }
+        };
+        let waker = std::sync::Arc::new(OnWake(use_all.clone()));
+        let mut done = inner.stopping_done();
+        assert!(poll(&mut done, &waker).is_pending());
+        stopping
+            .on_done(|_| panic!("a callback that panics"))
+            .detach();
+        let (tell, told) = mpsc::channel();
+        stopping
+            .on_done(move |_| {
+                use_all();
+                tell.send(()).unwrap();
+            })
+            .detach();
+        handle.stop(2 * DRAIN);
+        told.try_recv().expect("it was called, and did not panic");
+        assert_eq!(reason(&inner), Some(Reason::Stopped));
+        assert_eq!(reason(&ctx), None);
+    });
+}
+
+#[test]
+fn c11_long_chains_are_stopped_and_dropped_without_recursion() {
+    on_small_stack(|| {
+        let (root, handle) = Context::background().with_stop();
+        let mut chain = vec![root.clone()];
+        let mut ctx = root.clone();
+        let mut handles = Vec::new();
+        for n in 0..50_000 {
+            let (next, handle) = ctx.with_stop();
+            handles.push(handle);
+            // Each second one is merged, too.
+            ctx = match n % 2 {
+                0 => next.merge(&root),
+                _ => next,
+            };
+        }
+        let (stopping, cleanup) = (ctx.stopping(), ctx.cleanup());
+        chain.push(ctx);
+        handle.stop(Duration::ZERO);
+        assert_eq!(reason(&stopping), Some(Reason::Stopping));
+        assert_eq!(reason(&chain[1]), Some(Reason::Stopped));
+        assert!(!cleanup.is_done());
+        drop(handles);
+        drop(chain);
+        drop(cleanup);
+        drop(stopping);
+    });
+}
+
+#[test]
+fn c11_merges_that_meet_again_and_again_are_climbed_once() {
+    let (root, handle) = Context::background().with_stop();
+    let mut ctx = root.clone();
+    // 2^60 ways up.
+    for _ in 0..60 {
+        let (left, right) = (ctx.with_cancel(), ctx.with_cancel());
+        left.1.detach();
+        right.1.detach();
+        ctx = left.0.merge(&right.0);
+    }
+    let (stopping, cleanup) = (ctx.stopping(), ctx.cleanup());
+    handle.stop(DRAIN);
+    assert!(stopping.is_done() && !cleanup.is_done());
+}
+
+#[test]
+fn stopped_from_many_threads_while_others_ask_then_all_agree() {
+    for _ in 0..200 {
+        let (ctx, handle) = Context::background().with_stop();
+        let asked = thread::scope(|scope| {
+            let askers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (ctx.stopping(), ctx.with_cancel().0.stopping())))
+                .collect();
+            for _ in 0..2 {
+                let handle = handle.clone();
+                scope.spawn(move || handle.stop(DRAIN));
+            }
+            askers
+                .into_iter()
+                .map(|asker| asker.join().unwrap())
+                .collect::<Vec<_>>()
+        });
+        for (own, below) in asked {
+            assert_eq!(reason(&own), Some(Reason::Stopping));
+            // The handle of the child is gone.
+            assert!(below.is_done());
+        }
+        assert!(!ctx.is_done());
+    }
 }

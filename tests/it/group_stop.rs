@@ -130,12 +130,15 @@ async fn outer_group_drains_then_groups_inside_are_stopping_and_an_inner_drain_l
     assert_eq!(told.await.unwrap(), Reason::Stopping);
 }
 
+async fn work_once() -> Result<(), errgroup::BoxError> {
+    sleep(5 * SECOND).await;
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn reports_then_every_period_from_the_beginning_with_who_is_there() {
     let group: Group = Group::new();
-    group
-        .task("first")
-        .spawn_with(|_| async { Ok(sleep(5 * SECOND).await) });
+    group.task("first").spawn_with(|_| work_once());
     group
         .task("deaf")
         .spawn_with(|_| pending::<Result<(), _>>());

@@ -1,7 +1,7 @@
 //! The tests that see the crate as its users do, in one binary. (`tests/alloc.rs` counts allocations and is another.)
 //!
 //! A test is named `event_then_event` or `event_during_event`, with what is expected after it; one that pins a
-//! guarantee of the design begins with its number, `c1_` to `c11_` for contexts and `g1_` to `g19_` for groups. No real
+//! guarantee of the design begins with its number, `c1_` to `c11_` for contexts, `g1_` to `g19_` for groups and `s1_` to `s8_` for supervisors. No real
 //! sleep decides a test: the clock is paused and pushed by hand, threads meet at barriers, futures are polled by hand.
 //!
 //! What peers pin, and where it is pinned here:
@@ -88,7 +88,27 @@
 //! | a panic's payload is the original one | `group_panic::g5_payload_is_the_original_one` |
 //! | a panicking destructor during abort | `group_panic::g5_aborted_then_a_panic_in_the_destructor_is_the_tasks` |
 //! | any order of operations at all | `group_model::model_and_group_agree` |
+//! | a failure that stops nobody (`settle`, Java's `awaitAll`) | `batch_settle` |
+//! | the first success, all failed, the losers' clean-up (`select_ok`, `anySuccessfulOrThrow`) | `batch_race` |
+//! | a stagger that is cut by a failure (Trio's happy eyeballs, `tower::hedge`) | `batch_stagger` |
+//! | any race at all | `batch_race_model::races_do_what_the_model_says` |
 //! | a server that spawns for years does not grow | `alloc_group::g15_*` |
+//!
+//! | OTP's `supervisor`, tokio-graceful-shutdown | test |
+//! |---|---|
+//! | every restart type, strategy and way to end | `supervisor_restart::s2_every_strategy_with_every_restart_and_every_end` |
+//! | a temporary sibling is not started again | `supervisor_restart::s2_temporary_siblings_*` |
+//! | one that had ended or was terminated is, with the others | `supervisor_restart::s2_siblings_that_had_ended_*` |
+//! | intensity and period | `supervisor_restart::s3_*`, `supervisor::intensity` in the crate |
+//! | started in order, stopped in reverse | `supervisor_stop::s1_*`, `s5_stopped_in_reverse_order_*` |
+//! | a start that fails stops what had started | `supervisor_stop::s1_start_fails_*` |
+//! | significant children, automatic shutdown | `supervisor_stop::s8_*` |
+//! | start, terminate, restart, delete of a child by id | `supervisor_command::s7_*` |
+//! | a supervisor under a supervisor | `supervisor_stop::s6_*` |
+//! | a child that must be killed | `supervisor_stop::s5_child_that_ignores_its_stop_*` |
+//! | a partial shutdown of a subtree | `supervisor_model`, `supervisor_command::s7_stop_start_restart_*` |
+//! | finished subsystems are forgotten | `supervisor_command::s7_temporary_ones_*`, `alloc_supervisor` |
+//! | any order of events at all | `supervisor_model`, `supervisor::model` in the crate |
 
 // Before those that use its macros.
 #[macro_use]
@@ -101,7 +121,11 @@ mod batch_foreign;
 
 mod batch_model;
 mod batch_order;
+mod batch_race;
+mod batch_race_model;
+mod batch_settle;
 mod batch_source;
+mod batch_stagger;
 mod batch_support;
 mod batch_workers;
 mod checksum;
@@ -158,6 +182,11 @@ mod snapshot_testing;
 mod snapshot_tracing;
 mod static_assertions;
 mod sum_support;
+mod supervisor_command;
+mod supervisor_model;
+mod supervisor_restart;
+mod supervisor_stop;
+mod supervisor_support;
 mod support;
 mod tokio_parity;
 mod verify;

@@ -20,10 +20,12 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The programs of `examples/`.
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 13] = [
     "aggregate",
     "borrow",
     "checksum",
+    "happy_eyeballs",
+    "health",
     "party",
     "pipeline",
     "poll_service",

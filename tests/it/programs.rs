@@ -331,6 +331,158 @@ fn pipeline_with_bad_line_then_both_sides_end() {
     }
 }
 
+// happy_eyeballs
+
+/// A listener of the test's, and the address that it can be tried at.
+fn listener() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = listener.local_addr().expect("an address").to_string();
+    (listener, address)
+}
+
+/// The address of the program's own socket that is called `word`.
+#[track_caller]
+fn own(outcome: &Outcome, word: &str) -> String {
+    let suffix = format!(" {word}");
+    let mut lines = outcome.lines.iter();
+    let address = lines.find_map(|line| line.strip_suffix(&suffix));
+    address.expect("it is printed").to_owned()
+}
+
+#[test]
+fn happy_eyeballs_first_is_deaf_and_second_refuses_then_the_third_wins() {
+    let outcome = run("happy_eyeballs", &[]);
+    outcome.assert_code(0);
+    let [deaf, refuses, answers] = ["deaf", "refuses", "answers"].map(|word| own(&outcome, word));
+    let lines: Vec<_> = outcome.lines[3..].iter().map(String::as_str).collect();
+    assert_eq!(lines.len(), 6, "{outcome:#?}");
+    assert_eq!(lines[0], format!("trying {deaf}"));
+    assert_eq!(lines[1], format!("trying {refuses}"));
+    assert!(lines[2].starts_with(&format!("failed: {refuses}: ")));
+    assert_eq!(lines[3], format!("trying {answers}"));
+    // Before it goes on with the winner.
+    assert!(lines[4].starts_with(&format!("closed: {deaf}, ")));
+    assert!(lines[5].starts_with(&format!("connected to {answers} after ")));
+    assert!(number(lines[5], " after ") >= 250);
+}
+
+#[test]
+fn happy_eyeballs_first_answers_then_no_other_is_tried() {
+    let ((_first, one), (second, other)) = (listener(), listener());
+    let args = ["--stagger", "60000", &one, &other];
+    let outcome = run("happy_eyeballs", &args);
+    outcome.assert_code(0);
+    assert_eq!(outcome.count("trying"), 1);
+    outcome.assert_line(&format!("connected to {one} after "));
+    second.set_nonblocking(true).expect("a socket");
+    assert!(second.accept().is_err(), "nobody has come");
+}
+
+/// Long before the stagger: a failure starts the next at once.
+#[test]
+fn happy_eyeballs_all_refuse_then_every_failure_is_listed() {
+    let args = ["--stagger", "3600000", "refuses", "refuses", "refuses"];
+    let outcome = run("happy_eyeballs", &args);
+    outcome.assert_code(1);
+    let listed: Vec<_> = outcome.stderr.lines().collect();
+    assert_eq!(listed.len(), 3, "{outcome:#?}");
+    for (item, line) in listed.iter().enumerate() {
+        let address = outcome.lines[item].trim_end_matches(" refuses");
+        assert!(
+            line.contains(&format!("item {item} failed: {address}: ")),
+            "{line}"
+        );
+        assert!(
+            line.contains("(batch at examples/happy_eyeballs.rs:"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn happy_eyeballs_all_are_deaf_then_the_deadline_ends_it() {
+    let args = [
+        "--stagger",
+        "10",
+        "--timeout",
+        "300",
+        "refuses",
+        "deaf",
+        "deaf",
+    ];
+    let outcome = run("happy_eyeballs", &args);
+    outcome.assert_code(1);
+    assert_eq!(outcome.count("closed: "), 2);
+    let text = "no connection: deadline exceeded (300ms, set at examples/happy_eyeballs.rs:";
+    assert!(outcome.stderr.starts_with(text), "{outcome:#?}");
+    assert!(outcome.stderr.contains("\nitem 0 failed: "), "{outcome:#?}");
+}
+
+#[test]
+fn happy_eyeballs_of_both_families_then_they_take_turns() {
+    let addresses = ["[::1]:1", "[::1]:2", "127.0.0.1:1", "127.0.0.1:2"];
+    let outcome = run("happy_eyeballs", &addresses);
+    outcome.assert_code(1);
+    let tried = outcome
+        .lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("trying "));
+    let tried: Vec<_> = tried.collect();
+    assert_eq!(tried, ["[::1]:1", "127.0.0.1:1", "[::1]:2", "127.0.0.1:2"]);
+}
+
+// health
+
+#[test]
+fn health_of_its_own_sockets_then_a_row_each_and_the_deadline_is_one_of_them() {
+    let outcome = run("health", &["--timeout", "300"]);
+    outcome.assert_code(1);
+    assert_eq!(outcome.lines.len(), 3, "{outcome:#?}");
+    assert!(
+        outcome.lines[0].starts_with("web    up    "),
+        "{outcome:#?}"
+    );
+    let late = "queue  down  deadline exceeded (300ms, set at examples/health.rs:";
+    assert!(outcome.lines[1].starts_with(late), "{outcome:#?}");
+    assert!(
+        outcome.lines[2].starts_with("db     down  "),
+        "{outcome:#?}"
+    );
+    assert_eq!(outcome.stderr, "2 down\n");
+}
+
+#[test]
+fn health_all_up_then_success() {
+    let ((_web, web), (_db, db)) = (listener(), listener());
+    let args = [format!("web=tcp://{web}"), format!("db=tcp://{db}")];
+    let outcome = run("health", &args.each_ref().map(String::as_str));
+    outcome.assert_code(0);
+    assert_eq!(outcome.count("  up    "), 2);
+}
+
+#[test]
+fn health_status_is_no_success_then_down() {
+    let (api, address) = listener();
+    let service = start(
+        "health",
+        &["--timeout", "60000", &format!("web=http://{address}")],
+    );
+    let (mut client, _) = api.accept().expect("a check");
+    client
+        .write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+        .expect("a reader");
+    let outcome = service.finish();
+    outcome.assert_code(1);
+    outcome.assert_line(&format!("web  down  status 503  http://{address}/"));
+}
+
+#[test]
+fn health_of_what_is_no_service_then_status_2() {
+    let outcome = run("health", &["web=ftp://example"]);
+    outcome.assert_code(2);
+    assert_eq!(outcome.stderr, "health: no service: web=ftp://example\n");
+}
+
 // stuck
 
 /// Sends the signal that asks for the tree until one was taken for which `is_it` holds, and returns its lines.

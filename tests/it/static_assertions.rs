@@ -6,14 +6,16 @@ use std::hash::Hash;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use errgroup::{
-    BoxError, CancelHandle, Context, ContextError, Diagnosis, Done, DoneOwned, OnDone, Reason,
-    Snapshot,
+    BoxError, CancelHandle, Context, ContextError, Diagnosis, Done, DoneOwned, Failed, Failures,
+    OnDone, Reason, Snapshot, Stop, StopHandle,
 };
 use futures::future::FusedFuture;
 use static_assertions::{assert_eq_size, assert_impl_all, assert_not_impl_any};
 
 assert_impl_all!(Context: Clone, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
 assert_impl_all!(CancelHandle: Clone, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
+assert_impl_all!(StopHandle: Clone, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
+assert_impl_all!(Stop<BoxError>: Future, Send, Unpin, UnwindSafe, RefUnwindSafe, std::fmt::Debug);
 assert_impl_all!(Done<'static>: Future<Output = ContextError>, FusedFuture, Send, Sync, Unpin);
 assert_impl_all!(DoneOwned: Future<Output = ContextError>, FusedFuture, Send, Sync, Unpin);
 assert_impl_all!(Done<'static>: UnwindSafe, RefUnwindSafe, std::fmt::Debug);
@@ -22,6 +24,12 @@ assert_impl_all!(OnDone: Send, Sync, Unpin, UnwindSafe, RefUnwindSafe, std::fmt:
 assert_impl_all!(ContextError: Error, Clone, Eq, Send, Sync, Unpin, UnwindSafe, RefUnwindSafe);
 assert_impl_all!(Reason: Copy, Eq, Hash, Send, Sync, Unpin, UnwindSafe, std::fmt::Display);
 
+// As their errors are; `BoxError` itself is no `Error`.
+assert_impl_all!(Failures<BoxError>: Error, Send, Sync, Unpin, std::fmt::Display);
+assert_impl_all!(Failed<BoxError>: Send, Sync, Unpin, std::fmt::Debug, std::fmt::Display);
+assert_not_impl_any!(Failures<std::cell::Cell<u8>>: Sync);
+assert_not_impl_any!(Failures<std::rc::Rc<u8>>: Send, Sync);
+assert_impl_all!(BoxError: From<Failures<std::io::Error>>, From<Failures<BoxError>>);
 assert_impl_all!(Snapshot: Clone, Send, Sync, Unpin, std::fmt::Debug, std::fmt::Display);
 assert_impl_all!(Diagnosis: Copy, Eq, Send, Sync, Unpin, std::fmt::Debug, std::fmt::Display);
 

@@ -179,8 +179,8 @@ async fn relay(ctx: &Context, client: TcpStream, rules: &Arc<Rules>) -> End {
     let (from_server, to_server) = server.into_split();
     let moved = Arc::new(Notify::new());
 
-    // The relay's stop does not end a connection. If it outlives the grace, this future is dropped, and so the group.
-    let group = Group::with_context(&ctx.without_cancel());
+    // The relay's stop does not end a connection: it has the grace, until it is aborted.
+    let group = Group::with_context(&ctx.cleanup());
     let copy = |side, from, to| copy(side, from, to, moved.clone(), rules.clone());
     group.spawn(copy(Side::Client, from_client, to_server));
     group.spawn(copy(Side::Server, from_server, to_client));

@@ -5,6 +5,8 @@
 
 #![cfg(unix)]
 
+mod daemon;
+mod mirrors;
 mod postgres;
 mod relay;
 mod search_server;

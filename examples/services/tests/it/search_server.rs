@@ -12,10 +12,12 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use crate::support::{Finished, Program, patient, say, wait_until};
+use crate::support::{Finished, Program, as_process_1, patient, say, wait_until};
 
 /// Backends that take longer than any test: ten minutes a step, and nothing but a cancel ends them.
 const ENDLESS: &[&str] = &["--step-ms", "600000", "--max-timeout-ms", "36000000"];
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_search_server");
 
 struct Server {
     program: Program,
@@ -25,7 +27,17 @@ struct Server {
 
 impl Server {
     async fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_search_server"));
+        Self::start_by(Command::new(PROGRAM), args).await
+    }
+
+    /// As process 1 of a namespace, if that is allowed.
+    async fn start_as_process_1(args: &[&str]) -> Option<Self> {
+        let mut server = Self::start_by(as_process_1(PROGRAM)?, args).await;
+        server.program.aim_at_child();
+        Some(server)
+    }
+
+    async fn start_by(mut command: Command, args: &[&str]) -> Self {
         let mut program = Program::start(command.args(args));
         let address = program.line("listening on http://").await;
         // A connection for each request: it ends with it.
@@ -352,6 +364,68 @@ async fn load(request: RequestBuilder) -> usize {
         answered += 1;
     }
     answered
+}
+
+/// As Kubernetes stops a pod: SIGTERM under load, to process 1.
+#[tokio::test]
+async fn sigterm_under_load_then_what_was_accepted_is_answered_or_cut_and_named() {
+    let args = ["--step-ms", "5", "--grace-ms", "2000"];
+    stop_under_load(Server::start(&args).await).await;
+    if let Some(server) = Server::start_as_process_1(&args).await {
+        stop_under_load(server).await;
+    }
+}
+
+async fn stop_under_load(server: Server) {
+    // It never sends the rest.
+    let mut hung = server.send("GET /search?q=rust HTTP/1.1\r\n").await;
+    let peer = hung.local_addr().expect("an address");
+    let mut clients: Group<BoxError> = Group::new();
+    let tasks: Vec<_> = (0..32)
+        .map(|_| {
+            let request = server.get("/search?q=rust");
+            clients.spawn(async move { Ok(load(request).await) })
+        })
+        .collect();
+    wait_until("there is load", async || {
+        server.tasks().await["answered"] >= 100
+    })
+    .await;
+    let finished = server.stop().await;
+    finished.assert_exit(1);
+    patient("the clients", clients.wait())
+        .await
+        .expect("no failure");
+    let mut answered = 0;
+    for task in tasks {
+        answered += task.await.expect("a count");
+    }
+    let named = finished.stdout[0].as_str();
+    assert!(
+        named.contains(&format!("connection from {peer}")) && named.contains("aborted"),
+        "{named}"
+    );
+    assert_eq!(finished.stdout[1..], counts(answered, answered));
+    let mut rest = Vec::new();
+    let _ = patient("the connection ends", hung.read_to_end(&mut rest)).await;
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn second_sigterm_as_process_1_then_exits_as_a_shell_reports_it() {
+    let args = [ENDLESS, &["--grace-ms", "3600000"]].concat();
+    let Some(server) = Server::start_as_process_1(&args).await else {
+        return;
+    };
+    let request = tokio::spawn(server.get("/search?q=rust").send());
+    server.wait_for("archive", 1).await;
+    server.program.signal(Signal::TERM);
+    wait_until("connections are refused", async || {
+        TcpStream::connect(&server.address).await.is_err()
+    })
+    .await;
+    server.stop().await.assert_exit(128 + Signal::TERM.as_raw());
+    assert!(request.await.expect("no panic").is_err());
 }
 
 #[tokio::test]

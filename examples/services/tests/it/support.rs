@@ -19,6 +19,8 @@ pub struct Program {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
     stderr: JoinHandle<String>,
+    /// Who is sent signals, if not the process itself.
+    target: Option<Pid>,
 }
 
 /// What a process came to.
@@ -46,7 +48,16 @@ impl Program {
                 read.expect("the log is text");
                 text
             }),
+            target: None,
         }
+    }
+
+    /// From now on signals go to its only child: it runs the service in a namespace.
+    pub fn aim_at_child(&mut self) {
+        let pid = self.pid().as_raw_nonzero();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let child = children.expect("it is running").trim().parse();
+        self.target = Pid::from_raw(child.expect("one child"));
     }
 
     /// The next line of its output that begins with `prefix`; returns what follows that.
@@ -63,7 +74,8 @@ impl Program {
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("it is running");
+        let target = self.target.unwrap_or_else(|| self.pid());
+        kill_process(target, signal).expect("it is running");
     }
 
     pub async fn finish(mut self) -> Finished {
@@ -130,4 +142,27 @@ pub async fn wait_until(what: &str, mut is_so: impl AsyncFnMut() -> bool) -> Dur
 pub fn say(line: &str) {
     // `println!` is captured.
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Runs a program as process 1 of a namespace, as in a container. `None` where that is not allowed.
+///
+/// `unshare` ends as its child does.
+pub fn as_process_1(program: &str) -> Option<Command> {
+    let unshare = |way: &[&str]| {
+        let mut unshare = std::process::Command::new("unshare");
+        unshare.args(way).args(["--pid", "--fork", "--kill-child"]);
+        unshare
+    };
+    let ways: [&[&str]; 2] = [&[], &["--user", "--map-root-user"]];
+    let is_allowed = |way: &[&str]| {
+        let probe = unshare(way).arg("true").stderr(Stdio::null()).status();
+        probe.is_ok_and(|status| status.success())
+    };
+    let Some(way) = ways.into_iter().find(|way| is_allowed(way)) else {
+        say("skipped: no PID namespace is allowed here");
+        return None;
+    };
+    let mut command = unshare(way);
+    command.arg(program);
+    Some(command.into())
 }

@@ -45,7 +45,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use errgroup::{BoxError, Context};
+use errgroup::{BoxError, Context, Signals};
 use tokio::net::TcpListener;
 
 use crate::server::Server;
@@ -80,18 +80,13 @@ fn milliseconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
     let args = Args::parse();
-    let stop = Context::background().with_signals()?;
+    let signals = Signals::new().drain(args.grace_ms);
+    let ctx = signals.derive(&Context::background())?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await?;
     println!("listening on http://{}", listener.local_addr()?);
 
     let backends = backend::all(args.step_ms, args.broken.as_deref(), args.buggy.as_deref());
-    let run = Server::run(
-        listener,
-        backends,
-        args.max_timeout_ms,
-        &stop,
-        args.grace_ms,
-    );
+    let run = Server::run(listener, backends, args.max_timeout_ms, &ctx, args.grace_ms);
     let summary = run.await;
     println!("{summary}");
     Ok(ExitCode::from(u8::from(!summary.aborted.is_empty())))

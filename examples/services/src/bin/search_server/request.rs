@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use errgroup::{Context, ContextError, Group};
+use errgroup::{Context, ContextError, Group, Reason};
 use serde::Deserialize;
 
 use crate::backend::{Backend, Hit, One};
@@ -29,6 +29,8 @@ pub enum SearchError {
     BadRequest(&'static str),
     #[error("the backend {0:?} failed")]
     Backend(&'static str),
+    #[error("cancelled: the server is shutting down")]
+    ShuttingDown,
     #[error(transparent)]
     Ended(#[from] ContextError),
 }
@@ -55,7 +57,12 @@ async fn answer(server: &Server, headers: &HeaderMap, q: &str) -> Result<Vec<Hit
     let ctx = server
         .requests
         .with_timeout(timeout.min(server.max_timeout));
-    search(&ctx, &server.backends, q).await
+    match search(&ctx, &server.backends, q).await {
+        Err(SearchError::Ended(end)) if end.reason() == Reason::Stopped => {
+            Err(SearchError::ShuttingDown)
+        }
+        found => found,
+    }
 }
 
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, SearchError> {
@@ -95,7 +102,7 @@ impl SearchError {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Backend(_) => StatusCode::BAD_GATEWAY,
             Self::Ended(end) if end.is_deadline_exceeded() => StatusCode::GATEWAY_TIMEOUT,
-            Self::Ended(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ShuttingDown | Self::Ended(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -105,6 +112,7 @@ impl IntoResponse for SearchError {
         // The log has the rest: where the deadline was set is nothing for a client.
         let text = match &self {
             Self::Ended(end) => end.reason().to_string(),
+            Self::ShuttingDown => Reason::Cancelled.to_string(),
             error => error.to_string(),
         };
         (self.status(), text + "\n").into_response()

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::backend::{Alive, Backend};
 use crate::request;
@@ -26,7 +26,7 @@ use crate::request;
 /// How long a connection that is idle at the stop has for a request that is on its way.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// How long the requests that outlive the grace have to say so.
+/// How long the requests that outlive the drain have to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What the requests share.
@@ -46,10 +46,6 @@ pub struct Counts {
     pub answered: AtomicUsize,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("the server is shutting down")]
-struct ShuttingDown;
-
 /// What the server came to.
 pub struct Summary {
     pub aborted: Vec<Straggler>,
@@ -57,18 +53,16 @@ pub struct Summary {
 }
 
 impl Server {
-    /// Serves until `stop` ends; then finishes what it has accepted, within the grace.
+    /// Serves until `ctx` is stopping; then finishes what it has accepted, until `ctx` ends after the drain.
     pub async fn run(
         listener: TcpListener,
         backends: Vec<Arc<Backend>>,
         max_timeout: Duration,
-        stop: &Context,
-        grace: Duration,
+        ctx: &Context,
+        drain: Duration,
     ) -> Summary {
-        // Neither derives from `stop`, which is where the server begins to finish, and not where requests end.
-        let (requests, end_requests) = stop.without_cancel().with_cancel();
-        let mut connections: Group = Group::builder()
-            .context(&stop.without_cancel())
+        let connections: Group = Group::builder()
+            .context(ctx)
             .name("connections")
             .isolated() // one bad connection is one bad connection
             .on_failure(|failure| log(failure))
@@ -76,27 +70,26 @@ impl Server {
         let server = Arc::new(Self {
             backends,
             max_timeout,
-            requests,
+            requests: ctx.clone(),
             counts: Counts::default(),
         });
-        server.accept(listener, &connections, stop).await;
-
-        connections.cancel();
-        if timeout(grace, connections.wait()).await.is_err() {
-            end_requests.cancel_with(ShuttingDown);
+        server.accept(listener, &connections).await;
+        let shutdown = connections.stop().drain(drain).grace(LAST_WORDS).await;
+        Summary {
+            aborted: shutdown.stragglers,
+            server,
         }
-        let aborted = connections.stop().grace(LAST_WORDS).await.stragglers;
-        Summary { aborted, server }
     }
 
-    async fn accept(self: &Arc<Self>, listener: TcpListener, connections: &Group, stop: &Context) {
+    async fn accept(self: &Arc<Self>, listener: TcpListener, connections: &Group) {
         let app = self.app();
         let serve = |stream, peer| self.serve(connections, stream, peer, app.clone());
-        while let Ok(accepted) = stop.run(listener.accept()).await {
+        let stopping = connections.context().stopping();
+        while let Ok(accepted) = stopping.run(listener.accept()).await {
             match accepted {
                 Ok((stream, peer)) => serve(stream, peer),
                 // Out of file descriptors, most likely: it gets better when a connection ends.
-                Err(_) => drop(stop.sleep(LINGER).await),
+                Err(_) => drop(stopping.sleep(LINGER).await),
             }
         }
         // What the kernel has accepted for us is served, too.
@@ -152,7 +145,7 @@ async fn connection(ctx: &Context, stream: TcpStream, app: Router) -> hyper::Res
             .serve_connection(TokioIo::new(stream), service)
     );
     let finish = async {
-        ctx.done().await;
+        ctx.stopping_done().await;
         sleep(LINGER).await;
     };
     tokio::select! {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::deadline::alarm;
+use super::deadline::node_ending_at;
 use super::listeners::{Hook, Waiter};
 use super::node::Node;
 use crate::error::ContextError;
@@ -32,7 +32,7 @@ impl Alarm {
         location: &'static Location<'static>,
         f: impl FnOnce() + Send + 'static,
     ) -> Option<Self> {
-        let node = alarm(at, location);
+        let node = node_ending_at(at, location);
         let call: Hook = Box::new(move |_: &ContextError| f());
         if let Err(Waiter::Hook(call)) = node.add(Waiter::Hook(call)) {
             call(&node.err()?);
@@ -60,5 +60,26 @@ impl Alarm {
         if let Some(deadline) = self.node.own_deadline() {
             deadline.arm_in_passing();
         }
+    }
+}
+
+#[cfg(all(test, not(errgroup_loom)))]
+mod tests {
+    use std::panic::Location;
+    use std::time::Duration;
+
+    use super::Alarm;
+    use crate::context::node::Node;
+    use crate::context::timer::now;
+
+    #[test]
+    fn set_in_passing_in_a_runtime_without_a_timer_then_no_panic() {
+        let location = Location::caller();
+        let node = Node::derive(None, 0, location);
+        let at = now() + Duration::from_secs(3_600);
+        let alarm = Alarm::set(&node, at, location, || ()).expect("the node is live");
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.expect("a runtime");
+        runtime.block_on(async { alarm.arm_in_passing() });
     }
 }

@@ -1,0 +1,185 @@
+//! A daemon as people run them: parts that start in order, are restarted when they fail, and stop in order.
+//!
+//! ```sh
+//! cargo run -p errgroup-services --bin daemon -- --port 8080 --database notes.db
+//! curl -d 'buy milk' http://127.0.0.1:8080/notes
+//! curl http://127.0.0.1:8080/debug/supervisor
+//! ```
+//!
+//! | child | what it does | started | stopped |
+//! |---|---|---|---|
+//! | `writer` | writes notes to SQLite, and acknowledges them | first | last: what was accepted is written |
+//! | `workers` | a pool that takes notes from a channel | | when none is left |
+//! | `upstream` | a supervisor of its own, of the `poller` of an upstream that may be away, under backoff | | |
+//! | `hangup` | restarts the poller, with new settings, at SIGHUP | | |
+//! | `http` | `POST /notes`, `GET /healthz`, `GET /debug/supervisor` | last | first: nothing new is accepted |
+//!
+//! A note is answered with 201 when it is in the database. `/healthz` is 200 while all children are up, and 503 from the stop
+//! on: for `--linger-ms`, before the port is closed, so that a load balancer sees it.
+//!
+//! SIGTERM and Ctrl-C stop it in order; a second one kills it. With `--buggy`, the note `poison` makes a worker panic: more than
+//! `--intensity` of these within ten seconds, and the supervisor gives up.
+//!
+//! | exit status | |
+//! |---|---|
+//! | 0 | it was stopped, and stopped in time |
+//! | 1 | its supervisor gave up: standard error says why |
+//! | 2 | it was stopped, and a child did not stop in time: standard error names it |
+
+mod http;
+mod poller;
+mod pool;
+mod writer;
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use clap::Parser;
+use errgroup::{BoxError, Child, Context, Supervisor, SupervisorHandle};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::pool::Pool;
+use crate::writer::Writer;
+
+/// Keeps notes
+#[derive(Parser)]
+pub struct Args {
+    /// 0 takes any that is free
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    #[arg(long, value_name = "FILE")]
+    database: PathBuf,
+    /// What the poller asks
+    #[arg(long, value_name = "ADDRESS")]
+    upstream: Option<String>,
+    /// A file with the milliseconds between two questions of the poller; read at each of its starts
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
+    /// Let a worker take so long over a note
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
+    work_ms: Duration,
+    /// Let a worker panic at the note "poison"
+    #[arg(long)]
+    buggy: bool,
+    /// How many restarts are allowed within ten seconds
+    #[arg(long, default_value_t = 5)]
+    intensity: usize,
+    /// How long `/healthz` says that it is stopping before the port is closed
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
+    linger_ms: Duration,
+    /// How long each child may take to finish what it has
+    #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds)]
+    drain_ms: Duration,
+}
+
+fn milliseconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    Ok(Duration::from_millis(text.parse()?))
+}
+
+/// What the children share. It outlives their restarts.
+pub struct Daemon {
+    pub args: Args,
+    pub writer: Writer,
+    pub pool: Pool,
+    pub listener: TcpListener,
+    /// Of the daemon's own supervisor, once that is built.
+    pub supervisor: OnceLock<SupervisorHandle>,
+    /// Of the poller's, which is made anew when it is restarted.
+    pub upstream: Mutex<Option<SupervisorHandle>>,
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode, BoxError> {
+    let args = Args::parse();
+    let ctx = Context::background().with_signals()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port))?;
+    listener.set_nonblocking(true)?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let daemon = Arc::new(Daemon {
+        writer: Writer::new(),
+        pool: Pool::new(),
+        listener,
+        supervisor: OnceLock::new(),
+        upstream: Mutex::new(None),
+        args,
+    });
+
+    let supervisor = supervise(&ctx, &daemon);
+    let handle = supervisor.handle();
+    daemon.supervisor.get_or_init(|| handle.clone());
+    if let Err(error) = supervisor.run().await {
+        eprintln!("error: {error}");
+        return Ok(ExitCode::from(1));
+    }
+    let stragglers = handle.stragglers();
+    stragglers
+        .iter()
+        .for_each(|straggler| eprintln!("{straggler}"));
+    println!("stopped");
+    Ok(ExitCode::from(if stragglers.is_empty() { 0 } else { 2 }))
+}
+
+fn supervise(ctx: &Context, daemon: &Arc<Daemon>) -> Supervisor {
+    let drain = daemon.args.drain_ms;
+    let [writer, pool, upstream, hangup, http] = std::array::from_fn(|_| daemon.clone());
+    Supervisor::builder()
+        .context(ctx)
+        .name("daemon")
+        .intensity(daemon.args.intensity, Duration::from_secs(10))
+        .on_event(|event| eprintln!("{event}"))
+        .build()
+        .child(
+            Child::with_ready("writer", move |ctx, ready| {
+                writer::run(ctx, ready, writer.clone())
+            })
+            .drain(drain),
+        )
+        .child(Child::new("workers", move |ctx| pool::run(ctx, pool.clone())).drain(drain))
+        .child(Child::supervisor("upstream", move |_ctx| poll(&upstream)))
+        .child(Child::new("hangup", move |ctx| {
+            hang_up(ctx, hangup.clone())
+        }))
+        .child(
+            Child::with_ready("http", move |ctx, ready| {
+                http::run(ctx, ready, http.clone())
+            })
+            .drain(drain),
+        )
+}
+
+/// An upstream may be away for hours, which is no reason to give up.
+fn poll(daemon: &Arc<Daemon>) -> Supervisor {
+    let backoff = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(20))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+        .build();
+    let poller = daemon.clone();
+    let supervisor = Supervisor::builder()
+        .name("upstream")
+        .intensity(usize::MAX, Duration::MAX)
+        .on_event(|event| eprintln!("{event}"))
+        .build()
+        .child(Child::new("poller", move |ctx| poller::run(ctx, poller.clone())).backoff(backoff));
+    *daemon.upstream.lock().unwrap() = Some(supervisor.handle());
+    supervisor
+}
+
+/// Restarts the poller at each SIGHUP.
+async fn hang_up(ctx: Context, daemon: Arc<Daemon>) -> Result<(), BoxError> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    loop {
+        ctx.run(hangups.recv()).await?;
+        let upstream = daemon.upstream.lock().unwrap().clone();
+        if let Some(upstream) = upstream {
+            upstream.restart("poller").await?;
+        }
+    }
+}

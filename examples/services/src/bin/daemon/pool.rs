@@ -1,0 +1,78 @@
+//! The workers: a pool on a channel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use errgroup::{BoxError, Context, Group};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::Daemon;
+use crate::writer::Write;
+
+/// A note as it came, and who waits for its number.
+pub struct Job {
+    pub text: String,
+    pub done: oneshot::Sender<i64>,
+}
+
+/// The channel to the workers, which outlives them.
+pub struct Pool {
+    pub outbox: mpsc::Sender<Job>,
+    inbox: Mutex<mpsc::Receiver<Job>>,
+}
+
+impl Pool {
+    pub fn new() -> Self {
+        let (outbox, inbox) = mpsc::channel(64);
+        Self {
+            outbox,
+            inbox: Mutex::new(inbox),
+        }
+    }
+}
+
+pub async fn run(ctx: Context, daemon: Arc<Daemon>) -> Result<(), BoxError> {
+    let mut group: Group = Group::builder().context(&ctx).name("workers").build();
+    for n in 0..daemon.args.workers {
+        let daemon = daemon.clone();
+        let worker = group.task(format!("worker {n}"));
+        worker.spawn_with(move |ctx| work(ctx, daemon));
+    }
+    group.wait().await
+}
+
+/// Works until it is to stop and nothing is left: `http`, which could send more, has ended by then.
+async fn work(ctx: Context, daemon: Arc<Daemon>) -> Result<(), BoxError> {
+    let stopping = ctx.stopping();
+    loop {
+        let next = async { daemon.pool.inbox.lock().await.recv().await };
+        let job = match stopping.run(next).await {
+            Ok(Some(job)) => job,
+            Ok(None) => return Ok(()),
+            Err(_) => match daemon.pool.inbox.lock().await.try_recv() {
+                Ok(job) => job,
+                Err(_) => return Ok(()),
+            },
+        };
+        finish(&ctx, &daemon, job).await?;
+    }
+}
+
+async fn finish(ctx: &Context, daemon: &Daemon, job: Job) -> Result<(), BoxError> {
+    let is_poison = daemon.args.buggy && job.text == "poison";
+    assert!(!is_poison, "a worker has a bug");
+    if daemon.args.work_ms > Duration::ZERO {
+        ctx.sleep(daemon.args.work_ms).await?;
+    }
+    let (written, is_written) = oneshot::channel();
+    let write = Write {
+        text: job.text,
+        written,
+    };
+    ctx.run(daemon.writer.outbox.send(write)).await??;
+    // An error is the writer's failure, of which it has told itself.
+    if let Ok(id) = ctx.run(is_written).await? {
+        let _ = job.done.send(id);
+    }
+    Ok(())
+}

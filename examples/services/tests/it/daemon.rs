@@ -1,0 +1,367 @@
+//! `daemon`: a supervised service, its parts failing one by one, stopped under load, and killed.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use errgroup::{BoxError, Context, Group};
+use reqwest::Client;
+use rusqlite::Connection;
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+use crate::support::{Finished, Program, patient, wait_until};
+
+struct Daemon {
+    program: Program,
+    address: String,
+    client: Client,
+    dir: TempDir,
+}
+
+fn database(dir: &TempDir) -> PathBuf {
+    dir.path().join("notes.db")
+}
+
+impl Daemon {
+    async fn start(args: &[&str]) -> Self {
+        Self::start_in(TempDir::new().expect("a directory"), args).await
+    }
+
+    async fn start_in(dir: TempDir, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_daemon"));
+        command.arg("--database").arg(database(&dir)).args(args);
+        let mut program = Program::start(&mut command);
+        let address = program.line("listening on http://").await;
+        let client = Client::builder().pool_max_idle_per_host(0).no_proxy();
+        let daemon = Self {
+            program,
+            address,
+            client: client.build().expect("a client"),
+            dir,
+        };
+        wait_until("it is healthy", async || {
+            daemon.status("/healthz").await == Some(200)
+        })
+        .await;
+        daemon
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// `None` if the connection was refused or broke.
+    async fn status(&self, path: &str) -> Option<u16> {
+        let request = self.client.get(self.url(path));
+        let response = patient("an answer", request.send()).await;
+        response.ok().map(|response| response.status().as_u16())
+    }
+
+    async fn text(&self, path: &str) -> String {
+        let request = self.client.get(self.url(path));
+        let response = patient("an answer", request.send()).await.expect("one");
+        response.text().await.expect("text")
+    }
+
+    /// Posts a note; its number if it was acknowledged.
+    async fn post(&self, text: &str) -> Option<i64> {
+        post(&self.client, &self.url("/notes"), text).await
+    }
+
+    async fn stop(self) -> (Finished, TempDir) {
+        self.program.signal(Signal::TERM);
+        (self.program.finish().await, self.dir)
+    }
+}
+
+async fn post(client: &Client, url: &str, text: &str) -> Option<i64> {
+    let request = client.post(url).body(text.to_owned());
+    let response = patient("an answer", request.send()).await.ok()?;
+    match response.status().as_u16() {
+        201 => response.text().await.ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The numbers and texts of the notes in the database.
+fn notes(dir: &TempDir) -> HashSet<(i64, String)> {
+    let database = Connection::open(database(dir)).expect("a database");
+    let mut notes = database
+        .prepare("SELECT id, text FROM note")
+        .expect("a table");
+    let rows = notes.query_map((), |row| Ok((row.get(0)?, row.get(1)?)));
+    rows.expect("rows").map(|row| row.expect("a row")).collect()
+}
+
+/// Posts notes from several clients until one is not acknowledged; returns those that were.
+struct Load {
+    acknowledged: Arc<Mutex<HashSet<(i64, String)>>>,
+    group: Group,
+}
+
+impl Load {
+    fn start(daemon: &Daemon) -> Self {
+        let acknowledged = Arc::new(Mutex::new(HashSet::new()));
+        let group: Group = Group::new();
+        for client in 0..8 {
+            let (acknowledged, http) = (acknowledged.clone(), daemon.client.clone());
+            let url = daemon.url("/notes");
+            group.spawn(async move {
+                for n in 0.. {
+                    let text = format!("note {n} of client {client}");
+                    let Some(id) = post(&http, &url, &text).await else {
+                        break;
+                    };
+                    acknowledged.lock().unwrap().insert((id, text));
+                }
+                Ok(())
+            });
+        }
+        Self {
+            acknowledged,
+            group,
+        }
+    }
+
+    async fn until(&self, count: usize) {
+        let what = format!("{count} notes are acknowledged");
+        wait_until(&what, async || {
+            self.acknowledged.lock().unwrap().len() >= count
+        })
+        .await;
+    }
+
+    async fn end(self) -> HashSet<(i64, String)> {
+        patient("the clients see the end", self.group)
+            .await
+            .unwrap();
+        std::mem::take(&mut self.acknowledged.lock().unwrap())
+    }
+}
+
+/// The places of these lines, which have to be there in this order.
+#[track_caller]
+fn assert_order(log: &str, lines: &[&str]) {
+    let mut rest = log;
+    for line in lines {
+        let place = rest.find(line);
+        let place = place.unwrap_or_else(|| panic!("no {line:?} in its place: {log}"));
+        rest = &rest[place + line.len()..];
+    }
+}
+
+#[tokio::test]
+async fn started_then_ready_in_order_and_stopped_in_reverse() {
+    let daemon = Daemon::start(&[]).await;
+    assert_eq!(daemon.post("one").await, Some(1));
+    let text = daemon.text("/debug/supervisor").await;
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with(r#""writer" ready since "#), "{text}");
+    assert!(lines[5].starts_with(r#""poller" running since "#), "{text}");
+    let json = daemon.text("/debug/supervisor?format=json").await;
+    assert!(
+        json.contains(r#"{"name":"http","state":"ready","for_ms":"#),
+        "{json}"
+    );
+
+    let (finished, dir) = daemon.stop().await;
+    finished.assert_exit(0);
+    assert_eq!(finished.stdout.last().unwrap(), "stopped");
+    assert_order(
+        &finished.stderr,
+        &[
+            r#"child "writer" starts"#,
+            r#"child "writer" is ready"#,
+            r#"child "workers" starts"#,
+            r#"child "http" starts"#,
+            r#"supervisor "daemon": stopping"#,
+            r#"child "http" is to stop"#,
+            r#"child "http" has stopped"#,
+            r#"child "hangup" has stopped"#,
+            r#"child "poller" has stopped"#,
+            r#"child "upstream" has stopped"#,
+            r#"child "workers" has stopped"#,
+            r#"child "writer" is to stop"#,
+            r#"child "writer" has stopped"#,
+        ],
+    );
+    assert_eq!(notes(&dir).len(), 1);
+}
+
+/// An upstream on loopback.
+async fn upstream(
+    ctx: Context,
+    listener: TcpListener,
+    answers: Arc<AtomicUsize>,
+) -> Result<(), BoxError> {
+    loop {
+        let (mut stream, _) = ctx.run(listener.accept()).await??;
+        stream.write_all(b"fine").await?;
+        answers.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn upstream_dies_and_comes_back_then_only_the_poller_is_restarted() {
+    let dir = TempDir::new().expect("a directory");
+    let settings = dir.path().join("settings");
+    fs::write(&settings, "5").unwrap();
+    let settings = settings.to_str().unwrap().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answers = Arc::new(AtomicUsize::new(0));
+
+    let mut group: Group = Group::new();
+    let up = group.spawn(upstream(group.context().clone(), listener, answers.clone()));
+    let mut daemon = Daemon::start_in(
+        dir,
+        &["--upstream", &address.to_string(), "--settings", &settings],
+    )
+    .await;
+    daemon.program.line("polling every 5ms").await;
+    daemon.program.line("polled fine").await;
+
+    up.abort();
+    assert!(up.await.is_err());
+    wait_until("the poller is under backoff", async || {
+        let text = daemon.text("/debug/supervisor").await;
+        text.contains(r#""poller" backing off"#) && text.contains("refused")
+    })
+    .await;
+    assert_eq!(daemon.post("while it is away").await, Some(1));
+    wait_until("it was restarted several times", async || {
+        let json = daemon.text("/debug/supervisor?format=json").await;
+        let (_, poller) = json.split_once(r#""name":"poller""#).unwrap();
+        let (_, restarts) = poller.split_once(r#""restarts":"#).unwrap();
+        let digits = restarts.split(',').next().unwrap();
+        digits.parse::<u32>().unwrap() >= 3
+    })
+    .await;
+
+    let before = answers.load(Ordering::SeqCst);
+    let listener = TcpListener::bind(address).await.unwrap();
+    let _up = group.spawn(upstream(group.context().clone(), listener, answers.clone()));
+    wait_until("it is polled again", async || {
+        answers.load(Ordering::SeqCst) > before + 2
+    })
+    .await;
+    assert_eq!(daemon.status("/healthz").await, Some(200));
+    let text = daemon.text("/debug/supervisor").await;
+    let others = text.lines().filter(|line| !line.starts_with(r#""poller""#));
+    assert!(
+        others.clone().all(|line| line.ends_with(", 0 restarts")),
+        "{text}"
+    );
+    assert_eq!(others.count(), 5);
+    daemon.stop().await.0.assert_exit(0);
+    group.cancel();
+    group.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn hung_up_then_the_poller_alone_is_restarted_with_new_settings() {
+    let dir = TempDir::new().expect("a directory");
+    let settings = dir.path().join("settings");
+    fs::write(&settings, "100").unwrap();
+    let path = settings.to_str().unwrap().to_owned();
+    let mut daemon = Daemon::start_in(dir, &["--settings", &path]).await;
+    daemon.program.line("polling every 100ms").await;
+    fs::write(&settings, "200").unwrap();
+    daemon.program.signal(Signal::HUP);
+    daemon.program.line("polling every 200ms").await;
+    let (finished, _dir) = daemon.stop().await;
+    finished.assert_exit(0);
+    let log = finished.stderr;
+    assert_eq!(log.matches(r#"child "poller" starts"#).count(), 2, "{log}");
+    let starts = log.matches(" starts\n").count();
+    assert_eq!(starts, 5 + 2, "{log}");
+}
+
+#[tokio::test]
+async fn workers_panic_then_restarted_and_beyond_the_intensity_it_gives_up_with_the_last_error() {
+    let daemon = Daemon::start(&["--buggy", "--intensity", "2"]).await;
+    for _ in 0..2 {
+        assert_eq!(daemon.post("poison").await, None);
+        wait_until("it is up again", async || {
+            daemon.status("/healthz").await == Some(200)
+        })
+        .await;
+    }
+    assert_eq!(daemon.post("good").await, Some(1));
+    assert_eq!(daemon.post("poison").await, None);
+    let finished = daemon.program.finish().await;
+    finished.assert_exit(1);
+    let last = finished.stderr.lines().last().unwrap();
+    assert!(
+        last.starts_with(r#"error: supervisor "daemon" gave up: child "workers" ended"#),
+        "{last}"
+    );
+    assert!(last.contains("panicked: a worker has a bug"), "{last}");
+    assert_order(
+        &finished.stderr,
+        &[
+            r#"child "workers" makes the supervisor give up"#,
+            r#"child "http" has stopped"#,
+            r#"child "writer" has stopped"#,
+        ],
+    );
+    assert_eq!(notes(&daemon.dir).len(), 1);
+}
+
+#[tokio::test]
+async fn terminated_under_load_then_what_was_acknowledged_is_written_and_nothing_runs_on() {
+    let daemon = Daemon::start(&["--work-ms", "2"]).await;
+    let load = Load::start(&daemon);
+    load.until(100).await;
+    daemon.program.signal(Signal::TERM);
+    let finished = daemon.program.finish().await;
+    finished.assert_exit(0);
+    let acknowledged = load.end().await;
+    let written = notes(&daemon.dir);
+    assert!(acknowledged.len() >= 100);
+    let lost: Vec<_> = acknowledged.difference(&written).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    assert!(!finished.stderr.contains("aborted"), "{}", finished.stderr);
+}
+
+#[tokio::test]
+async fn killed_in_the_middle_and_started_again_then_what_was_acknowledged_is_there() {
+    let daemon = Daemon::start(&[]).await;
+    let load = Load::start(&daemon);
+    load.until(100).await;
+    daemon.program.signal(Signal::KILL);
+    let Daemon { program, dir, .. } = daemon;
+    let finished = program.finish().await;
+    assert_eq!(finished.status.signal(), Some(9));
+    let acknowledged = load.end().await;
+
+    let daemon = Daemon::start_in(dir, &[]).await;
+    let id = daemon.post("after").await.expect("it is written");
+    let (finished, dir) = daemon.stop().await;
+    finished.assert_exit(0);
+    let written = notes(&dir);
+    let lost: Vec<_> = acknowledged.difference(&written).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    assert!(written.contains(&(id, "after".to_owned())));
+}
+
+#[tokio::test]
+async fn stopping_then_unhealthy_while_the_port_is_still_open() {
+    let daemon = Daemon::start(&["--linger-ms", "60000", "--drain-ms", "600000"]).await;
+    daemon.program.signal(Signal::TERM);
+    wait_until("it says that it is stopping", async || {
+        daemon.status("/healthz").await == Some(503)
+    })
+    .await;
+    // It does not wait for the minute: a second signal kills it.
+    daemon.program.signal(Signal::TERM);
+    let finished = daemon.program.finish().await;
+    assert!(finished.status.signal().is_some() || finished.status.code() == Some(143));
+}

@@ -1,0 +1,166 @@
+//! Commands to the machine, and what comes of them.
+
+use tokio::time::Instant;
+
+use super::entry::{Cause, ChildId, Down, Entry, State, Then};
+use super::machine::{Machine, Phase};
+
+/// What somebody who gave a command waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// This incarnation, or a later one, is up.
+    Up(u64),
+    /// This incarnation has ended.
+    Down(u64),
+    Gone,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    NotYet,
+    Done,
+    Failed(String),
+    Stopped,
+    SupervisorStopping,
+}
+
+impl Machine {
+    /// Whether what a command was for has come true.
+    pub(super) fn came(&self, id: ChildId, goal: Goal) -> Came {
+        let Some(entry) = self.entries.get(id) else {
+            return match goal {
+                Goal::Up(_) => Came::Stopped,
+                Goal::Down(_) | Goal::Gone => Came::Done,
+            };
+        };
+        match goal {
+            Goal::Gone => Came::NotYet,
+            Goal::Down(generation) => match entry.is_live() && entry.generation == generation {
+                true => Came::NotYet,
+                false => Came::Done,
+            },
+            Goal::Up(_) if self.phase != Phase::Running => Came::SupervisorStopping,
+            Goal::Up(generation) => came_up(entry, generation),
+        }
+    }
+
+    /// Starts a child that was just added.
+    pub(super) fn start_added(&mut self, id: ChildId, now: Instant) -> Goal {
+        self.start_now(id, Cause::Added, now);
+        Goal::Up(1)
+    }
+
+    /// Starts a child that is down. One that waits out its backoff starts now.
+    pub(super) fn start(&mut self, id: ChildId, now: Instant) -> Goal {
+        let generation = self.entry(id).generation;
+        match self.state(id) {
+            State::Starting(_) | State::Up => return Goal::Up(generation),
+            State::Stopping {
+                then: Then::Stay,
+                is_aborted,
+            } => {
+                let then = Then::Start(Cause::Command);
+                self.entry(id).state = State::Stopping { then, is_aborted };
+            }
+            State::Stopping { .. }
+            | State::Doomed(_)
+            | State::Deciding
+            | State::Down(Down::Waiting) => {}
+            State::BackingOff { .. } => {
+                self.delay_over(id, now);
+                self.advance(now);
+            }
+            State::Down(_) => self.start_now(id, Cause::Command, now),
+        }
+        Goal::Up(generation + 1)
+    }
+
+    /// Stops a child, and leaves it down.
+    pub(super) fn stop(&mut self, id: ChildId, now: Instant) -> Goal {
+        let then = self.entry(id).then_stay();
+        self.take_down(id, then, now);
+        self.advance(now);
+        match self.entries.get(id) {
+            Some(entry) => Goal::Down(entry.generation),
+            None => Goal::Gone,
+        }
+    }
+
+    /// Stops a child and removes it.
+    pub(super) fn remove(&mut self, id: ChildId, now: Instant) -> Goal {
+        self.take_down(id, Then::Remove, now);
+        self.advance(now);
+        Goal::Gone
+    }
+
+    /// Stops a child and starts it again; one that is down is started.
+    pub(super) fn restart(&mut self, id: ChildId, now: Instant) -> Goal {
+        let entry = self.entry(id);
+        let generation = entry.generation;
+        match entry.state {
+            State::Starting(_) | State::Up => {
+                let then = match self.starts.contains(&id) {
+                    true => Then::Wait,
+                    false => Then::Start(Cause::Reload),
+                };
+                self.stop_now(id, then, now);
+                self.advance(now);
+                Goal::Up(generation + 1)
+            }
+            State::Stopping {
+                then: Then::Stay,
+                is_aborted,
+            } => {
+                let then = Then::Start(Cause::Reload);
+                entry.state = State::Stopping { then, is_aborted };
+                Goal::Up(generation + 1)
+            }
+            _ => self.start(id, now),
+        }
+    }
+
+    fn take_down(&mut self, id: ChildId, then: Then, now: Instant) {
+        self.starts.remove(&id);
+        self.undelay(id);
+        match self.state(id) {
+            State::Down(_) | State::Deciding | State::BackingOff { .. } => match then {
+                Then::Remove => self.forget(id),
+                _ => {
+                    if self.entry(id).is_active() {
+                        self.set_down(id, Down::Stopped, now);
+                    }
+                }
+            },
+            State::Starting(_) | State::Up => self.stop_now(id, then, now),
+            State::Doomed(_) => self.entry(id).state = State::Doomed(then),
+            State::Stopping {
+                then: Then::Remove, ..
+            } => {}
+            State::Stopping { is_aborted, .. } => {
+                self.entry(id).state = State::Stopping { then, is_aborted };
+            }
+        }
+    }
+}
+
+/// Whether a child has come up as whoever started it waits for.
+fn came_up(entry: &Entry, generation: u64) -> Came {
+    let failed = || match entry.failures.back() {
+        Some(failure) => Came::Failed(failure.to_string()),
+        None => Came::Failed("it ended before it was ready".to_owned()),
+    };
+    match entry.state {
+        _ if entry.failed_start >= generation => failed(),
+        State::Down(Down::Stopped) => Came::Stopped,
+        _ if entry.generation < generation => Came::NotYet,
+        State::Up | State::Down(Down::Ended) | State::Deciding | State::BackingOff { .. } => {
+            Came::Done
+        }
+        State::Down(Down::Failed) => failed(),
+        State::Down(Down::Waiting)
+        | State::Starting(_)
+        | State::Doomed(_)
+        | State::Stopping { .. } => Came::NotYet,
+    }
+}

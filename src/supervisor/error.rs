@@ -1,0 +1,219 @@
+//! `SupervisorError`: why a supervisor has failed.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::panic::Location;
+use std::time::Duration;
+
+use crate::error::{BoxError, ContextError};
+use crate::group::{Name, Straggler};
+
+/// Explains why a [`Supervisor`](crate::Supervisor) has failed: which child, how often, and of what.
+///
+/// One pointer; an error type of one's own may have it in a variant, although it holds that type:
+///
+/// ```
+/// #[derive(Debug, thiserror::Error)]
+/// enum MyError {
+///     #[error(transparent)]
+///     Context(#[from] errgroup::ContextError),
+///     #[error(transparent)]
+///     Supervisor(#[from] errgroup::SupervisorError<MyError>),
+/// }
+/// ```
+///
+/// `Display` is one line:
+///
+/// ```text
+/// supervisor "api" gave up: child "db" ended 6 times within 60s, and 5 restarts are allowed: connection refused (src/main.rs:12:8)
+/// ```
+pub struct SupervisorError<E = BoxError>(Box<Inner<E>>);
+
+struct Inner<E> {
+    supervisor: Option<Name>,
+    child: Name,
+    location: &'static Location<'static>,
+    kind: SupervisorErrorKind,
+    last: LastFailure<E>,
+    stragglers: Vec<Straggler>,
+}
+
+/// Names the kind of a [`SupervisorError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SupervisorErrorKind {
+    /// There were more restarts within the period than [`intensity`](crate::SupervisorBuilder::intensity) allows.
+    #[non_exhaustive]
+    IntensityExceeded {
+        /// How many restarts there would have been within the period, of all children.
+        restarts: usize,
+        /// How many are allowed.
+        limit: usize,
+        /// The period.
+        period: Duration,
+    },
+    /// The child's [`backoff`](crate::Child::backoff) has no further delay.
+    BackoffExhausted,
+    /// The child failed before it was ready, when the supervisor started.
+    StartFailed,
+    /// A [significant](crate::Child::significant) child failed, and is not restarted.
+    SignificantFailed,
+    /// Two children have this name. None was started.
+    DuplicateName,
+    /// A [significant](crate::Child::significant) child is [`Permanent`](crate::Restart::Permanent). None was started.
+    SignificantPermanent,
+}
+
+/// What the child failed of that a supervisor gave up for.
+pub(super) enum LastFailure<E> {
+    Error(E),
+    /// A panic, or what the child did not do.
+    Text(String),
+    /// It ended, and that was all.
+    None,
+}
+
+impl<E> SupervisorError<E> {
+    pub(super) fn new(
+        supervisor: Option<Name>,
+        child: (Name, &'static Location<'static>),
+        kind: SupervisorErrorKind,
+        last: LastFailure<E>,
+    ) -> Self {
+        Self(Box::new(Inner {
+            supervisor,
+            child: child.0,
+            location: child.1,
+            kind,
+            last,
+            stragglers: Vec::new(),
+        }))
+    }
+
+    pub(super) fn with_stragglers(mut self, stragglers: Vec<Straggler>) -> Self {
+        self.0.stragglers = stragglers;
+        self
+    }
+
+    /// Returns the name of the child that it failed for.
+    pub fn child(&self) -> &str {
+        self.0.child.as_ref().as_ref()
+    }
+
+    /// Returns the name of the supervisor, if it has one.
+    pub fn supervisor(&self) -> Option<&str> {
+        self.0
+            .supervisor
+            .as_ref()
+            .map(|name| name.as_ref().as_ref())
+    }
+
+    /// Returns what kind of failure it is.
+    pub fn kind(&self) -> SupervisorErrorKind {
+        self.0.kind
+    }
+
+    /// Returns where the child was made.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.0.location
+    }
+
+    /// Returns the error that the child returned last; `None` if it panicked, or did not fail.
+    pub fn error(&self) -> Option<&E> {
+        match &self.0.last {
+            LastFailure::Error(error) => Some(error),
+            LastFailure::Text(_) | LastFailure::None => None,
+        }
+    }
+
+    /// Returns the error that the child returned last, for keeps.
+    pub fn into_error(self) -> Option<E> {
+        match self.0.last {
+            LastFailure::Error(error) => Some(error),
+            LastFailure::Text(_) | LastFailure::None => None,
+        }
+    }
+
+    /// Returns the children that did not stop within their grace when the supervisor gave up.
+    pub fn stragglers(&self) -> &[Straggler] {
+        &self.0.stragglers
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for SupervisorError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let child = self.child();
+        f.write_str("supervisor ")?;
+        if let Some(name) = self.supervisor() {
+            write!(f, "{name:?} ")?;
+        }
+        match self.0.kind {
+            SupervisorErrorKind::IntensityExceeded {
+                restarts,
+                limit,
+                period,
+            } => write!(
+                f,
+                "gave up: child {child:?} ended, restart {restarts} within {period:?} where {limit} are allowed"
+            )?,
+            SupervisorErrorKind::BackoffExhausted => {
+                write!(
+                    f,
+                    "gave up: child {child:?} ended, and its backoff has no further delay"
+                )?;
+            }
+            SupervisorErrorKind::StartFailed => {
+                write!(
+                    f,
+                    "did not start: child {child:?} failed before it was ready"
+                )?;
+            }
+            SupervisorErrorKind::SignificantFailed => {
+                write!(f, "stopped: child {child:?}, which is significant, failed")?;
+            }
+            SupervisorErrorKind::DuplicateName => {
+                write!(f, "did not start: two children have the name {child:?}")?;
+            }
+            SupervisorErrorKind::SignificantPermanent => write!(
+                f,
+                "did not start: child {child:?} is significant and permanent, but a permanent child never ends by itself"
+            )?,
+        }
+        match &self.0.last {
+            LastFailure::Error(error) => write!(f, ": {error}")?,
+            LastFailure::Text(text) => write!(f, ": {text}")?,
+            LastFailure::None => {}
+        }
+        write!(f, " ({})", self.0.location)
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for SupervisorError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("SupervisorError");
+        debug.field("child", &self.child());
+        debug.field("kind", &self.0.kind);
+        match &self.0.last {
+            LastFailure::Error(error) => debug.field("last", error),
+            LastFailure::Text(text) => debug.field("last", text),
+            LastFailure::None => &mut debug,
+        };
+        debug.finish_non_exhaustive()
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display + 'static> Error for SupervisorError<E> {
+    /// The child's error, where it can be told by its type that it is one: for [`BoxError`], [`ContextError`],
+    /// [`std::io::Error`] and another supervisor's.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let error: &dyn Any = self.error()?;
+        if let Some(error) = error.downcast_ref::<BoxError>() {
+            return Some(&**error);
+        }
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return Some(error);
+        }
+        error.downcast_ref::<ContextError>().map(|error| error as _)
+    }
+}

@@ -1,0 +1,435 @@
+//! The machine against any order of events: after each of them its invariants hold, and what it decided is in order.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use tokio::time::Instant;
+
+use super::child::Restart;
+use super::decision::{Decision, Notice};
+use super::entry::{ChildId, Down, Exit, Spec, State, Then};
+use super::intensity::Intensity;
+use super::machine::{Machine, Phase};
+use super::strategy::{AutoShutdown, Strategy};
+
+/// What happens. An `Index` picks among the children, or those that live.
+#[derive(Clone, Debug)]
+enum Step {
+    End(Index, Exit),
+    Ready(Index),
+    NotReady(Index),
+    /// So many milliseconds pass.
+    Pass(u64),
+    /// Time passes until something is due.
+    PassToDue,
+    Start(Index),
+    Stop(Index),
+    Restart(Index),
+    Remove(Index),
+    Add(Kind),
+    ShutDown,
+    EndContext,
+}
+
+#[derive(Clone, Debug)]
+struct Kind {
+    restart: Restart,
+    is_significant: bool,
+    drain: u64,
+    grace: u64,
+    ready_within: Option<u64>,
+    has_backoff: bool,
+    /// Cannot be aborted.
+    is_stubborn: bool,
+}
+
+/// A driver without clock, runtime and children.
+struct Driver {
+    machine: Machine,
+    now: Instant,
+    /// The incarnations that have not ended, and whether they were told to stop.
+    live: BTreeMap<ChildId, Incarnation>,
+    stubborn: BTreeSet<ChildId>,
+    /// Given up by the machine, and still alive.
+    abandoned: usize,
+    /// Commands have been given: the order of start is theirs.
+    is_commanded: bool,
+    /// The delays of backoffs, one after the other.
+    delays: Vec<Option<u64>>,
+    names: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Incarnation {
+    generation: u64,
+    is_told: bool,
+    is_aborted: bool,
+}
+
+impl Driver {
+    fn new(
+        strategy: Strategy,
+        auto_shutdown: AutoShutdown,
+        limit: usize,
+        delays: Vec<Option<u64>>,
+    ) -> Self {
+        let intensity = Intensity::new(limit, Duration::from_millis(500));
+        Self {
+            machine: Machine::new(strategy, auto_shutdown, intensity),
+            now: Instant::now(),
+            live: BTreeMap::new(),
+            stubborn: BTreeSet::new(),
+            abandoned: 0,
+            is_commanded: false,
+            delays,
+            names: 0,
+        }
+    }
+
+    fn add(&mut self, kind: &Kind, is_dynamic: bool) -> ChildId {
+        self.names += 1;
+        let spec = Spec {
+            name: Arc::new(Cow::Owned(format!("child {}", self.names))),
+            location: Location::caller(),
+            restart: kind.restart,
+            is_significant: kind.is_significant && kind.restart != Restart::Permanent,
+            drain: Duration::from_millis(kind.drain),
+            grace: Duration::from_millis(kind.grace),
+            ready_within: kind.ready_within.map(Duration::from_millis),
+            has_backoff: kind.has_backoff,
+            reset_after: Duration::from_millis(100),
+            keep_failures: 2,
+        };
+        let id = self.machine.add(spec, is_dynamic, self.now).unwrap();
+        if kind.is_stubborn {
+            self.stubborn.insert(id);
+        }
+        id
+    }
+
+    fn run(&mut self, step: &Step) {
+        let before = self.machine.starts.clone();
+        self.apply(step);
+        self.carry_out(&before);
+        self.check();
+    }
+
+    fn apply(&mut self, step: &Step) {
+        let (machine, now) = (&mut self.machine, self.now);
+        let live: Vec<_> = self.live.iter().map(|(&id, &one)| (id, one)).collect();
+        let ids: Vec<_> = machine.entries.ids();
+        let is_running = machine.phase == Phase::Running;
+        match step {
+            Step::End(index, exit) if !live.is_empty() => {
+                let (id, one) = live[index.index(live.len())];
+                self.live.remove(&id);
+                machine.ended(id, one.generation, exit.clone(), now);
+            }
+            Step::Ready(index) if !live.is_empty() => {
+                let (id, one) = live[index.index(live.len())];
+                machine.ready(id, one.generation, now);
+            }
+            Step::NotReady(index) if !live.is_empty() => {
+                let (id, one) = live[index.index(live.len())];
+                machine.not_ready(id, one.generation, now);
+            }
+            Step::Pass(millis) => {
+                self.now += Duration::from_millis(*millis);
+                machine.tick(self.now);
+            }
+            Step::PassToDue => {
+                self.now = machine.next_due().unwrap_or(now).max(now);
+                machine.tick(self.now);
+            }
+            Step::Start(index) if is_running && !ids.is_empty() => {
+                self.is_commanded = true;
+                machine.start(ids[index.index(ids.len())], now);
+            }
+            Step::Stop(index) if is_running && !ids.is_empty() => {
+                self.is_commanded = true;
+                machine.stop(ids[index.index(ids.len())], now);
+            }
+            Step::Restart(index) if is_running && !ids.is_empty() => {
+                self.is_commanded = true;
+                machine.restart(ids[index.index(ids.len())], now);
+            }
+            Step::Remove(index) if is_running && !ids.is_empty() => {
+                self.is_commanded = true;
+                machine.remove(ids[index.index(ids.len())], now);
+            }
+            Step::Add(kind) if is_running => {
+                let id = self.add(kind, true);
+                self.machine.start_added(id, now);
+            }
+            Step::ShutDown => machine.shut_down(now),
+            Step::EndContext => machine.end(now),
+            _ => {}
+        }
+    }
+
+    fn carry_out(&mut self, before: &BTreeSet<ChildId>) {
+        while let Some(decision) = self.machine.decide() {
+            match decision {
+                Decision::Start { id, generation } => self.started(id, generation, before),
+                Decision::Stop { id, drain } => self.told(id, drain),
+                Decision::Abort(id) => self.aborted(id),
+                Decision::Abandon(id) => {
+                    assert!(self.live.remove(&id).unwrap().is_aborted);
+                    self.abandoned += 1;
+                }
+                Decision::Delay { id, .. } => {
+                    let delay = self.delays.pop().flatten().map(Duration::from_millis);
+                    self.machine.delay(id, delay, self.now);
+                }
+                Decision::Remove(id) => {
+                    assert!(
+                        !self.live.contains_key(&id) && !self.machine.entries.get(id).is_some()
+                    );
+                }
+                Decision::Told(id, Notice::Ready) => {
+                    assert!(self.live.contains_key(&id));
+                }
+                Decision::GiveUp(..) | Decision::ShutDown => {
+                    assert_ne!(self.machine.phase, Phase::Running);
+                }
+                Decision::Told(..) => {}
+            }
+        }
+        self.end_aborted();
+    }
+
+    fn started(&mut self, id: ChildId, generation: u64, before: &BTreeSet<ChildId>) {
+        assert!(
+            !self.live.contains_key(&id),
+            "two incarnations of one child"
+        );
+        // What starts in order waits for those before it.
+        if before.contains(&id) && !self.is_commanded {
+            for earlier in self.machine.starts.range(..id) {
+                panic!("{id:?} starts before {earlier:?} is up");
+            }
+        }
+        self.live.insert(
+            id,
+            Incarnation {
+                generation,
+                is_told: false,
+                is_aborted: false,
+            },
+        );
+    }
+
+    fn told(&mut self, id: ChildId, drain: Duration) {
+        let is_told = std::mem::replace(&mut self.live.get_mut(&id).unwrap().is_told, true);
+        // A second time only to cut the drain.
+        assert!(!is_told || drain.is_zero());
+        if self.machine.phase != Phase::Running && !is_told {
+            let later = self.live.range(id..).filter(|&(&later, _)| later != id);
+            assert_eq!(
+                later.count(),
+                0,
+                "{id:?} is stopped before those after it have ended"
+            );
+        }
+    }
+
+    fn aborted(&mut self, id: ChildId) {
+        let one = self.live.get_mut(&id).unwrap();
+        assert!(one.is_told, "aborted without having been told to stop");
+        one.is_aborted = true;
+    }
+
+    /// The runtime drops what was aborted, but for those that do not come to an await.
+    fn end_aborted(&mut self) {
+        let mut live = self.live.iter();
+        let aborted = live.find(|(id, one)| one.is_aborted && !self.stubborn.contains(id));
+        if let Some((&id, &one)) = aborted {
+            self.live.remove(&id);
+            let before = self.machine.starts.clone();
+            self.machine
+                .ended(id, one.generation, Exit::Aborted, self.now);
+            self.carry_out(&before);
+        }
+    }
+
+    /// The invariants of `machine.rs`.
+    fn check(&self) {
+        let machine = &self.machine;
+        let mut timers = BTreeSet::new();
+        for (id, entry) in machine.entries.iter() {
+            assert_eq!(
+                entry.is_live(),
+                self.live.contains_key(&id),
+                "{id:?} {entry:?}"
+            );
+            timers.extend(entry.timer.map(|at| (at, id)));
+            assert!(entry.failures.len() <= 2);
+            let (in_stops, in_starts) = (machine.stops.contains(&id), machine.starts.contains(&id));
+            match entry.state {
+                State::Down(Down::Waiting) | State::Deciding => {
+                    assert!(in_starts && !in_stops, "{id:?} {entry:?}");
+                }
+                State::Down(_) | State::Up => assert!(!in_starts && !in_stops, "{id:?} {entry:?}"),
+                State::BackingOff { .. } => {
+                    assert!(!in_stops);
+                    assert_eq!(in_starts, machine.strategy != Strategy::OneForOne);
+                    let is_delayed = in_starts && machine.strategy == Strategy::OneForAll;
+                    assert_eq!(is_delayed, machine.delayed == Some(id));
+                }
+                State::Starting(_) => assert!(!in_stops),
+                State::Doomed(then) => {
+                    assert!(in_stops && in_starts == (then == Then::Wait));
+                    assert!(!self.live[&id].is_told);
+                }
+                State::Stopping { then, .. } => {
+                    assert!(self.live[&id].is_told);
+                    let waits = matches!(then, Then::Wait | Then::Fail(..));
+                    assert!(!in_starts || waits, "{id:?} {entry:?}");
+                    assert!(then != Then::Wait || in_starts || machine.phase != Phase::Running);
+                }
+            }
+        }
+        assert_eq!(machine.timers, timers);
+        let known = |id: &ChildId| machine.entries.get(*id).is_some();
+        assert!(machine.stops.iter().all(known) && machine.starts.iter().all(known));
+        match machine.phase {
+            Phase::Running => self.check_progress(),
+            Phase::Stopping => {
+                assert!(machine.starts.is_empty() && machine.delayed.is_none());
+                assert_eq!(machine.stops.len(), self.live.len());
+            }
+            Phase::Over => assert_eq!(self.live.len(), 0, "something lives on"),
+        }
+    }
+
+    /// Whoever waits in line waits for something.
+    fn check_progress(&self) {
+        let machine = &self.machine;
+        if let Some(&last) = machine.stops.last() {
+            assert!(matches!(machine.known(last).state, State::Stopping { .. }));
+        } else if let Some(&first) = machine.starts.first() {
+            let waits = machine.known(first).state == State::Down(Down::Waiting);
+            assert!(
+                !waits || machine.delayed.is_some(),
+                "{first:?} waits for nothing"
+            );
+        }
+        if let Some(delayed) = machine.delayed {
+            assert!(machine.starts.contains(&delayed));
+            assert!(matches!(
+                machine.known(delayed).state,
+                State::BackingOff { .. }
+            ));
+        }
+    }
+
+    /// Whatever has happened, a stop comes to its end, by the children's own doing or by the clock's.
+    fn finish(&mut self, is_obedient: bool) {
+        self.run(&Step::ShutDown);
+        for _ in 0..10_000 {
+            if self.machine.phase == Phase::Over {
+                return;
+            }
+            let told = self.live.iter().find(|(_, one)| one.is_told);
+            match told {
+                Some((&id, &one)) if is_obedient => {
+                    self.live.remove(&id);
+                    self.machine
+                        .ended(id, one.generation, Exit::Finished, self.now);
+                    self.carry_out(&BTreeSet::new());
+                    self.check();
+                }
+                _ => {
+                    assert!(self.machine.next_due().is_some(), "it would wait forever");
+                    self.run(&Step::PassToDue);
+                }
+            }
+        }
+        panic!("no end");
+    }
+}
+
+fn any_exit() -> impl Strategy_<Value = Exit> {
+    prop_oneof![
+        Just(Exit::Finished),
+        Just(Exit::Error("error".to_owned())),
+        Just(Exit::Panic("panic".to_owned())),
+        Just(Exit::Aborted),
+    ]
+}
+
+fn any_kind() -> impl Strategy_<Value = Kind> {
+    let restart = prop_oneof![
+        3 => Just(Restart::Permanent),
+        2 => Just(Restart::Transient),
+        1 => Just(Restart::Temporary)
+    ];
+    let ready_within = prop::option::of(0..50_u64);
+    let times = (0..30_u64, 0..30_u64, ready_within);
+    let flags = (
+        prop::bool::weighted(0.1),
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+    );
+    (restart, times, flags).prop_map(|(restart, times, flags)| Kind {
+        restart,
+        is_significant: flags.0,
+        drain: times.0,
+        grace: times.1,
+        ready_within: times.2,
+        has_backoff: flags.1,
+        is_stubborn: flags.2,
+    })
+}
+
+fn any_step() -> impl Strategy_<Value = Step> {
+    let index = any::<Index>;
+    prop_oneof![
+        8 => (index(), any_exit()).prop_map(|(index, exit)| Step::End(index, exit)),
+        6 => index().prop_map(Step::Ready),
+        1 => index().prop_map(Step::NotReady),
+        3 => (0..60_u64).prop_map(Step::Pass),
+        6 => Just(Step::PassToDue),
+        1 => index().prop_map(Step::Start),
+        1 => index().prop_map(Step::Stop),
+        1 => index().prop_map(Step::Restart),
+        1 => index().prop_map(Step::Remove),
+        1 => any_kind().prop_map(Step::Add),
+        1 => prop_oneof![9 => Just(Step::PassToDue), 1 => Just(Step::ShutDown), 1 => Just(Step::EndContext)],
+    ]
+}
+
+use proptest::strategy::Strategy as Strategy_;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_events_then_invariants_hold_and_a_stop_ends(
+        strategy in prop::sample::select(vec![Strategy::OneForOne, Strategy::OneForAll, Strategy::RestForOne]),
+        auto_shutdown in prop::sample::select(vec![AutoShutdown::AnySignificant, AutoShutdown::AllSignificant]),
+        limit in prop_oneof![0..5_usize, Just(usize::MAX)],
+        delays in prop::collection::vec(prop::option::weighted(0.95, 0..40_u64), 0..60),
+        kinds in prop::collection::vec(any_kind(), 0..7),
+        steps in prop::collection::vec(any_step(), 0..80),
+        is_obedient in any::<bool>(),
+    ) {
+        let mut driver = Driver::new(strategy, auto_shutdown, limit, delays);
+        for kind in &kinds {
+            driver.add(kind, false);
+        }
+        driver.machine.begin(driver.now);
+        let all = driver.machine.entries.ids().into_iter().collect();
+        driver.carry_out(&all);
+        driver.check();
+        for step in &steps {
+            driver.run(step);
+        }
+        driver.finish(is_obedient);
+    }
+}

@@ -1,0 +1,222 @@
+//! Starting and stopping, in order.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::child::Restart;
+use super::decision::{Decision, GiveUp};
+use super::entry::{Cause, ChildId, Down, State, Then};
+use super::machine::{Machine, Phase};
+use super::strategy::Strategy;
+
+/// How long a child that was told to abort gets to come to its next await, if its grace was shorter.
+pub(super) const YIELD: Duration = Duration::from_secs(1);
+
+impl Machine {
+    pub(super) fn start_now(&mut self, id: ChildId, cause: Cause, now: Instant) {
+        let entry = self.entry(id);
+        entry.generation += 1;
+        entry.started_at = now;
+        entry.restarts += u64::from(cause == Cause::Restart);
+        let generation = entry.generation;
+        let ready_within = entry.spec.ready_within;
+        self.decisions.push_back(Decision::Start { id, generation });
+        match ready_within {
+            None => self.set_up(id, now),
+            Some(limit) => self.set(id, State::Starting(cause), now.checked_add(limit), now),
+        }
+    }
+
+    pub(super) fn set_up(&mut self, id: ChildId, now: Instant) {
+        self.set(id, State::Up, None, now);
+        self.starts.remove(&id);
+    }
+
+    pub(super) fn stop_now(&mut self, id: ChildId, then: Then, now: Instant) {
+        let is_cut = self.is_cut;
+        let spec = &self.entry(id).spec;
+        let drain = match is_cut || matches!(then, Then::Fail(..)) {
+            true => Duration::ZERO,
+            false => spec.drain,
+        };
+        let timer = now
+            .checked_add(drain)
+            .and_then(|end| end.checked_add(spec.grace));
+        let state = State::Stopping {
+            then,
+            is_aborted: false,
+        };
+        self.set(id, state, timer, now);
+        self.decisions.push_back(Decision::Stop { id, drain });
+    }
+
+    /// A child that is not ready, and will not be. It keeps its place in `starts`: the next waits until it has failed.
+    pub(super) fn stop_unready(&mut self, id: ChildId, then: Then, now: Instant) {
+        self.stop_now(id, then, now);
+    }
+
+    /// The siblings of a child that is restarted, as far as the strategy takes them along.
+    pub(super) fn sweep_siblings(&mut self, id: ChildId, now: Instant) {
+        let mut swept = self.entries.ids();
+        match self.strategy {
+            Strategy::OneForOne => return,
+            Strategy::OneForAll => {}
+            Strategy::RestForOne => swept.retain(|&sibling| sibling > id),
+        }
+        for sibling in swept.into_iter().filter(|&sibling| sibling != id) {
+            self.sweep(sibling, now);
+        }
+    }
+
+    /// Takes a child along in a restart: stops it, and starts it again unless it is temporary.
+    pub(super) fn sweep(&mut self, id: ChildId, now: Instant) {
+        let entry = self.entry(id);
+        let is_temporary = entry.spec.restart == Restart::Temporary;
+        let then = match is_temporary {
+            true => entry.then_stay(),
+            false => Then::Wait,
+        };
+        match entry.state {
+            State::Deciding | State::BackingOff { .. } | State::Down(_) => {
+                if !is_temporary {
+                    self.undelay(id);
+                    self.set_down(id, Down::Waiting, now);
+                    self.starts.insert(id);
+                } else if self.starts.remove(&id) {
+                    self.set_down(id, Down::Stopped, now);
+                }
+                return;
+            }
+            State::Starting(_) | State::Up | State::Doomed(_) => {
+                self.set(id, State::Doomed(then), None, now);
+            }
+            State::Stopping {
+                then: Then::Remove, ..
+            } => {}
+            State::Stopping { is_aborted, .. } => {
+                entry.state = State::Stopping { then, is_aborted };
+            }
+        }
+        self.stops.insert(id);
+        match self.then(id) {
+            Some(Then::Wait) => self.starts.insert(id),
+            _ => self.starts.remove(&id),
+        };
+    }
+
+    /// What follows the stop that is due or under way.
+    pub(super) fn then(&self, id: ChildId) -> Option<Then> {
+        match self.state(id) {
+            State::Doomed(then) | State::Stopping { then, .. } => Some(then),
+            _ => None,
+        }
+    }
+
+    pub(super) fn give_up(&mut self, id: ChildId, why: GiveUp, now: Instant) {
+        self.decisions.push_back(Decision::GiveUp(id, why));
+        self.shut_down(now);
+    }
+
+    /// Stops all, in reverse order.
+    pub(super) fn shut_down(&mut self, now: Instant) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.phase = Phase::Stopping;
+        self.decisions.push_back(Decision::ShutDown);
+        self.starts.clear();
+        self.delayed = None;
+        let ids = self.entries.ids();
+        for id in ids {
+            self.doom(id, now);
+        }
+        self.advance(now);
+    }
+
+    pub(super) fn doom(&mut self, id: ChildId, now: Instant) {
+        let entry = self.entry(id);
+        let then = entry.then_stay();
+        match entry.state {
+            State::Down(Down::Waiting) | State::Deciding | State::BackingOff { .. } => {
+                return self.set_down(id, Down::Stopped, now);
+            }
+            State::Down(_) => return,
+            State::Starting(_) | State::Up | State::Doomed(_) => {
+                self.set(id, State::Doomed(then), None, now);
+            }
+            State::Stopping { is_aborted, .. } => {
+                let is_overdue = is_aborted && entry.timer.is_none();
+                entry.state = State::Stopping { then, is_aborted };
+                if is_overdue {
+                    return self.abandon(id, now);
+                }
+            }
+        }
+        self.stops.insert(id);
+    }
+
+    /// The supervisor's own context has ended. If it is stopping already, the time for that is over.
+    pub(super) fn end(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Running => self.shut_down(now),
+            Phase::Stopping => self.cut(now),
+            Phase::Over => {}
+        }
+    }
+
+    /// Ends what drains, and gives no drain to whoever is told later.
+    pub(super) fn cut(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.is_cut, true) {
+            return;
+        }
+        let stopping: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| {
+                matches!(
+                    entry.state,
+                    State::Stopping {
+                        is_aborted: false,
+                        ..
+                    }
+                )
+            })
+            .map(|(id, _)| id)
+            .collect();
+        for id in stopping {
+            let entry = self.entry(id);
+            let end = now.checked_add(entry.spec.grace);
+            let timer = match (entry.timer, end) {
+                (Some(timer), Some(end)) => Some(timer.min(end)),
+                (timer, end) => timer.or(end),
+            };
+            self.set_timer(id, timer);
+            let drain = Duration::ZERO;
+            self.decisions.push_back(Decision::Stop { id, drain });
+        }
+    }
+
+    /// Goes on with the ordered stop, then with the ordered start.
+    pub(super) fn advance(&mut self, now: Instant) {
+        if let Some(&last) = self.stops.last() {
+            if let State::Doomed(then) = self.state(last) {
+                self.stop_now(last, then, now);
+            }
+            return;
+        }
+        if self.phase == Phase::Stopping {
+            self.phase = Phase::Over;
+        }
+        while let Some(&first) = self.starts.first() {
+            if self.delayed.is_some() || self.state(first) != State::Down(Down::Waiting) {
+                return;
+            }
+            let cause = match self.known(first).generation {
+                0 => Cause::Initial,
+                _ => Cause::Restart,
+            };
+            self.start_now(first, cause, now);
+        }
+    }
+}

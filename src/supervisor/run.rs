@@ -1,0 +1,396 @@
+//! `Driver`: the future of [`Supervisor::run`](super::Supervisor::run): tells the machine what happens, and carries out what
+//! it decides.
+//!
+//! It owns the group of the children's tasks. That is cut off from the end of the supervisor's own context, for the children
+//! are stopped one after the other; the tasks of a driver that is dropped go to the group above that context.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::OnEvent;
+use super::child::{Child, Restart};
+use super::decision::{Decision, GiveUp, Notice};
+use super::entry::{ChildId, Exit};
+use super::error::{LastFailure, SupervisorError, SupervisorErrorKind};
+use super::event::{SupervisorEvent, SupervisorEventKind};
+use super::id_map::IdMap;
+use super::machine::{Machine, Phase};
+use super::service::{Outcome, Post, task_spec};
+use super::shared::{Inbox, Message, Shared};
+use super::waiter::{Refused, Waiter};
+use super::wake::{Parent, Timer, Wake};
+use super::worker::{Incarnation, Right, Worker};
+use crate::context::Context;
+use crate::error::{ContextError, GroupError, text_of};
+use crate::group::{Group, Straggler};
+use crate::panic::{catch, contain, discard};
+
+pub(super) struct Driver<E> {
+    pub(super) shared: Arc<Shared<E>>,
+    inbox: Inbox<E>,
+    // Before `children`: their tasks are aborted before their handles are dropped.
+    group: Group<ContextError>,
+    children: IdMap<Worker<E>>,
+    pub(super) waiters: Vec<Waiter>,
+    on_event: Option<Box<OnEvent>>,
+    /// The error of the child whose end is being decided on.
+    last: Option<E>,
+    error: Option<SupervisorError<E>>,
+    has_abandoned: bool,
+}
+
+impl<E: GroupError> Driver<E> {
+    pub(super) fn new(
+        shared: Arc<Shared<E>>,
+        inbox: Inbox<E>,
+        group: Group<ContextError>,
+        on_event: Option<Box<OnEvent>>,
+    ) -> Self {
+        Self {
+            shared,
+            inbox,
+            group,
+            children: IdMap::new(),
+            waiters: Vec::new(),
+            on_event,
+            last: None,
+            error: None,
+            has_abandoned: false,
+        }
+    }
+
+    /// Runs the children until all are to stop and have.
+    pub(super) async fn run(
+        mut self,
+        parent: Context,
+        children: Vec<Child<E>>,
+    ) -> Result<(), SupervisorError<E>> {
+        let now = Instant::now();
+        for child in children {
+            if let Err(error) = self.take(child, now) {
+                self.shared.machine.lock().phase = Phase::Over;
+                return Err(error);
+            }
+        }
+        let is_to_stop = parent.stopping().is_done();
+        let mut parent = Parent::new(&parent);
+        let mut timer = Timer::default();
+        match is_to_stop {
+            true => self.step(Machine::shut_down),
+            false => self.step(Machine::begin),
+        }
+        while !self.is_over() {
+            match self.next(&mut parent, &mut timer).await {
+                Wake::Message(message) => self.receive(message),
+                Wake::Due => self.step(Machine::tick),
+                Wake::Stopping => self.step(Machine::shut_down),
+                Wake::Ended => self.step(Machine::end),
+            }
+        }
+        self.finish().await
+    }
+
+    /// Takes one of the children that are there from the beginning.
+    fn take(&mut self, child: Child<E>, now: Instant) -> Result<(), SupervisorError<E>> {
+        let (name, location) = (child.spec.name.clone(), child.spec.location);
+        let refused = match self.add(child, false, now) {
+            Ok(_) => return Ok(()),
+            Err(Refused::DuplicateName) => SupervisorErrorKind::DuplicateName,
+            Err(Refused::SignificantPermanent) => SupervisorErrorKind::SignificantPermanent,
+        };
+        let last = LastFailure::None;
+        let supervisor = self.shared.name.clone();
+        Err(SupervisorError::new(
+            supervisor,
+            (name, location),
+            refused,
+            last,
+        ))
+    }
+
+    pub(super) fn add(
+        &mut self,
+        child: Child<E>,
+        is_dynamic: bool,
+        now: Instant,
+    ) -> Result<ChildId, Refused> {
+        if child.spec.is_significant && child.spec.restart == Restart::Permanent {
+            return Err(Refused::SignificantPermanent);
+        }
+        let spec = child.spec.clone();
+        let mut machine = self.shared.machine.lock();
+        let added = machine.add(child.spec, is_dynamic, now);
+        drop(machine);
+        let id = added.map_err(|_| Refused::DuplicateName)?;
+        let worker = Worker {
+            service: Some(child.service),
+            backoff: child.backoff,
+            spec,
+            incarnation: None,
+        };
+        self.children.push(id, worker);
+        Ok(id)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.shared.machine.lock().phase == Phase::Over
+    }
+
+    /// Waits for what happens next.
+    pub(super) async fn next(&mut self, parent: &mut Parent, timer: &mut Timer) -> Wake<E> {
+        timer.set(self.shared.machine.lock().next_due());
+        let inbox = &mut self.inbox.0;
+        poll_fn(|cx| {
+            if let Poll::Ready(wake) = parent.poll(cx) {
+                return Poll::Ready(wake);
+            }
+            if timer.poll(cx).is_ready() {
+                return Poll::Ready(Wake::Due);
+            }
+            match inbox.poll_recv(cx) {
+                Poll::Ready(Some(message)) => Poll::Ready(Wake::Message(message)),
+                // It never closes: we have a sender ourselves.
+                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Tells the machine of an event, and carries out what it decides.
+    pub(super) fn step<R>(&mut self, event: impl FnOnce(&mut Machine, Instant) -> R) -> R {
+        let now = Instant::now();
+        let result = event(&mut self.shared.machine.lock(), now);
+        self.carry_out_all(now);
+        self.reply();
+        result
+    }
+
+    pub(super) fn carry_out_all(&mut self, now: Instant) {
+        loop {
+            // A statement of its own, so that the lock is not held while it is carried out.
+            let decision = self.shared.machine.lock().decide();
+            match decision {
+                Some(decision) => self.carry_out(decision, now),
+                None => return,
+            }
+        }
+    }
+
+    pub(super) fn receive(&mut self, message: Message<E>) {
+        match message {
+            Message::Readiness {
+                id,
+                generation,
+                is_ready,
+            } => self.step(|machine, now| match is_ready {
+                true => machine.ready(id, generation, now),
+                false => machine.not_ready(id, generation, now),
+            }),
+            Message::Ended {
+                id,
+                generation,
+                outcome,
+            } => self.ended(id, generation, outcome),
+            Message::Command { command, reply } => self.command(command, reply),
+        }
+    }
+
+    pub(super) fn ended(&mut self, id: ChildId, generation: u64, outcome: Outcome<E>) {
+        if let Some(worker) = self.children.get_mut(id) {
+            worker.incarnation = None;
+        }
+        let exit = match outcome {
+            Outcome::Finished => Exit::Finished,
+            Outcome::Error(error) => {
+                let text = text_of(&error);
+                self.last = Some(error);
+                Exit::Error(text)
+            }
+            Outcome::Panic(text) => Exit::Panic(text),
+            Outcome::Aborted => Exit::Aborted,
+        };
+        self.step(|machine, now| machine.ended(id, generation, exit, now));
+        if let Some(error) = self.last.take() {
+            discard(error);
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, decision: Decision, now: Instant) {
+        match decision {
+            Decision::Start { id, generation } => self.start(id, generation, now),
+            Decision::Stop { id, drain } => {
+                self.tell(Some(id), || SupervisorEventKind::Stopping(drain));
+                if let Some(incarnation) = self.incarnation(id) {
+                    incarnation.stop(drain);
+                }
+            }
+            Decision::Abort(id) => {
+                self.tell(Some(id), || SupervisorEventKind::Aborting);
+                self.abort(id, now);
+            }
+            Decision::Abandon(id) => {
+                self.has_abandoned = true;
+                self.tell(Some(id), || SupervisorEventKind::Abandoned);
+                let mut stragglers = self.shared.stragglers.lock();
+                for (_, straggler) in stragglers.iter_mut().filter(|(child, _)| *child == id) {
+                    straggler.was_aborted = false;
+                }
+            }
+            Decision::Delay { id, is_reset } => {
+                let delay = self.delay(id, is_reset);
+                self.shared.machine.lock().delay(id, delay, now);
+            }
+            Decision::GiveUp(id, why) => self.give_up(id, why),
+            Decision::Remove(id) => {
+                self.tell(Some(id), || SupervisorEventKind::Removed);
+                self.children.remove(id);
+            }
+            Decision::ShutDown => self.tell(None, || SupervisorEventKind::ShuttingDown),
+            Decision::Told(id, notice) => self.notice(id, notice),
+        }
+    }
+
+    pub(super) fn incarnation(&self, id: ChildId) -> Option<&Incarnation> {
+        self.children.get(id)?.incarnation.as_ref()
+    }
+
+    pub(super) fn start(&mut self, id: ChildId, generation: u64, now: Instant) {
+        self.tell(Some(id), || SupervisorEventKind::Starting);
+        let Some(worker) = self.children.get_mut(id) else {
+            return;
+        };
+        let service = worker.service.clone();
+        let service = service.expect("errgroup: it is dropped with the child");
+        let parent = self.group.context();
+        let (ctx, right) = Right::derive(parent, &worker.spec);
+        let post = Post {
+            shared: self.shared.clone(),
+            id,
+            generation,
+            ctx: ctx.clone(),
+        };
+        let task = service.start(&self.group, task_spec(&worker.spec), post);
+        worker.incarnation = Some(Incarnation {
+            task,
+            ctx,
+            right,
+            started_at: now,
+        });
+    }
+
+    pub(super) fn abort(&mut self, id: ChildId, now: Instant) {
+        let is_stopping = self.shared.machine.lock().phase != Phase::Running;
+        let Some(worker) = self.children.get(id) else {
+            return;
+        };
+        let Some(incarnation) = &worker.incarnation else {
+            return;
+        };
+        if is_stopping {
+            let straggler = Straggler::aborted(
+                incarnation.task.id(),
+                worker.spec.name.as_ref().clone(),
+                worker.spec.location,
+                now.saturating_duration_since(incarnation.started_at),
+            );
+            self.shared.stragglers.lock().push((id, straggler));
+        }
+        incarnation.task.abort();
+    }
+
+    /// Asks the child's backoff, which is foreign code. One that panics has no further delay.
+    pub(super) fn delay(&mut self, id: ChildId, is_reset: bool) -> Option<Duration> {
+        let backoff = self.children.get_mut(id)?.backoff.as_mut()?;
+        let asked = catch(|| {
+            if is_reset {
+                backoff.reset();
+            }
+            backoff.next()
+        });
+        asked.unwrap_or_else(|payload| {
+            discard(payload);
+            None
+        })
+    }
+
+    pub(super) fn give_up(&mut self, id: ChildId, why: GiveUp) {
+        self.tell(Some(id), || SupervisorEventKind::GaveUp);
+        let Some(worker) = self.children.get(id) else {
+            return;
+        };
+        let machine = self.shared.machine.lock();
+        let kind = match why {
+            GiveUp::Intensity(restarts) => SupervisorErrorKind::IntensityExceeded {
+                restarts,
+                limit: machine.intensity.limit(),
+                period: machine.intensity.period(),
+            },
+            GiveUp::Backoff => SupervisorErrorKind::BackoffExhausted,
+            GiveUp::Start => SupervisorErrorKind::StartFailed,
+            GiveUp::Significant => SupervisorErrorKind::SignificantFailed,
+        };
+        let text = machine.last_failure.clone();
+        drop(machine);
+        let last = match (self.last.take(), text) {
+            (Some(error), _) => LastFailure::Error(error),
+            (None, Some(text)) => LastFailure::Text(text),
+            (None, None) => LastFailure::None,
+        };
+        let error = SupervisorError::new(
+            self.shared.name.clone(),
+            (worker.spec.name.clone(), worker.spec.location),
+            kind,
+            last,
+        );
+        self.error.get_or_insert(error);
+    }
+
+    // Telling.
+
+    pub(super) fn notice(&self, id: ChildId, notice: Notice) {
+        if self.on_event.is_none() {
+            return;
+        }
+        self.tell(Some(id), || match notice {
+            Notice::Ready => SupervisorEventKind::Ready,
+            Notice::BackingOff(delay) => SupervisorEventKind::BackingOff(delay),
+            Notice::Finished => SupervisorEventKind::Finished,
+            Notice::Stopped => SupervisorEventKind::Stopped,
+            Notice::Failed => {
+                let text = self.shared.machine.lock().last_failure.clone();
+                SupervisorEventKind::Failed(text.unwrap_or_default())
+            }
+        });
+    }
+
+    pub(super) fn tell(&self, id: Option<ChildId>, kind: impl FnOnce() -> SupervisorEventKind) {
+        let Some(on_event) = &self.on_event else {
+            return;
+        };
+        let child = id.and_then(|id| self.children.get(id));
+        let event = SupervisorEvent {
+            supervisor: self.shared.name.clone(),
+            child: child.map(|worker| worker.spec.name.clone()),
+            kind: kind(),
+        };
+        contain(|| on_event(&event));
+    }
+
+    /// All have ended, but for those that were left behind.
+    async fn finish(mut self) -> Result<(), SupervisorError<E>> {
+        if !self.has_abandoned {
+            // What it says of a task cut short is not for us: they ended as they were told to.
+            let _ = self.group.wait().await;
+        }
+        let stragglers = self.shared.stragglers.lock();
+        let stragglers = stragglers.iter().map(|(_, one)| one.clone()).collect();
+        match self.error.take() {
+            Some(error) => Err(error.with_stragglers(stragglers)),
+            None => Ok(()),
+        }
+    }
+}

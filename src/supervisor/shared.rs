@@ -1,0 +1,83 @@
+//! `Shared`: what a supervisor, its children and its handles have in common. `Message`: what the others tell the supervisor.
+//!
+//! The locks are leaves, and no foreign code runs under them: the machine is plain data. Messages, which may carry a child's
+//! error or function, are dropped outside.
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+
+use super::child::Child;
+use super::entry::ChildId;
+use super::machine::Machine;
+use super::ready::Listen;
+use super::service::Outcome;
+use crate::group::{Name, Straggler};
+use crate::panic::discard;
+use crate::sync::Mutex;
+
+pub(super) struct Shared<E> {
+    pub(super) name: Option<Name>,
+    pub(super) machine: Mutex<Machine>,
+    /// Those of the supervisor's own stop.
+    pub(super) stragglers: Mutex<Vec<(ChildId, Straggler)>>,
+    pub(super) outbox: UnboundedSender<Message<E>>,
+}
+
+pub(super) enum Message<E> {
+    Readiness {
+        id: ChildId,
+        generation: u64,
+        is_ready: bool,
+    },
+    Ended {
+        id: ChildId,
+        generation: u64,
+        outcome: Outcome<E>,
+    },
+    Command {
+        command: Command<E>,
+        reply: Reply,
+    },
+}
+
+pub(super) enum Command<E> {
+    Add(Box<Child<E>>),
+    Start(String),
+    Stop(String),
+    Restart(String),
+    Remove(String),
+    Abort(String),
+}
+
+pub(super) type Reply = oneshot::Sender<Result<(), super::handle::CommandError>>;
+
+impl<E> Shared<E> {
+    /// Sends a message; it is dropped if the supervisor is gone.
+    pub(super) fn send(&self, message: Message<E>) {
+        if let Err(refused) = self.outbox.send(message) {
+            discard(refused);
+        }
+    }
+}
+
+impl<E: Send> Listen for Shared<E> {
+    fn readiness(&self, id: ChildId, generation: u64, is_ready: bool) {
+        self.send(Message::Readiness {
+            id,
+            generation,
+            is_ready,
+        });
+    }
+}
+
+/// The supervisor's end of the messages. What is left is dropped with each message's panic contained.
+pub(super) struct Inbox<E>(pub(super) UnboundedReceiver<Message<E>>);
+
+impl<E> Drop for Inbox<E> {
+    fn drop(&mut self) {
+        self.0.close();
+        while let Ok(message) = self.0.try_recv() {
+            discard(message);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What wakes a supervisor: a message, its one timer, its own context.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::shared::Message;
+use crate::context::{Context, DoneOwned};
+
+pub(super) enum Wake<E> {
+    Message(Message<E>),
+    Due,
+    Stopping,
+    Ended,
+}
+
+/// What the supervisor's own context says.
+pub(super) struct Parent {
+    stopping: Option<DoneOwned>,
+    done: Option<DoneOwned>,
+}
+
+impl Parent {
+    pub(super) fn new(ctx: &Context) -> Self {
+        Self {
+            stopping: Some(ctx.stopping_done()),
+            done: Some(ctx.done_owned()),
+        }
+    }
+
+    /// Tells each of the two once; the end first, which is the beginning of the stop, too, where there is no other.
+    pub(super) fn poll<E>(&mut self, cx: &mut TaskContext<'_>) -> Poll<Wake<E>> {
+        if is_over(&mut self.done, cx) {
+            self.stopping = None;
+            return Poll::Ready(Wake::Ended);
+        }
+        if is_over(&mut self.stopping, cx) {
+            return Poll::Ready(Wake::Stopping);
+        }
+        Poll::Pending
+    }
+}
+
+fn is_over(done: &mut Option<DoneOwned>, cx: &mut TaskContext<'_>) -> bool {
+    let is_over = done
+        .as_mut()
+        .is_some_and(|done| Pin::new(done).poll(cx).is_ready());
+    if is_over {
+        *done = None;
+    }
+    is_over
+}
+
+/// The supervisor's one timer: for whatever is due first.
+#[derive(Default)]
+pub(super) struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    due: Option<Instant>,
+}
+
+impl Timer {
+    pub(super) fn set(&mut self, due: Option<Instant>) {
+        if self.due == due {
+            return;
+        }
+        self.due = due;
+        if let Some(due) = due {
+            match &mut self.sleep {
+                Some(sleep) => sleep.as_mut().reset(due),
+                None => self.sleep = Some(Box::pin(sleep_until(due))),
+            }
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        match (self.due, &mut self.sleep) {
+            (Some(_), Some(sleep)) => {
+                let polled = sleep.as_mut().poll(cx);
+                if polled.is_ready() {
+                    // It has to be set again before it is polled again.
+                    self.due = None;
+                }
+                polled
+            }
+            _ => Poll::Pending,
+        }
+    }
+}

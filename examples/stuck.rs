@@ -69,7 +69,7 @@ async fn serve(format: Format) -> Result<usize, BoxError> {
         #[allow(unreachable_code, reason = "it says what the task would return")]
         Ok(())
     });
-    service.task("pool").spawn_with(|ctx| pool(ctx));
+    service.task("pool").spawn_with(pool);
 
     let mut asked = signal(SignalKind::user_defined1())?;
     println!("serving, process {}", std::process::id());

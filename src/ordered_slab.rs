@@ -21,7 +21,7 @@
 //! is that one survivor of a burst keeps its chunk.
 
 /// Entries in a chunk.
-const CHUNK: usize = 64;
+pub(crate) const CHUNK: usize = 64;
 
 /// The end of a list.
 const NONE: u32 = u32::MAX;

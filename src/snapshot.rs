@@ -98,7 +98,7 @@ pub enum What {
     /// A context that is not a group's.
     Context(ContextSnapshot),
     /// A group, and its context.
-    Group(GroupSnapshot),
+    Group(Box<GroupSnapshot>),
     /// A task of the group that is its parent.
     Task(TaskSnapshot),
 }

@@ -80,13 +80,18 @@ impl Polls {
     pub(super) fn of(&self, key: u32) -> &Count {
         match self.inline.get(key as usize) {
             Some(count) => count,
-            None => self
-                .find(key)
-                .expect("errgroup: a task has a place to count in"),
+            None => self.of_beyond(key),
         }
     }
 
+    /// Out of line with its panic: it stands in every task's poll.
     #[inline(never)]
+    fn of_beyond(&self, key: u32) -> &Count {
+        let count = self.find(key);
+        count.expect("errgroup: a task has a place to count in")
+    }
+
+    #[inline]
     fn find(&self, key: u32) -> Option<&Count> {
         let (block, place) = place_of(key);
         self.blocks.get()?[block].get()?.get(place)

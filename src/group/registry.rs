@@ -46,6 +46,7 @@ use super::polls::Polls;
 use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
 use super::watch::{Members, SeenTasks, Watched};
 use crate::context::{Grace, Listing, Node, Steps};
+use crate::ordered_slab::CHUNK;
 use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
@@ -579,6 +580,8 @@ impl Registry {
         let mut listed = Vec::new();
         let guests = self.tasks.lock().guests();
         for chunk in 0.. {
+            // Not under the lock.
+            listed.reserve(CHUNK);
             let mut tasks = self.tasks.lock();
             if !tasks.list(chunk, now, &self.polls, |_, task| listed.push(task)) {
                 break;
@@ -594,6 +597,8 @@ impl Registry {
         let age = now.saturating_duration_since(self.start);
         let now = self.moment(now);
         for chunk in 0.. {
+            listed.reserve(CHUNK);
+            waits.reserve(CHUNK);
             let mut tasks = self.tasks.lock();
             tasks.list_waits(chunk, &mut waits);
             let is_there = tasks.list(chunk, now, &self.polls, |entry, task| {

@@ -235,7 +235,8 @@ impl Collector {
                 .collect(),
             stalled: members.stalled(),
         };
-        let place = self.push(parent, What::Group(group));
+        let place = self.push(parent, What::Group(Box::new(group)));
+        self.drafts.reserve(members.tasks.len());
         for task in members.tasks {
             self.push(Some(place), What::Task(task.into()));
         }

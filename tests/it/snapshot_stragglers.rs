@@ -359,9 +359,10 @@ fn impatient(time: Option<Duration>) -> (Group, Reports) {
 }
 
 fn lingers(group: &Group, time: Duration) {
-    group
-        .task("lingers")
-        .spawn_with(async move |_| Ok(sleep(time).await));
+    group.task("lingers").spawn_with(async move |_| {
+        sleep(time).await;
+        Ok(())
+    });
 }
 
 #[tokio::test(start_paused = true)]

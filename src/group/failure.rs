@@ -213,7 +213,7 @@ impl<E> FailureLog<E> {
 impl<E> Settled<E> {
     /// Separates the verdict from the failures that were kept beside it.
     pub(crate) fn into_parts(mut self) -> (Verdict<E>, Vec<Failure<E>>) {
-        let kept = self.rest.take().map(Rest::tell);
+        let kept = self.rest.take().map(|rest| rest.tell());
         (self.verdict, kept.unwrap_or_default())
     }
 
@@ -276,7 +276,7 @@ impl<E> State<E> {
 impl<E> Rest<E> {
     /// Has the late errors make their texts, as long as somebody can ask for them. Returns what was kept.
     #[cold]
-    fn tell(self: Box<Self>) -> Vec<Failure<E>> {
+    fn tell(self) -> Vec<Failure<E>> {
         for error in self.late {
             // Nobody else can ask for it: then it is dropped without having been told.
             if !error.is_unshared() {

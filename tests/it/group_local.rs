@@ -253,7 +253,7 @@ fn g17_local_set_dropped_then_its_tasks_are_gone_with_it_and_wait_says_so() {
 fn local_task_aborted_then_its_set_dropped_is_no_error() {
     let runtime = current_thread();
     let (set, mut group) = (LocalSet::new(), Group::<BoxError>::new());
-    let task = set.block_on(&runtime, async { group.spawn_local(pend()) });
+    let [task] = set.block_on(&runtime, async { [group.spawn_local(pend())] });
     task.abort();
     drop(set);
     runtime.block_on(patiently(async {
@@ -333,10 +333,10 @@ fn local_set_entered_outside_of_a_runtime_then_tasks_wait_until_it_runs() {
 fn handle_of_a_local_task_awaited_outside_of_the_set() {
     let runtime = current_thread();
     let (set, group) = (LocalSet::new(), Group::<BoxError>::new());
-    let task = set.block_on(&runtime, async {
+    let [task] = set.block_on(&runtime, async {
         let task = group.spawn_local(async { Ok(Rc::new(3)) });
         idle().await;
-        task
+        [task]
     });
     assert!(task.is_finished());
     assert_eq!(*futures::executor::block_on(task).unwrap(), 3);

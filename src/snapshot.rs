@@ -121,7 +121,7 @@ impl Snapshot {
     /// Returns the groups.
     pub fn groups(&self) -> impl Iterator<Item = &GroupSnapshot> {
         self.items.iter().filter_map(|item| match &item.what {
-            What::Group(group) => Some(group),
+            What::Group(group) => Some(&**group),
             What::Context(_) | What::Task(_) => None,
         })
     }

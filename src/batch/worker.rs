@@ -149,16 +149,17 @@ impl<J: Job> Work<J> {
     /// The batch has its result: cuts the rest short.
     fn decide(&self, verdict: Verdict) {
         if verdict == Verdict::Decided {
-            let cause = Some("the batch has its result".into());
-            let end = || ContextError::at(Reason::GroupCancelled, self.location, cause);
-            self.node().end(end);
+            self.node().end(|| {
+                let cause = "the batch has its result".into();
+                ContextError::at(Reason::GroupCancelled, self.location, Some(cause))
+            });
         }
     }
 
-    /// Tells the sink how many items there are at most: those that have come, and the rest if anybody knows.
+    /// Tells the sink how many items there are at most: those that were pulled, and the rest if anybody knows.
     #[inline]
-    fn count_items(&self, come: usize, rest: Option<usize>) {
-        if let Some(most) = rest.and_then(|rest| come.checked_add(rest)) {
+    fn count_items(&self, pulled: usize, rest: Option<usize>) {
+        if let Some(most) = rest.and_then(|rest| pulled.checked_add(rest)) {
             self.decide(self.sink.count_items(most));
         }
     }

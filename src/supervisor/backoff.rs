@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The delays before a child's first, second, third … restart in a row.
 ///
 /// It is what [`Child::backoff`](crate::Child::backoff) takes, among other things: any cloneable [`IntoIterator`] of durations
-/// will do, an array, or the builder of a crate made for backoff. For one that cannot be cloned there is
+/// will do, such as an array. For what cannot be cloned, the iterators of some crates made for backoff, there is
 /// [`Backoff::from_fn`].
 ///
 /// # Examples

@@ -189,9 +189,10 @@ impl<E> Child<E> {
     /// Waits before each restart for its own end: for the first duration before the first, and so on. Without it a child is
     /// restarted at once.
     ///
-    /// Takes any cloneable [`IntoIterator`]: a [`Backoff`](crate::Backoff), an array, the builders and strategies of crates made for
-    /// it. Where the durations end, patience does: the child is not restarted, and the supervisor fails. To repeat the last
-    /// one, `chain` it. They begin anew when the child was [up for a while](Child::reset_after).
+    /// Takes any cloneable [`IntoIterator`]: a [`Backoff`](crate::Backoff), an array, the strategies of `tokio-retry`; with
+    /// `backon`, [`Backoff::from_fn(move || builder.build())`](crate::Backoff::from_fn). Where the durations end, patience does: the
+    /// child is not restarted, and the supervisor fails. To repeat the last one, `chain` it. They begin anew when the child was
+    /// [up for a while](Child::reset_after).
     ///
     /// A stop does not wait for a delay, and a command to start or restart the child cuts it.
     pub fn backoff<B>(mut self, backoff: B) -> Self

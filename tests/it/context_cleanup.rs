@@ -81,9 +81,12 @@ async fn asked_at_different_times_then_one_budget_from_one_instant() {
     assert!(late.err().unwrap().is_deadline_exceeded());
 }
 
+/// Has somebody hear of the end, for as long as the value lives.
+type Listen = fn(&Context) -> Box<dyn Any>;
+
 #[tokio::test(start_paused = true)]
 async fn instant_is_taken_when_a_waiter_a_callback_or_a_group_is_told_else_at_the_first_question() {
-    let ways: [(fn(&Context) -> Box<dyn Any>, u64); 4] = [
+    let ways: [(Listen, u64); 4] = [
         (|_| Box::new(()), 5),
         (
             |ctx| {

@@ -54,3 +54,18 @@ fn futures_of_a_context_are_send_and_static_where_they_own_it() {
     spawnable(async move { sleeper.sleep(std::time::Duration::ZERO).await });
     spawnable(async move { ctx.run(std::future::ready(())).await });
 }
+
+// A supervisor moves into its task; its handle goes anywhere, although its error cannot.
+type SendOnly = std::cell::Cell<u8>;
+assert_impl_all!(errgroup::Supervisor<BoxError>: Send, std::fmt::Debug);
+assert_impl_all!(errgroup::SupervisorBuilder<BoxError>: Send, std::fmt::Debug);
+assert_impl_all!(errgroup::Child<BoxError>: Send, std::fmt::Debug);
+assert_impl_all!(errgroup::SupervisorHandle<SendOnly>: Clone, Send, Sync, std::fmt::Debug, std::fmt::Display);
+assert_impl_all!(errgroup::SupervisorError<BoxError>: Error, Send, Sync);
+assert_impl_all!(BoxError: From<errgroup::SupervisorError<BoxError>>);
+assert_impl_all!(errgroup::Ready: Send, Sync, std::fmt::Debug);
+assert_not_impl_any!(errgroup::Ready: Clone);
+assert_impl_all!(errgroup::ChildStatus: Clone, Send, Sync, std::fmt::Display);
+assert_impl_all!(errgroup::SupervisorEvent: Clone, Send, Sync, std::fmt::Display);
+assert_impl_all!(errgroup::CommandError: Error, Clone, Eq, Send, Sync);
+assert_impl_all!(errgroup::Backoff: Clone, Send, Sync, IntoIterator<Item = std::time::Duration>);

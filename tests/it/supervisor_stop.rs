@@ -336,26 +336,40 @@ fn s5_contexts_of_children_have_the_values_and_not_the_end_of_the_supervisors() 
 
 #[test]
 fn s5_run_dropped_in_a_task_of_a_group_then_the_group_waits_for_the_children() {
-    paused(async {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = Mutex::new(Some(released));
+        let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
         let log = Log::new();
         let said = log.clone();
+        // It does not come to an await before it is released, so that it cannot be dropped either.
+        let blocks = Child::<BoxError>::new("a", move |_ctx| {
+            let (released, started) = (released.lock().unwrap().take().unwrap(), started.clone());
+            let said = said.clone();
+            async move {
+                let _dropped = OnDrop(|| said.push("gone"));
+                started.send(()).unwrap();
+                released.recv().unwrap();
+                pending().await
+            }
+        });
         let mut group: Group = Group::new();
         let task = group.spawn_with(move |ctx| async move {
-            let child = Child::<BoxError>::new("a", move |_ctx| {
-                let said = said.clone();
-                async move {
-                    let _dropped = OnDrop(move || said.push("gone"));
-                    pending().await
-                }
-            });
-            let supervisor = builder().context(&ctx).build().child(child);
+            let supervisor = builder().context(&ctx).build().child(blocks);
             tokio::select! {
                 ran = supervisor.run() => ran?,
-                () = idle() => {}
+                _ = has_started.recv() => {}
             }
             Ok(())
         });
         task.await.unwrap();
+        assert_eq!(group.len(), 1, "the child has become the group's");
+        release.send(()).unwrap();
         group.wait().await.unwrap();
         assert_eq!(log.take(), ["gone"]);
     });

@@ -139,7 +139,7 @@ impl Load {
     }
 
     async fn end(self) -> HashSet<(i64, String)> {
-        patient("the clients see the end", self.group)
+        patient("the clients see the end", self.group.into_future())
             .await
             .unwrap();
         std::mem::take(&mut self.acknowledged.lock().unwrap())

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Parser;
-use errgroup::{BoxError, Child, Context, Supervisor, SupervisorHandle};
+use errgroup::{Backoff, BoxError, Child, Context, Supervisor, SupervisorHandle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::pool::Pool;
@@ -159,8 +159,8 @@ fn poll(daemon: &Arc<Daemon>) -> Supervisor {
         .with_min_delay(Duration::from_millis(20))
         .with_max_delay(Duration::from_secs(5))
         .with_jitter()
-        .without_max_times()
-        .build();
+        .without_max_times();
+    let backoff = Backoff::from_fn(move || backoff.build());
     let poller = daemon.clone();
     let supervisor = Supervisor::builder()
         .name("upstream")

@@ -187,9 +187,8 @@ impl Driver {
                     self.machine.delay(id, delay, self.now);
                 }
                 Decision::Remove(id) => {
-                    assert!(
-                        !self.live.contains_key(&id) && !self.machine.entries.get(id).is_some()
-                    );
+                    assert!(!self.live.contains_key(&id));
+                    assert!(self.machine.entries.get(id).is_none());
                 }
                 Decision::Told(id, Notice::Ready) => {
                     assert!(self.live.contains_key(&id));
@@ -210,9 +209,8 @@ impl Driver {
         );
         // What starts in order waits for those before it.
         if before.contains(&id) && !self.is_commanded {
-            for earlier in self.machine.starts.range(..id) {
-                panic!("{id:?} starts before {earlier:?} is up");
-            }
+            let earlier = self.machine.starts.range(..id).next();
+            assert_eq!(earlier, None, "{id:?} starts before it is up");
         }
         self.live.insert(
             id,

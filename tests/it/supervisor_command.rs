@@ -51,14 +51,14 @@ fn s7_unknown_name_says_so() {
         let stage = Stage::new();
         let running = run(builder(), [stage.child("a")]).await;
         let handle = &running.handle;
-        let unknown = Err(CommandError::UnknownChild("b".to_owned()));
-        assert_eq!(handle.start("b").await, unknown);
-        assert_eq!(handle.stop("b").await, unknown);
-        assert_eq!(handle.restart("b").await, unknown);
-        assert_eq!(handle.remove("b").await, unknown);
-        assert_eq!(handle.abort("b").await, unknown);
+        let unknown = CommandError::UnknownChild("b".to_owned());
+        assert_eq!(handle.start("b").await, Err(unknown.clone()));
+        assert_eq!(handle.stop("b").await, Err(unknown.clone()));
+        assert_eq!(handle.restart("b").await, Err(unknown.clone()));
+        assert_eq!(handle.remove("b").await, Err(unknown.clone()));
+        assert_eq!(handle.abort("b").await, Err(unknown.clone()));
         assert!(handle.child("b").is_none());
-        let text = unknown.unwrap_err().to_string();
+        let text = unknown.to_string();
         assert_eq!(text, r#"the supervisor has no child "b""#);
         running.end().await.unwrap();
     });
@@ -133,7 +133,8 @@ fn flaky(name: &'static str, is_good: &Arc<AtomicUsize>) -> Child {
                 return Err("no upstream".into());
             }
             ready.notify();
-            Ok(drop(ctx.done().await))
+            ctx.done().await;
+            Ok(())
         }
     })
 }

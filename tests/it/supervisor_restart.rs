@@ -378,7 +378,10 @@ fn function_panics_before_it_returns_a_future_then_that_is_the_childs_failure() 
         let called = calls.clone();
         let child = Child::<BoxError>::new("a", move |ctx| {
             assert!(called.fetch_add(1, Ordering::SeqCst) > 2, "too early");
-            async move { Ok(drop(ctx.done().await)) }
+            async move {
+                ctx.done().await;
+                Ok(())
+            }
         });
         let running = run(builder(), [child]).await;
         let status = running.handle.child("a").unwrap();
@@ -399,7 +402,8 @@ fn failures_are_kept_up_to_the_limit_the_latest_last() {
                 if n < 10 {
                     return Err(format!("failure {n}").into());
                 }
-                Ok(drop(ctx.done().await))
+                ctx.done().await;
+                Ok(())
             }
         });
         let running = run(builder(), [child.keep_failures(3)]).await;
@@ -427,7 +431,8 @@ fn fails_at_once_a_million_times_then_others_run_in_between() {
                 if n < TIMES {
                     return Err("at once".into());
                 }
-                Ok(drop(ctx.done().await))
+                ctx.done().await;
+                Ok(())
             }
         });
         let running = run(Supervisor::builder().intensity(usize::MAX, ms(1)), [child]).await;

@@ -69,11 +69,13 @@ fn unready() -> Vec<(&'static str, Child)> {
     let ends = |_ctx, _ready: Ready| async { Ok(()) };
     let drops = |ctx: Context, ready: Ready| async move {
         drop(ready);
-        Ok(drop(ctx.done().await))
+        ctx.done().await;
+        Ok(())
     };
     let too_late = |ctx: Context, ready: Ready| async move {
         let _ready = ready;
-        Ok(drop(ctx.done().await))
+        ctx.done().await;
+        Ok(())
     };
     vec![
         ("no port", Child::with_ready("b", error)),
@@ -125,7 +127,8 @@ fn s1_not_ready_in_a_restart_is_a_failure_like_any_other() {
                     5 => ready.notify(),
                     _ => drop(ready),
                 }
-                Ok(drop(ctx.done().await))
+                ctx.done().await;
+                Ok(())
             }
         });
         let builder = builder().strategy(Strategy::RestForOne);

@@ -338,7 +338,7 @@ fn s5_contexts_of_children_have_the_values_and_not_the_end_of_the_supervisors() 
 }
 
 #[test]
-fn s5_run_dropped_in_a_task_of_a_group_then_the_group_waits_for_the_children() {
+fn s5_run_dropped_below_a_group_then_the_group_waits_for_the_children() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -362,15 +362,12 @@ fn s5_run_dropped_in_a_task_of_a_group_then_the_group_waits_for_the_children() {
             }
         });
         let mut group: Group = Group::new();
-        let task = group.spawn_with(move |ctx| async move {
-            let supervisor = builder().context(&ctx).build().child(blocks);
-            tokio::select! {
-                ran = supervisor.run() => ran?,
-                _ = has_started.recv() => {}
-            }
-            Ok(())
-        });
-        task.await.unwrap();
+        let supervisor = builder().context(group.context()).build().child(blocks);
+        // Here, and not in a task, which might wait for the thread that is blocked.
+        tokio::select! {
+            ran = supervisor.run() => ran.unwrap(),
+            _ = has_started.recv() => {}
+        }
         assert_eq!(group.len(), 1, "the child has become the group's");
         release.send(()).unwrap();
         group.wait().await.unwrap();

@@ -63,20 +63,21 @@ impl<E> Outcome<E> {
     /// In an [isolated](crate::GroupBuilder::isolated) group, where no failure is the group's, it is the first that there
     /// was.
     pub fn failure(&self) -> Option<&Failure<E>> {
+        self.group_failure().or_else(|| self.kept.first())
+    }
+
+    /// The failure that `into_result` returns.
+    pub(super) fn group_failure(&self) -> Option<&Failure<E>> {
         match &self.conclusion {
             Conclusion::Failed(failure) => Some(failure),
-            Conclusion::Ended(_) | Conclusion::Clean => self.kept.first(),
+            Conclusion::Ended(_) | Conclusion::Clean => None,
         }
     }
 
     /// Returns all failures that were kept, the first included: as many more as
     /// [`keep_failures`](crate::GroupBuilder::keep_failures) says.
     pub fn failures(&self) -> impl Iterator<Item = &Failure<E>> {
-        let first = match &self.conclusion {
-            Conclusion::Failed(failure) => Some(&**failure),
-            Conclusion::Ended(_) | Conclusion::Clean => None,
-        };
-        first.into_iter().chain(&self.kept)
+        self.group_failure().into_iter().chain(&self.kept)
     }
 
     /// Returns the end, if that is what [`into_result`](Outcome::into_result) makes an error of: it cut tasks short, or

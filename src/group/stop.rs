@@ -412,9 +412,9 @@ impl<E> Shutdown<E> {
         self.outcome.into_result()
     }
 
-    /// Returns the first failure with the task's name and place, without resuming a panic.
+    /// Returns the failure that [`result`](Shutdown::result) tells of, with the task's name and place, without resuming a panic.
     pub fn failure(&self) -> Option<&Failure<E>> {
-        self.outcome.failure()
+        self.outcome.group_failure()
     }
 
     /// Returns all there is to know of the group: the failures, and how many tasks ended in which way.

@@ -381,7 +381,7 @@ fn loser_is_cut_short_then_its_context_says_why() {
             async move {
                 let _tell = tell;
                 match item {
-                    0 => Ok::<_, BoxError>(turns(3).await),
+                    0 => takes_turns(3).await,
                     _ => pend().await,
                 }
             }

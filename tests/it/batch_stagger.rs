@@ -159,7 +159,10 @@ fn way_ends_with_the_first_failure_then_the_stagger_is_a_pace() {
                 async move {
                     match item {
                         3 => fail("boom").await,
-                        _ => Ok(sleep(ms(10)).await),
+                        _ => {
+                            sleep(ms(10)).await;
+                            Ok(())
+                        }
                     }
                 }
             });

@@ -62,6 +62,26 @@ impl SupervisorEvent {
     }
 }
 
+#[cfg(feature = "tracing")]
+impl SupervisorEvent {
+    /// As `trace.rs` does: in the span of the children's group, and a subscriber's panic is contained.
+    pub(super) fn trace(&self, group: &tracing::Span) {
+        use tracing::{Level, event};
+        let (supervisor, child) = (self.supervisor(), self.child());
+        crate::panic::contain(|| match self.kind {
+            SupervisorEventKind::Failed(_)
+            | SupervisorEventKind::Aborting
+            | SupervisorEventKind::Abandoned
+            | SupervisorEventKind::GaveUp => {
+                event!(target: "errgroup", parent: group, Level::WARN, supervisor, child, "{self}");
+            }
+            _ => {
+                event!(target: "errgroup", parent: group, Level::INFO, supervisor, child, "{self}")
+            }
+        });
+    }
+}
+
 impl fmt::Display for SupervisorEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("supervisor")?;

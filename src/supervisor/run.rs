@@ -368,16 +368,20 @@ impl<E: GroupError> Driver<E> {
     }
 
     pub(super) fn tell(&self, id: Option<ChildId>, kind: impl FnOnce() -> SupervisorEventKind) {
-        let Some(on_event) = &self.on_event else {
+        if self.on_event.is_none() && cfg!(not(feature = "tracing")) {
             return;
-        };
+        }
         let child = id.and_then(|id| self.children.get(id));
         let event = SupervisorEvent {
             supervisor: self.shared.name.clone(),
             child: child.map(|worker| worker.spec.name.clone()),
             kind: kind(),
         };
-        contain(|| on_event(&event));
+        #[cfg(feature = "tracing")]
+        event.trace(&self.group.core().span);
+        if let Some(on_event) = &self.on_event {
+            contain(|| on_event(&event));
+        }
     }
 
     /// All have ended, but for those that were left behind.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use errgroup::{BoxError, Context, Group};
+use errgroup::{BoxError, Child, Context, Group, Restart, Supervisor};
 use tokio::task::yield_now;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -198,6 +198,35 @@ fn spans_of_group_and_task_have_name_id_place_and_the_spawners_span_as_parent() 
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].parent.as_deref(), Some("task \"elsewhere\""));
         blocking.await.unwrap();
+    });
+}
+
+#[test]
+fn decisions_of_a_supervisor_are_events() {
+    recorded(async |recorder| {
+        let supervisor: Supervisor = Supervisor::builder().name("api").build();
+        let db = Child::new("db", async |_ctx| Err("refused".into()));
+        let run = supervisor.child(db.restart(Restart::Temporary)).run();
+        run.await.unwrap();
+        let events = recorder.take_events().into_iter();
+        let events: Vec<_> = events
+            .filter(|event| event.fields.contains_key("supervisor"))
+            .map(|event| {
+                assert_eq!(event.fields["child"], "\"db\"");
+                (event.level.unwrap(), event.fields["message"].clone())
+            })
+            .collect();
+        let expected = [
+            (Level::INFO, r#"supervisor "api": child "db" starts"#),
+            (
+                Level::WARN,
+                r#"supervisor "api": child "db" failed: refused"#,
+            ),
+        ];
+        assert_eq!(
+            events,
+            expected.map(|(level, text)| (level, text.to_owned()))
+        );
     });
 }
 

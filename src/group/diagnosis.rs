@@ -71,7 +71,7 @@ impl Sighting {
                 _ => Diagnosis::BlockingThread,
             });
         }
-        let since = begun(self.count).wrapping_sub(begun(self.count_at_end));
+        let since = begun(self.count).wrapping_sub(begun(self.count_at_end)) % MODULUS;
         if !self.is_in_poll() {
             return Some(match since {
                 0 => Diagnosis::NotPolledSince,
@@ -90,6 +90,9 @@ impl Sighting {
         }
     }
 }
+
+/// The polls of a task are counted up to here, and then anew.
+const MODULUS: u32 = 1 << 31;
 
 /// How many polls have begun by a count.
 fn begun(count: u32) -> u32 {

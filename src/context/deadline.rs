@@ -53,7 +53,7 @@ struct Entry {
 }
 
 /// So long after. A future so far that the clock overflows is thirty years away, as in tokio.
-pub(super) fn later(now: Instant, time: Duration) -> Instant {
+pub(crate) fn later(now: Instant, time: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
     now.checked_add(time).unwrap_or(now + FAR)
 }

@@ -140,7 +140,7 @@ impl Context {
         };
         match step {
             None => self.clone(),
-            Some(step) if step.has_ended() => self.with_node(step),
+            Some(step) if node.has_ended() => self.with_node(step),
             Some(step) => self.with_node(Node::merge(node, &step, location)),
         }
     }
@@ -237,12 +237,18 @@ impl Node {
         };
         let (now, location) = (now(), stopper.location().unwrap_or(self.location()));
         let at = later(now, drain);
-        if !point.begin(at) || self.tell_if_overdue() {
+        let is_first = point.begin(at);
+        if self.tell_if_overdue() {
             return;
         }
         let Some(step) = Step::Stopping.of(self) else {
             return;
         };
+        if !is_first {
+            // Whoever set the earlier end may still be on his way to this.
+            step.end(|| stopper.stopping());
+            return;
+        }
         let begin = Begin {
             step,
             error: stopper.stopping(),

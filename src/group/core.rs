@@ -408,7 +408,10 @@ impl<E: GroupError> Core<E> {
         if let Some(inner) = context_error_in(error) {
             let end = self.node().error_ref();
             let is_end = end.is_some_and(|end| end.is(inner));
-            return (is_end || inner.is_failure_in(self.id)).then(|| inner.clone());
+            // Stopping, too, is a step of the end: who passes it on has nothing left to do.
+            let is_stopping = inner.reason() == Reason::Stopping;
+            let is_passed_on = is_end || is_stopping || inner.is_failure_in(self.id);
+            return is_passed_on.then(|| inner.clone());
         }
         let end = self.context.err()?;
         let text = self.end_text.get();

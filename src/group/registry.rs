@@ -360,7 +360,8 @@ impl Registry {
         // Under the lock: who sees it here relies on it there, as `Core::stop_admission` does. Release: pairs with `stage`.
         self.stage.fetch_max(stage as u8, Ordering::Release);
         let runtime = tasks.unused_runtime();
-        if tasks.entries.is_empty() {
+        // Guests have no entry here.
+        if tasks.entries.is_empty() && tasks.live == 0 {
             drop(tasks);
             drop(runtime);
             return false;

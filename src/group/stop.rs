@@ -19,6 +19,7 @@ use super::failure::{EndedBy, Failure};
 use super::outcome::Outcome;
 use super::registry::{Kind, Listed, Registry};
 use crate::context::Stopper;
+use crate::context::later;
 use crate::error::{ContextError, GroupError, Reason};
 use crate::panic::contain;
 use crate::task::TaskId;
@@ -228,11 +229,12 @@ async fn stop<E: GroupError>(group: Group<E>, options: Options) -> Shutdown<E> {
     // Tasks that have never waited are as old as this at least.
     drop(registry.list());
     let drained = drain(core, options.drain, &stopper, &mut waiting).await;
+    // First: whoever cleans up may ask for it while he is told of the end.
+    core.begin_grace();
     core.end(EndedBy::Owner, || match drained {
         Ok(()) => ContextError::at(Reason::Shutdown, options.location, None),
         Err(drain) => stopper.stopped(drain),
     });
-    core.begin_grace();
     let mut stragglers = Vec::new();
     let is_over = waiting.at_most(options.grace, |cx| registry.poll_empty(cx));
     if !is_over.await {
@@ -332,7 +334,7 @@ impl Reports {
     fn poll(&mut self, registry: &Registry, cx: &mut TaskContext<'_>) {
         let Self { period, begun, .. } = *self;
         let ticks = self.ticks.get_or_insert_with(|| {
-            let mut ticks = interval_at(begun + period, period);
+            let mut ticks = interval_at(later(begun, period), period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             ticks
         });

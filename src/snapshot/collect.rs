@@ -50,7 +50,8 @@ pub(super) fn all() -> Snapshot {
     let tops = listed.iter().filter(is_top);
     let tops = tops.map(|node| (node.clone(), Some(root))).collect();
     collector.walk_down(tops);
-    collector.add_listed(listed, Some(root));
+    // Asked anew: a group that ended meanwhile is no child any more, and has come to be listed before that.
+    collector.add_listed(crate::context::listed(), Some(root));
     collector.finish()
 }
 

@@ -63,6 +63,11 @@ impl Machine {
                 let then = Then::Start(Cause::Command);
                 self.entry(id).state = State::Stopping { then, is_aborted };
             }
+            // The start that this would be is failing.
+            State::Stopping {
+                then: Then::Fail(Cause::Command | Cause::Added | Cause::Reload, _),
+                ..
+            } => return Goal::Up(generation),
             State::Stopping { .. }
             | State::Doomed(_)
             | State::Deciding

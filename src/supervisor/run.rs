@@ -235,10 +235,16 @@ impl<E: GroupError> Driver<E> {
             Decision::Abandon(id) => {
                 self.has_abandoned = true;
                 self.tell(Some(id), || SupervisorEventKind::Abandoned);
+                // It may have been aborted before the stop.
+                let straggler = self.straggler(id, now);
                 let mut stragglers = self.shared.stragglers.lock();
-                for (_, straggler) in stragglers.iter_mut().filter(|(child, _)| *child == id) {
-                    straggler.was_aborted = false;
+                if stragglers.iter().all(|(child, _)| *child != Some(id)) {
+                    stragglers.extend(straggler.map(|straggler| (Some(id), straggler)));
                 }
+                let mine = stragglers
+                    .iter_mut()
+                    .filter(|(child, _)| *child == Some(id));
+                mine.for_each(|(_, straggler)| straggler.was_aborted = false);
             }
             Decision::Delay { id, is_reset } => {
                 let delay = self.delay(id, is_reset);
@@ -284,22 +290,25 @@ impl<E: GroupError> Driver<E> {
 
     pub(super) fn abort(&mut self, id: ChildId, now: Instant) {
         let is_stopping = self.shared.machine.lock().phase != Phase::Running;
-        let Some(worker) = self.children.get(id) else {
-            return;
-        };
-        let Some(incarnation) = &worker.incarnation else {
-            return;
-        };
         if is_stopping {
-            let straggler = Straggler::aborted(
-                incarnation.task.id(),
-                worker.spec.name.as_ref().clone(),
-                worker.spec.location,
-                now.saturating_duration_since(incarnation.started_at),
-            );
-            self.shared.stragglers.lock().push((id, straggler));
+            let straggler = self.straggler(id, now);
+            let straggler = straggler.map(|straggler| (Some(id), straggler));
+            self.shared.stragglers.lock().extend(straggler);
         }
-        incarnation.task.abort();
+        if let Some(incarnation) = self.incarnation(id) {
+            incarnation.task.abort();
+        }
+    }
+
+    fn straggler(&self, id: ChildId, now: Instant) -> Option<Straggler> {
+        let worker = self.children.get(id)?;
+        let incarnation = worker.incarnation.as_ref()?;
+        Some(Straggler::aborted(
+            incarnation.task.id(),
+            worker.spec.name.as_ref().clone(),
+            worker.spec.location,
+            now.saturating_duration_since(incarnation.started_at),
+        ))
     }
 
     /// Asks the child's backoff, which is foreign code. One that panics has no further delay.
@@ -352,9 +361,6 @@ impl<E: GroupError> Driver<E> {
     // Telling.
 
     pub(super) fn notice(&self, id: ChildId, notice: Notice) {
-        if self.on_event.is_none() {
-            return;
-        }
         self.tell(Some(id), || match notice {
             Notice::Ready => SupervisorEventKind::Ready,
             Notice::BackingOff(delay) => SupervisorEventKind::BackingOff(delay),
@@ -384,15 +390,25 @@ impl<E: GroupError> Driver<E> {
         }
     }
 
-    /// All have ended, but for those that were left behind.
-    async fn finish(mut self) -> Result<(), SupervisorError<E>> {
-        if !self.has_abandoned {
-            // What it says of a task cut short is not for us: they ended as they were told to.
-            let _ = self.group.wait().await;
+    /// All have ended, but for those that were left behind, and for what was left of groups of their own. That has a moment to
+    /// come to its drop; what nobody can abort is not waited for.
+    async fn finish(self) -> Result<(), SupervisorError<E>> {
+        const MOMENT: Duration = Duration::from_secs(1);
+        let Self {
+            shared,
+            group,
+            error,
+            has_abandoned,
+            ..
+        } = self;
+        let mut left = Vec::new();
+        if !has_abandoned {
+            left = group.stop().grace(MOMENT).await.stragglers;
         }
-        let stragglers = self.shared.stragglers.lock();
+        let mut stragglers = shared.stragglers.lock();
+        stragglers.extend(left.into_iter().map(|one| (None, one)));
         let stragglers = stragglers.iter().map(|(_, one)| one.clone()).collect();
-        match self.error.take() {
+        match error {
             Some(error) => Err(error.with_stragglers(stragglers)),
             None => Ok(()),
         }

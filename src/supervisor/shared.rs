@@ -3,6 +3,7 @@
 //! The locks are leaves, and no foreign code runs under them: the machine is plain data. Messages, which may carry a child's
 //! error or function, are dropped outside.
 
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
@@ -18,8 +19,8 @@ use crate::sync::Mutex;
 pub(super) struct Shared<E> {
     pub(super) name: Option<Name>,
     pub(super) machine: Mutex<Machine>,
-    /// Those of the supervisor's own stop.
-    pub(super) stragglers: Mutex<Vec<(ChildId, Straggler)>>,
+    /// Those of the supervisor's own stop. `None`: of a group that a child left behind.
+    pub(super) stragglers: Mutex<Vec<(Option<ChildId>, Straggler)>>,
     pub(super) outbox: UnboundedSender<Message<E>>,
 }
 
@@ -76,8 +77,13 @@ pub(super) struct Inbox<E>(pub(super) UnboundedReceiver<Message<E>>);
 impl<E> Drop for Inbox<E> {
     fn drop(&mut self) {
         self.0.close();
-        while let Ok(message) = self.0.try_recv() {
-            discard(message);
+        // One that is being sent at this moment is waited for: nobody else would answer it.
+        loop {
+            match self.0.try_recv() {
+                Ok(message) => discard(message),
+                Err(TryRecvError::Empty) => std::thread::yield_now(),
+                Err(TryRecvError::Disconnected) => return,
+            }
         }
     }
 }

@@ -446,3 +446,13 @@ fn stopped_from_many_threads_while_others_ask_then_all_agree() {
         assert!(!ctx.is_done());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn stopping_has_begun_then_the_deadline_is_still_shown() {
+    let timed = Context::background().with_timeout(60 * SECOND);
+    let (ctx, handle) = timed.with_stop();
+    assert_eq!(ctx.stopping().deadline(), ctx.deadline());
+    handle.stop(DRAIN);
+    assert_eq!(ctx.stopping().deadline(), ctx.deadline());
+    assert_eq!(reason(&ctx.stopping()), Some(Reason::Stopping));
+}

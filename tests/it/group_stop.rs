@@ -228,3 +228,47 @@ async fn stop_dropped_during_the_drain_then_the_group_is() {
     assert_eq!(ctx.err().unwrap().reason(), Reason::GroupDropped);
     assert!(task.await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn worker_passes_the_stopping_on_then_the_others_have_their_drain() {
+    let group: Group = Group::new();
+    group.spawn_with(async |ctx| {
+        ctx.stopping().sleep(Duration::MAX).await?;
+        Ok(())
+    });
+    let other = group.spawn_with(async |ctx| {
+        ctx.sleep(5 * SECOND).await?;
+        Ok("drained")
+    });
+    tokio::task::yield_now().await;
+    let shutdown = group.stop().drain(20 * SECOND).await;
+    assert!(shutdown.failure().is_none());
+    assert_eq!(other.await.unwrap(), "drained");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cleanup_asked_for_before_the_end_of_a_stop_has_the_grace_whatever_its_budget() {
+    let group: Group = Group::builder().cleanup(Duration::ZERO).build();
+    let task = group.spawn_with(async |ctx| {
+        let cleanup = ctx.cleanup();
+        ctx.done().await;
+        sleep(SECOND).await;
+        Ok(cleanup.is_done())
+    });
+    tokio::task::yield_now().await;
+    group.stop().grace(5 * SECOND).await.result().unwrap();
+    assert!(!task.await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_for_ever_are_none() {
+    let group: Group = Group::new();
+    group.spawn_with(async |ctx| {
+        ctx.done().await;
+        sleep(SECOND).await;
+        Ok(())
+    });
+    tokio::task::yield_now().await;
+    let stop = group.stop().report_every(Duration::MAX, |_| unreachable!());
+    assert!(stop.await.stragglers.is_empty());
+}

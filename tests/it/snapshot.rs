@@ -280,7 +280,7 @@ async fn dump_has_every_group_once_below_the_one_above_it() {
     let outer: Group = Group::builder().name(name).build();
     let mut deep = outer.context().clone();
     // Deeper than a group looks for one above when it is made.
-    for _ in 0..10 {
+    for _ in 0..20 {
         let (below, handle) = deep.with_cancel();
         handle.detach();
         deep = below;

@@ -410,3 +410,34 @@ async fn all_end_in_time_or_the_context_is_live_then_nothing_is_reported() {
     live.wait().await.unwrap();
     assert!(reports.lock().unwrap().is_empty() && live_reports.lock().unwrap().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_a_guest_is_left_then_patience_reports_it() {
+    let (tell, told) = mpsc::channel();
+    let mut outer: Group = Group::builder()
+        .on_stragglers(move |tasks| tell.send(tasks.len()).unwrap())
+        .patience(SECOND)
+        .build();
+    let (go, wait) = mpsc::channel::<()>();
+    let (started, is_started) = oneshot::channel();
+    let leaving = outer.spawn_with(async move |ctx| {
+        let inner: Group = Group::with_context(&ctx);
+        inner.spawn_blocking(move |_| {
+            started.send(()).unwrap();
+            wait.recv().unwrap_err();
+            Ok(())
+        });
+        is_started.await?;
+        Ok(())
+    });
+    leaving.await.unwrap();
+    outer.cancel();
+    let mut waiting = Box::pin(outer.wait());
+    assert!(futures::poll!(&mut waiting).is_pending());
+    settle().await;
+    advance(2 * SECOND).await;
+    settle().await;
+    assert_eq!(told.try_recv(), Ok(1));
+    drop(go);
+    waiting.await.unwrap();
+}

@@ -204,13 +204,18 @@ fn spans_of_group_and_task_have_name_id_place_and_the_spawners_span_as_parent() 
 #[test]
 fn decisions_of_a_supervisor_are_events() {
     recorded(async |recorder| {
-        let supervisor: Supervisor = Supervisor::builder().name("api").build();
+        let (ctx, stop) = Context::background().with_cancel();
+        let supervisor: Supervisor = Supervisor::builder().context(&ctx).name("api").build();
         let db = Child::new("db", async |_ctx| Err("refused".into()));
         let run = supervisor.child(db.restart(Restart::Temporary)).run();
-        run.await.unwrap();
+        let ended = tokio::join!(run, async {
+            settle().await;
+            stop.cancel();
+        });
+        ended.0.unwrap();
         let events = recorder.take_events().into_iter();
         let events: Vec<_> = events
-            .filter(|event| event.fields.contains_key("supervisor"))
+            .filter(|event| event.fields.contains_key("child"))
             .map(|event| {
                 assert_eq!(event.fields["child"], "\"db\"");
                 (event.level.unwrap(), event.fields["message"].clone())

@@ -403,3 +403,31 @@ fn status_is_a_line_for_an_operator() {
         running.end().await.unwrap();
     });
 }
+
+#[test]
+fn s7_start_of_a_child_whose_start_is_failing_is_answered() {
+    paused(async {
+        let incarnations = Arc::new(AtomicUsize::new(0));
+        let child = Child::with_ready("a", move |ctx: Context, ready: Ready| {
+            let incarnation = incarnations.fetch_add(1, Ordering::SeqCst);
+            async move {
+                match incarnation {
+                    1 => drop(ready),
+                    _ => ready.notify(),
+                }
+                ctx.done().await;
+                tokio::time::sleep(SEC).await;
+                Ok(())
+            }
+        });
+        let running = run(builder(), [child]).await;
+        running.handle.stop("a").await.unwrap();
+        let handle = running.handle.clone();
+        let first = tokio::spawn(async move { handle.start("a").await });
+        idle().await;
+        let second = tokio::time::timeout(60 * SEC, running.handle.start("a")).await;
+        assert!(first.await.unwrap().is_err());
+        assert!(second.expect("it is answered").is_err());
+        running.end().await.unwrap();
+    });
+}

@@ -636,3 +636,65 @@ fn context_that_is_stopping_or_over_at_the_start_then_nothing_starts() {
         }
     });
 }
+
+/// A child that blocks its thread until it is released.
+fn blocking(
+    released: std::sync::mpsc::Receiver<()>,
+    started: tokio::sync::mpsc::UnboundedSender<()>,
+) -> impl Fn() -> Child + Send + Sync + 'static {
+    let released = Arc::new(Mutex::new(Some(released)));
+    move || {
+        let (released, started) = (released.clone(), started.clone());
+        Child::new("blocks", move |_ctx| {
+            let (released, started) = (released.lock().unwrap().take(), started.clone());
+            async move {
+                started.send(()).unwrap();
+                released.expect("it starts once").recv().unwrap_err();
+                Ok(())
+            }
+        })
+        .grace(ms(10))
+    }
+}
+
+fn two_workers() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap()
+}
+
+#[test]
+fn s5_inner_supervisor_leaves_a_child_behind_then_the_outer_returns_too() {
+    two_workers().block_on(async {
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
+        let blocks = blocking(released, started);
+        let tree = Child::supervisor("tree", move |_ctx| {
+            Supervisor::<BoxError>::builder().build().child(blocks())
+        });
+        let running = run(builder(), [tree]).await;
+        has_started.recv().await.unwrap();
+        let ended = tokio::time::timeout(20 * SEC, running.end()).await;
+        drop(release);
+        ended.expect("it waits for nobody").unwrap();
+    });
+}
+
+#[test]
+fn s5_child_that_was_aborted_before_the_stop_and_goes_on_is_listed() {
+    two_workers().block_on(async {
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
+        let blocks = blocking(released, started);
+        let running = run(builder(), [blocks()]).await;
+        has_started.recv().await.unwrap();
+        let handle = running.handle.clone();
+        let stopping = handle.stop("blocks");
+        // Until its grace is over, and longer.
+        assert!(tokio::time::timeout(ms(100), stopping).await.is_err());
+        running.end().await.unwrap();
+        let stragglers = handle.stragglers();
+        drop(release);
+        assert_eq!(stragglers.len(), 1);
+        assert!(!stragglers[0].was_aborted);
+    });
+}

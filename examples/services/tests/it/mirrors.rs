@@ -35,7 +35,8 @@ impl Mirror {
             gone: tokio::spawn(async move {
                 let (mut client, _) = listener.accept().await.expect("a client");
                 let mut buffer = [0; 4096];
-                client.read(&mut buffer).await.expect("a request");
+                let read = client.read(&mut buffer).await.expect("a request");
+                assert_ne!(read, 0, "a client that asks");
                 client.write_all(&answer).await.expect("a reader");
                 // An error is as good as an end.
                 while client.read(&mut buffer).await.is_ok_and(|read| read > 0) {}

@@ -70,6 +70,15 @@ impl Daemon {
         response.text().await.expect("text")
     }
 
+    /// How often a child was restarted.
+    async fn restarts(&self, child: &str) -> u32 {
+        let json = self.text("/debug/supervisor?format=json").await;
+        let (_, child) = json.split_once(&format!(r#""name":"{child}""#)).unwrap();
+        let (_, restarts) = child.split_once(r#""restarts":"#).unwrap();
+        let digits = restarts.split([',', '}']).next().unwrap();
+        digits.parse().unwrap()
+    }
+
     /// Posts a note; its number if it was acknowledged.
     async fn post(&self, text: &str) -> Option<i64> {
         post(&self.client, &self.url("/notes"), text).await
@@ -237,11 +246,7 @@ async fn upstream_dies_and_comes_back_then_only_the_poller_is_restarted() {
     .await;
     assert_eq!(daemon.post("while it is away").await, Some(1));
     wait_until("it was restarted several times", async || {
-        let json = daemon.text("/debug/supervisor?format=json").await;
-        let (_, poller) = json.split_once(r#""name":"poller""#).unwrap();
-        let (_, restarts) = poller.split_once(r#""restarts":"#).unwrap();
-        let digits = restarts.split(',').next().unwrap();
-        digits.parse::<u32>().unwrap() >= 3
+        daemon.restarts("poller").await >= 3
     })
     .await;
 
@@ -287,10 +292,11 @@ async fn hung_up_then_the_poller_alone_is_restarted_with_new_settings() {
 #[tokio::test]
 async fn workers_panic_then_restarted_and_beyond_the_intensity_it_gives_up_with_the_last_error() {
     let daemon = Daemon::start(&["--buggy", "--intensity", "2"]).await;
-    for _ in 0..2 {
+    for restarts in 1..=2 {
         assert_eq!(daemon.post("poison").await, None);
-        wait_until("it is up again", async || {
-            daemon.status("/healthz").await == Some(200)
+        wait_until("it was restarted, and is up again", async || {
+            daemon.restarts("workers").await == restarts
+                && daemon.status("/healthz").await == Some(200)
         })
         .await;
     }

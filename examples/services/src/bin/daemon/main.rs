@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Parser;
-use errgroup::{Backoff, BoxError, Child, Context, Supervisor, SupervisorHandle};
+use errgroup::{Backoff, BoxError, Child, Context, Ready, Supervisor, SupervisorHandle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::pool::Pool;
@@ -142,8 +142,8 @@ fn supervise(ctx: &Context, daemon: &Arc<Daemon>) -> Supervisor {
         )
         .child(Child::new("workers", move |ctx| pool::run(ctx, pool.clone())).drain(drain))
         .child(Child::supervisor("upstream", move |_ctx| poll(&upstream)))
-        .child(Child::new("hangup", move |ctx| {
-            hang_up(ctx, hangup.clone())
+        .child(Child::with_ready("hangup", move |ctx, ready| {
+            hang_up(ctx, ready, hangup.clone())
         }))
         .child(
             Child::with_ready("http", move |ctx, ready| {
@@ -173,8 +173,10 @@ fn poll(daemon: &Arc<Daemon>) -> Supervisor {
 }
 
 /// Restarts the poller at each SIGHUP.
-async fn hang_up(ctx: Context, daemon: Arc<Daemon>) -> Result<(), BoxError> {
+async fn hang_up(ctx: Context, ready: Ready, daemon: Arc<Daemon>) -> Result<(), BoxError> {
+    // Until then the signal kills.
     let mut hangups = signal(SignalKind::hangup())?;
+    ready.notify();
     loop {
         ctx.run(hangups.recv()).await?;
         let upstream = daemon.upstream.lock().unwrap().clone();

@@ -147,6 +147,11 @@ pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
     /// How far the group is with that.
     fn grace(&self) -> Grace;
 
+    /// Where the group stands, if its context is cut off from that.
+    fn host(&self) -> Option<Arc<Node>> {
+        None
+    }
+
     /// What the group makes of it; opaque here.
     fn members(&self) -> &dyn Any;
 

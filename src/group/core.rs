@@ -507,6 +507,10 @@ impl<E: Send + 'static> Owner for Core<E> {
         self.registry.grace()
     }
 
+    fn host(&self) -> Option<Arc<Node>> {
+        Core::host(self).cloned()
+    }
+
     fn steps(&self) -> Option<Arc<Steps>> {
         self.registry.steps()
     }

@@ -46,7 +46,9 @@ pub(super) fn all() -> Snapshot {
         }),
     );
     let listed = listed();
-    let is_top = |node: &&Arc<Node>| node.parents().next().is_none() && !node.has_ended();
+    let is_top = |node: &&Arc<Node>| {
+        node.parents().next().is_none() && host(node).is_none() && !node.has_ended()
+    };
     let tops = listed.iter().filter(is_top);
     let tops = tops.map(|node| (node.clone(), Some(root))).collect();
     collector.walk_down(tops);
@@ -64,6 +66,15 @@ struct Collector {
     outside: HashSet<*const Node>,
     /// So that an address means one node for as long as the collector is at it.
     nodes: Vec<Arc<Node>>,
+}
+
+/// Where a node's group stands, if its context is cut off from that, as that of a supervisor's children is.
+fn host(node: &Node) -> Option<Arc<Node>> {
+    let owner = node.owner()?;
+    let host = owner.host();
+    // Perhaps the last to know it.
+    discard(owner);
+    host
 }
 
 struct Draft {
@@ -127,11 +138,15 @@ impl Collector {
     /// above them was.
     fn add_listed(&mut self, mut listed: Vec<Arc<Node>>, root: Option<usize>) {
         listed.retain(|node| !self.met.contains_key(&Arc::as_ptr(node)));
-        for node in listed {
-            let Some(report) = self.report(&node) else {
-                continue;
-            };
-            if report.members.tasks.is_empty() {
+        let reports = listed.into_iter().filter_map(|node| {
+            let report = self.report(&node)?;
+            Some((node, report))
+        });
+        let mut reports: Vec<_> = reports.collect();
+        // A host is older than who stands below it.
+        reports.sort_by_key(|(_, report)| report.id);
+        for (node, report) in reports {
+            if report.members.tasks.is_empty() && node.has_ended() {
                 continue;
             }
             // It may have been met on the way to another.
@@ -145,9 +160,8 @@ impl Collector {
                 parent = self.add_node(&node, Some(parent));
                 self.nodes.push(node);
             }
-            let place = self.add_group(&node, report, Some(parent));
-            self.met.insert(Arc::as_ptr(&node), place);
-            self.nodes.push(node);
+            // A live one is here since it has a host.
+            self.walk_down(vec![(node, Some(parent))]);
         }
     }
 
@@ -163,8 +177,8 @@ impl Collector {
             if self.outside.contains(&address) || below.insert(address, from).is_some() {
                 continue;
             }
-            let parents = above.parents();
-            to_visit.extend(parents.map(|parent| (parent.clone(), Some(above.clone()))));
+            let parents = above.parents().cloned().chain(host(&above));
+            to_visit.extend(parents.map(|parent| (parent, Some(above.clone()))));
         }
         self.outside.extend(below.keys());
         // Held, so that no other node comes to have its address.

@@ -15,6 +15,7 @@ use super::strategy::{AutoShutdown, Strategy};
 impl Machine {
     /// The supervisor starts: all that were added so far, in order.
     pub(super) fn begin(&mut self, now: Instant) {
+        self.has_begun = true;
         for id in self.entries.ids() {
             // Those that wait for nobody need no place in line.
             if self.starts.is_empty() && self.known(id).spec.ready_within.is_none() {

@@ -42,6 +42,7 @@ pub(super) struct Machine {
     /// `None` but for a restart of all.
     pub(super) delayed: Option<ChildId>,
     pub(super) phase: Phase,
+    pub(super) has_begun: bool,
     /// No child is given its drain any more.
     pub(super) is_cut: bool,
     pub(super) decisions: VecDeque<Decision>,
@@ -74,6 +75,7 @@ impl Machine {
             starts: BTreeSet::new(),
             delayed: None,
             phase: Phase::Running,
+            has_begun: false,
             is_cut: false,
             decisions: VecDeque::new(),
             last_failure: None,
@@ -92,7 +94,8 @@ impl Machine {
     }
 
     pub(super) fn is_all_up(&self) -> bool {
-        self.phase == Phase::Running
+        self.has_begun
+            && self.phase == Phase::Running
             && self
                 .entries
                 .values()

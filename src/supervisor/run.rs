@@ -20,7 +20,7 @@ use super::event::{SupervisorEvent, SupervisorEventKind};
 use super::id_map::IdMap;
 use super::machine::{Machine, Phase};
 use super::service::{Outcome, Post, task_spec};
-use super::shared::{Inbox, Message, Shared};
+use super::shared::{Gone, Inbox, Message, Shared};
 use super::waiter::{Refused, Waiter};
 use super::wake::{Parent, Timer, Wake};
 use super::worker::{Incarnation, Right, Worker};
@@ -41,6 +41,7 @@ pub(super) struct Driver<E> {
     last: Option<E>,
     error: Option<SupervisorError<E>>,
     has_abandoned: bool,
+    _gone: Gone<E>,
 }
 
 impl<E: GroupError> Driver<E> {
@@ -51,6 +52,7 @@ impl<E: GroupError> Driver<E> {
         on_event: Option<Box<OnEvent>>,
     ) -> Self {
         Self {
+            _gone: Gone(shared.clone()),
             shared,
             inbox,
             group,

@@ -3,13 +3,15 @@
 //! The locks are leaves, and no foreign code runs under them: the machine is plain data. Messages, which may carry a child's
 //! error or function, are dropped outside.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
 use super::child::Child;
 use super::entry::ChildId;
-use super::machine::Machine;
+use super::machine::{Machine, Phase};
 use super::ready::Listen;
 use super::service::Outcome;
 use crate::group::{Name, Straggler};
@@ -68,6 +70,15 @@ impl<E: Send> Listen for Shared<E> {
             generation,
             is_ready,
         });
+    }
+}
+
+/// Says that the supervisor is gone, although nobody has stopped it: its future was dropped.
+pub(super) struct Gone<E>(pub(super) Arc<Shared<E>>);
+
+impl<E> Drop for Gone<E> {
+    fn drop(&mut self) {
+        self.0.machine.lock().phase = Phase::Over;
     }
 }
 

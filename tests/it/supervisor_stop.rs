@@ -698,3 +698,60 @@ fn s5_child_that_was_aborted_before_the_stop_and_goes_on_is_listed() {
         assert!(!stragglers[0].was_aborted);
     });
 }
+
+#[test]
+fn handle_asked_before_the_run_and_after_it_was_dropped_then_not_all_are_up() {
+    paused(async {
+        let stage = Stage::new();
+        let supervisor = Supervisor::builder().build().child(stage.child("a"));
+        let handle = supervisor.handle();
+        assert!(!handle.is_all_up());
+        let run = tokio::spawn(supervisor.run());
+        idle().await;
+        assert!(handle.is_all_up());
+        run.abort();
+        idle().await;
+        assert!(!handle.is_all_up());
+    });
+}
+
+#[test]
+fn supervisors_below_a_context_are_in_its_tree_one_below_the_other() {
+    paused(async {
+        let (ctx, stop) = Context::background().with_cancel();
+        let leaf = || Child::new("twig", |_ctx| pending());
+        let inner = move || {
+            Supervisor::<BoxError>::builder()
+                .name("inner supervisor")
+                .build()
+        };
+        let tree = Child::supervisor("branch", move |_ctx| inner().child(leaf()));
+        let builder = Supervisor::<BoxError>::builder().context(&ctx);
+        let outer = builder.name("outer supervisor").build().child(tree);
+        let run = tokio::spawn(outer.run());
+        idle().await;
+        for (drawn, is_all) in [(ctx.tree(), false), (errgroup::dump_all(), true)] {
+            let text = drawn.to_string();
+            let lines = text
+                .lines()
+                .map(|line| line.trim_start_matches([' ', '│', '├', '└', '─']));
+            let ours = [
+                "group \"outer",
+                "task \"branch\"",
+                "group \"inner",
+                "task \"twig\"",
+            ];
+            let mut found = lines.filter(|line| ours.iter().any(|start| line.starts_with(start)));
+            for start in ours {
+                assert!(
+                    found.next().is_some_and(|line| line.starts_with(start)),
+                    "{text}"
+                );
+            }
+            assert!(is_all || found.next().is_none(), "{text}");
+        }
+        stop.cancel();
+        run.await.unwrap().unwrap();
+        assert_eq!(ctx.tree().tasks().count(), 0);
+    });
+}

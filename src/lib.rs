@@ -128,6 +128,14 @@
 //! # Ok(()) }
 //! ```
 //!
+//! **Tasks that are not `Send`** stay on their thread: [`spawn_local`](Group::spawn_local), on a `LocalSet` or a
+//! `LocalRuntime`.
+//!
+//! **Every error of different tasks.** A group keeps as many as it is [told to](GroupBuilder::keep_failures), and
+//! [`wait_outcome`](Group::wait_outcome) has them, with their types, and how many tasks ended in which way.
+//!
+//! **Who is still running?** [`Context::tree`], [`Group::snapshot`] and [`dump_all`] draw it, at any time.
+//!
 //! **A server.** In an isolated group a failure or a panic is its task's alone.
 //! ```
 //! # use errgroup::*; async fn serve(n: u32) -> Result<u32, BoxError> { if n == 1 { panic!("a bug") }; Ok(n) }

@@ -42,7 +42,7 @@ use tokio::time::Instant;
 use super::deadline::Deadline;
 use super::directory;
 use super::listeners::Listeners;
-use super::steps::Steps;
+use super::steps::{Climb, Steps, climb};
 use super::stop::StopPoint;
 use crate::destructor::destroy;
 use crate::error::ContextError;
@@ -248,26 +248,15 @@ impl Node {
         matches!(self.extra(), Some(Extra::Cleanup))
     }
 
-    /// Finds the nearest group above, whose context this one derives from, that is taken.
-    pub(crate) fn find_owner_above(
-        &self,
-        is_taken: impl Fn(&Arc<dyn Owner>) -> bool,
-    ) -> Option<Arc<dyn Owner>> {
-        let mut others = Vec::new();
-        let mut next = Some(self);
-        while let Some(node) = next {
-            others.extend(node.merged().map(|link| &link.other));
-            next = node
-                .parent
-                .as_ref()
-                .or_else(|| others.pop())
-                .map(Arc::as_ref);
-            let owner = next.and_then(Node::owner).filter(&is_taken);
-            if owner.is_some() {
-                return owner;
+    /// Offers the groups above, whose contexts this one derives from, from the nearest on, until one is taken.
+    pub(crate) fn find_owner_above(self: &Arc<Self>, is_taken: impl Fn(&Arc<dyn Owner>) -> bool) {
+        climb(Some(self), |node| {
+            let is_above = !Arc::ptr_eq(node, self);
+            match is_above && node.owner().is_some_and(|owner| is_taken(&owner)) {
+                true => Climb::Stop,
+                false => Climb::On,
             }
-        }
-        None
+        });
     }
 
     /// Derives a child that nothing but its parent and the owners of its `handles` end.

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use super::core::Core;
-use super::stop::{Straggler, survey};
+use super::stop::{Straggler, still_there};
 use crate::panic::contain;
 
 pub(crate) type OnStragglers = dyn Fn(&[Straggler]) + Send + Sync;
@@ -88,10 +88,7 @@ impl<E> Core<E> {
         if !is_over || patience.has_reported.swap(true, Ordering::Relaxed) {
             return;
         }
-        let mut stragglers = survey(&self.registry);
-        stragglers
-            .iter_mut()
-            .for_each(|task| task.was_aborted = false);
+        let stragglers = still_there(&self.registry);
         #[cfg(feature = "tracing")]
         crate::trace::stragglers(&self.span, &stragglers);
         contain(|| (patience.report)(&stragglers));

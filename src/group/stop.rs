@@ -339,15 +339,20 @@ impl Reports {
             ticks
         });
         while ticks.poll_tick(cx).is_ready() {
-            let mut tasks = survey(registry);
-            tasks.iter_mut().for_each(|task| task.was_aborted = false);
-            contain(|| (self.f)(&tasks));
+            contain(|| (self.f)(&still_there(registry)));
         }
     }
 }
 
+/// Lists the live tasks, of which none has been aborted.
+pub(super) fn still_there(registry: &Registry) -> Vec<Straggler> {
+    let mut tasks = survey(registry);
+    tasks.iter_mut().for_each(|task| task.was_aborted = false);
+    tasks
+}
+
 /// Lists the live tasks. Whether they are aborted is left at whether they can be.
-pub(super) fn survey(registry: &Registry) -> Vec<Straggler> {
+fn survey(registry: &Registry) -> Vec<Straggler> {
     let mut stragglers: Vec<Straggler> = registry.list().into_iter().map(Straggler::new).collect();
     stragglers.sort_by_key(|straggler| (std::cmp::Reverse(straggler.age), straggler.id));
     stragglers

@@ -170,3 +170,18 @@ async fn g6_dropped_then_the_parent_lives_on() {
     assert!(!parent.is_done());
     handle.cancel();
 }
+
+#[tokio::test]
+async fn g13_dropped_below_ways_that_part_and_meet_then_each_context_above_is_asked_once() {
+    let (mut ctx, _handle) = Context::background().with_cancel();
+    for _ in 0..64 {
+        let [(one, first), (other, second)] = [ctx.with_cancel(), ctx.with_cancel()];
+        first.detach();
+        second.detach();
+        ctx = one.merge(&other);
+    }
+    let group: Group = Group::with_context(&ctx);
+    let task = group.spawn(pend());
+    drop(group);
+    assert!(task.await.is_err());
+}

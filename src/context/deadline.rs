@@ -590,6 +590,14 @@ mod tests {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
 
+        fn id(&self) -> u64 {
+            0
+        }
+
+        fn is_empty(&self) -> bool {
+            true
+        }
+
         fn members(&self) -> &dyn std::any::Any {
             self
         }

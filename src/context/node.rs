@@ -152,6 +152,12 @@ pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
         None
     }
 
+    /// Those made later have higher ones.
+    fn id(&self) -> u64;
+
+    /// Whether no task is live.
+    fn is_empty(&self) -> bool;
+
     /// What the group makes of it; opaque here.
     fn members(&self) -> &dyn Any;
 

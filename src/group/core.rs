@@ -515,6 +515,14 @@ impl<E: Send + 'static> Owner for Core<E> {
         self.registry.steps()
     }
 
+    fn id(&self) -> u64 {
+        self.id.0
+    }
+
+    fn is_empty(&self) -> bool {
+        self.registry.is_empty()
+    }
+
     fn members(&self) -> &dyn Any {
         &self.registry
     }

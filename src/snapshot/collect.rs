@@ -21,7 +21,7 @@ use super::{
     ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Snapshot, TaskKind,
     TaskSnapshot, TaskState, What,
 };
-use crate::context::{Node, listed, now};
+use crate::context::{Node, Owner, listed, now};
 use crate::error::Reason;
 use crate::group::{Counts, Doing, Kind, Name, Report, Watched};
 use crate::panic::discard;
@@ -70,11 +70,16 @@ struct Collector {
 
 /// Where a node's group stands, if its context is cut off from that, as that of a supervisor's children is.
 fn host(node: &Node) -> Option<Arc<Node>> {
+    ask(node, |owner| owner.host())?
+}
+
+/// What a node's group says, if it has one.
+fn ask<T>(node: &Node, question: impl FnOnce(&dyn Owner) -> T) -> Option<T> {
     let owner = node.owner()?;
-    let host = owner.host();
+    let answer = question(&*owner);
     // Perhaps the last to know it.
     discard(owner);
-    host
+    Some(answer)
 }
 
 struct Draft {
@@ -127,28 +132,22 @@ impl Collector {
     }
 
     fn report(&self, node: &Node) -> Option<Report> {
-        let owner = node.owner()?;
-        let report = owner.report(self.now).downcast().ok();
-        // Perhaps the last to know it.
-        discard(owner);
+        let report = ask(node, |owner| owner.report(self.now).downcast().ok())?;
         report.map(|report| *report)
     }
 
     /// Adds the groups that were not met and have tasks, and the way down to them from what was; from `root`, if nothing
-    /// above them was.
-    fn add_listed(&mut self, mut listed: Vec<Arc<Node>>, root: Option<usize>) {
-        listed.retain(|node| !self.met.contains_key(&Arc::as_ptr(node)));
-        let reports = listed.into_iter().filter_map(|node| {
-            let report = self.report(&node)?;
-            Some((node, report))
+    /// above them was. Of the others nothing is taken: they may be many and large, and what they remember of snapshots is
+    /// their own.
+    fn add_listed(&mut self, listed: Vec<Arc<Node>>, root: Option<usize>) {
+        let ids = listed.into_iter().filter_map(|node| {
+            let (id, is_empty) = ask(&node, |owner| (owner.id(), owner.is_empty()))?;
+            (!is_empty || !node.has_ended()).then_some((id, node))
         });
-        let mut reports: Vec<_> = reports.collect();
+        let mut listed: Vec<_> = ids.collect();
         // A host is older than who stands below it.
-        reports.sort_by_key(|(_, report)| report.id);
-        for (node, report) in reports {
-            if report.members.tasks.is_empty() && node.has_ended() {
-                continue;
-            }
+        listed.sort_by_key(|(id, _)| *id);
+        for (_, node) in listed {
             // It may have been met on the way to another.
             if self.met.contains_key(&Arc::as_ptr(&node)) {
                 continue;

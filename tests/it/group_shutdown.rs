@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use errgroup::{Context, Group, Reason};
 use futures::FutureExt;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::group_support::*;
@@ -64,7 +65,13 @@ on_both_runtimes! {
 
     async fn g16_dropped_then_the_group_is() {
         let group: Group = Group::new();
-        let task = group.spawn_with(ignore);
+        let (started, is_started) = oneshot::channel();
+        let task = group.spawn_with(async |_| {
+            started.send(()).unwrap();
+            pend().await
+        });
+        // One that has not begun is dropped at the end, and may be gone before the first poll.
+        is_started.await.unwrap();
         let context = group.context().clone();
         let mut shutdown = Box::pin(group.shutdown(GRACE));
         assert!(poll(&mut shutdown).is_pending());

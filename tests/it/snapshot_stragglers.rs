@@ -230,6 +230,23 @@ async fn polled_since_is_told_from_not_polled_since() {
     assert_eq!(task(&group.snapshot(), "busy before").polls(), 3);
 }
 
+/// A snapshot of one group takes nothing of another, however it looks for what has ended below its own.
+#[tokio::test(start_paused = true)]
+async fn snapshot_of_a_group_then_another_has_not_been_looked_at() {
+    let (group, other): (Group, Group) = (Group::new(), Group::new());
+    group.task("waits").spawn(async {
+        yield_now().await;
+        pending::<Unit>().await
+    });
+    settle().await;
+    assert_eq!(other.snapshot().tasks().count(), 0);
+    advance(SECOND).await;
+    let state = |group: &Group| task(&group.snapshot(), "waits").state();
+    assert_eq!(state(&group), TaskState::Waiting(None));
+    advance(SECOND).await;
+    assert_eq!(state(&group), TaskState::Waiting(Some(SECOND)));
+}
+
 /// A key of the registry that another task had does not take over its polls.
 #[tokio::test(start_paused = true)]
 async fn place_used_again_counts_anew() {

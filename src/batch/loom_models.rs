@@ -180,11 +180,11 @@ impl Batch {
             waits,
             failing,
         };
-        let queue = Queue::new(Box::pin(source(&ran)), rules);
+        let queue = Queue::new(Box::pin(source(&ran)), rules, None);
         let parent = Context::background();
         let location = Location::caller();
         Self {
-            work: Work::new(queue, items, Discard, &parent, None, location),
+            work: Work::new(queue, items, Discard, &parent, location),
             ran,
             threads: Arc::default(),
         }

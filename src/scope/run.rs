@@ -88,6 +88,8 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
         let body = Body::new(body, scope(shared.clone()), group.core().clone(), spec);
         let members = FuturesUnordered::new();
         members.push(Member::Body(Box::pin(body)));
+        group.core().scope.add(1);
+        group.core().scope.set_live(1);
         Self {
             members,
             spawned: Vec::new(),
@@ -113,6 +115,7 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
             if has_ended {
                 clear(&mut self.members, queue);
             }
+            core.scope.set_live(self.members.len());
             match Pin::new(&mut self.members).poll_next(cx) {
                 Poll::Ready(Some(ended)) => {
                     if let Some(came) = ended {
@@ -131,6 +134,7 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
                 return Poll::Pending;
             }
             queue.take(&mut self.spawned);
+            core.scope.add(self.spawned.len());
             let spawned = self.spawned.drain(..);
             self.members.extend(spawned.map(Member::Child));
             if self.spawned.capacity() > KEPT {
@@ -183,6 +187,7 @@ impl<F, S, Fut, C, T, E: GroupError> Drop for Run<F, S, Fut, C, T, E> {
             ContextError::at(Reason::GroupDropped, location, None)
         });
         drop(std::mem::take(&mut self.members));
+        self.group.core().scope.set_live(0);
         drop(self.shared.queue.close());
         discard(self.came.take());
     }

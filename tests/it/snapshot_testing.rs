@@ -31,7 +31,10 @@ async fn task_left_behind_then_the_assertion_fails_with_the_tree() {
         }
         let panic = catch_unwind(AssertUnwindSafe(|| assert_no_leaks(&ctx))).unwrap_err();
         let text = panic.downcast_ref::<String>().unwrap();
-        assert!(text.contains("1 tasks were left behind"), "{text}");
+        assert!(
+            text.contains("1 tasks and 0 items were left behind"),
+            "{text}"
+        );
         assert!(
             text.contains("group \"leaky\"") && text.contains("task \"left\""),
             "{text}"

@@ -180,6 +180,7 @@ mod snapshot_stragglers;
 mod snapshot_testing;
 #[cfg(feature = "tracing")]
 mod snapshot_tracing;
+mod snapshot_work;
 mod static_assertions;
 mod sum_support;
 mod supervisor_command;

@@ -233,6 +233,7 @@ async fn polled_since_is_told_from_not_polled_since() {
 /// A snapshot of one group takes nothing of another, however it looks for what has ended below its own.
 #[tokio::test(start_paused = true)]
 async fn snapshot_of_a_group_then_another_has_not_been_looked_at() {
+    let _undisturbed = crate::snapshot::undisturbed().await;
     let (group, other): (Group, Group) = (Group::new(), Group::new());
     group.task("waits").spawn(async {
         yield_now().await;

@@ -48,6 +48,7 @@ async fn task_left_behind_then_the_assertion_fails_with_the_tree() {
 
 #[tokio::test(start_paused = true)]
 async fn test_takes_too_long_then_the_watchdog_dumps_the_tree() {
+    let _alone = crate::snapshot::alone().await;
     let group: Group = Group::builder().name("watched over").build();
     group.task("hangs").spawn(pending::<Unit>());
     yield_now().await;

@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt, stream};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use crate::snapshot::plain;
+use crate::snapshot::{alone, plain, undisturbed};
 
 type Unit = Result<(), BoxError>;
 
@@ -54,6 +54,7 @@ async fn odd_ones_wait(_ctx: Context, item: usize) -> Unit {
 
 #[tokio::test(start_paused = true)]
 async fn batch_is_drawn_with_its_items_in_hand() {
+    let _undisturbed = undisturbed().await;
     let group: Group = Group::builder().name("api").build();
     group.task("caller").spawn_with(async |ctx| {
         let timed = ctx.with_timeout(90 * SECOND);
@@ -104,6 +105,7 @@ async fn batch_is_drawn_with_its_items_in_hand() {
 #[cfg(feature = "serde")]
 #[tokio::test(start_paused = true)]
 async fn batch_and_scope_round_trip_as_json() {
+    let _undisturbed = undisturbed().await;
     let group: Group = Group::new();
     group.spawn_with(async |ctx| {
         scope(&ctx, async |scope: Scope| {
@@ -170,6 +172,7 @@ fn items_block_two_threads_then_the_batch_has_two_workers_and_none_waits() {
 /// From inside the source, too, which a worker is asking then.
 #[tokio::test]
 async fn source_is_told_from_one_that_waits_is_over_or_is_being_asked() {
+    let _undisturbed = undisturbed().await;
     let (ctx, _cancel) = Context::background().with_cancel();
     let (send, mut items) = tokio::sync::mpsc::unbounded_channel::<usize>();
     let (tell, told) = mpsc::channel();
@@ -201,6 +204,7 @@ async fn source_is_told_from_one_that_waits_is_over_or_is_being_asked() {
 
 #[tokio::test]
 async fn items_run_dry_then_the_source_is_over() {
+    let _undisturbed = undisturbed().await;
     let (ctx, _cancel) = Context::background().with_cancel();
     let mut job = Box::pin(batch(0..2, 3).context(&ctx).for_each(odd_ones_wait));
     assert!((&mut job).now_or_never().is_none());
@@ -214,6 +218,7 @@ async fn items_run_dry_then_the_source_is_over() {
 
 #[tokio::test]
 async fn consumer_takes_nothing_then_the_results_that_wait_for_it_are_told() {
+    let _undisturbed = undisturbed().await;
     let (ctx, _cancel) = Context::background().with_cancel();
     let mut results = batch(0..10, 4)
         .context(&ctx)
@@ -233,6 +238,7 @@ async fn consumer_takes_nothing_then_the_results_that_wait_for_it_are_told() {
 /// The batch has ended, and one of its items goes on inside its poll.
 #[tokio::test(start_paused = true)]
 async fn batch_ended_during_the_poll_of_an_item_then_it_is_shown_until_it_returns() {
+    let _alone = alone().await;
     let (ctx, cancel) = Context::background().with_cancel();
     let (ctx, cancel) = (&ctx, &Arc::new(std::sync::Mutex::new(Some(cancel))));
     let (tell, told) = mpsc::channel();
@@ -240,11 +246,14 @@ async fn batch_ended_during_the_poll_of_an_item_then_it_is_shown_until_it_return
     let (own, cancel) = (ctx.clone(), cancel.clone());
     let result = batch(0..3, 2)
         .context(ctx)
-        .for_each(move |_, _| {
+        .for_each(move |ctx, item| {
             let (own, cancel, tell, keep) =
                 (own.clone(), cancel.clone(), tell.clone(), keep.clone());
             poll_fn(move |cx| {
-                keep.send(cx.waker().clone()).unwrap();
+                keep.send((cx.waker().clone(), ctx.clone())).unwrap();
+                if item == 0 {
+                    return Poll::Pending;
+                }
                 drop(cancel.lock().unwrap().take());
                 tell.send((own.tree(), dump_all())).unwrap();
                 Poll::Ready(Ok::<_, BoxError>(()))
@@ -256,23 +265,26 @@ async fn batch_ended_during_the_poll_of_an_item_then_it_is_shown_until_it_return
     let seen = the_batch(&tree);
     assert_eq!(seen.end().unwrap().reason(), Reason::HandleDropped);
     assert_eq!(seen.end().unwrap().ago(), Some(Duration::ZERO));
-    assert_eq!((seen.live(), seen.waiting().len()), (1, 0));
+    assert_eq!((seen.live(), seen.waiting()), (2, &[0][..]));
     assert!(tree.to_string().contains("cancelled 0ms ago"), "{tree}");
     assert!(all.batches().any(|batch| batch.id() == seen.id()));
-    // A waker of an item that outlives the batch does not keep it in the tree.
-    let _waker = kept.try_recv().unwrap();
+    // The waker of an item that was cut short outlives the batch, and its context: they do not keep it in the tree.
+    let _kept = kept.try_recv().unwrap();
     assert_eq!(ctx.tree().batches().count(), 0);
     assert!(!dump_all().batches().any(|batch| batch.id() == seen.id()));
 }
 
 #[tokio::test]
 async fn batch_and_scope_without_a_context_above_are_found_by_a_dump() {
+    let _alone = alone().await;
     let name = "found by a dump";
     let job = batch(0..2, 2).name(name).for_each(odd_ones_wait);
     let mut job = Box::pin(job);
     assert!((&mut job).now_or_never().is_none());
+    let (keep, kept) = mpsc::channel();
     let line = line!() + 1;
-    let mut scope = Box::pin(scope(&Context::background(), async |_: Scope| {
+    let mut scope = Box::pin(scope(&Context::background(), async |scope: Scope| {
+        keep.send(scope).unwrap();
         pending::<Unit>().await
     }));
     assert!((&mut scope).now_or_never().is_none());
@@ -286,11 +298,14 @@ async fn batch_and_scope_without_a_context_above_are_found_by_a_dump() {
     assert_eq!(is_here(&dump_all()), (true, true));
     drop((job, scope));
     assert_eq!(is_here(&dump_all()), (false, false));
+    // Although somebody has its handle.
+    drop(kept.recv().unwrap());
 }
 
 /// A group below a batch relies on it to be found.
 #[tokio::test]
 async fn group_in_an_item_of_a_batch_without_a_context_above_is_found() {
+    let _alone = alone().await;
     let mut job = Box::pin(batch([()], 1).name("item with a group").for_each(
         |ctx, ()| async move {
             let group: Group = Group::builder().context(&ctx).name("in an item").build();
@@ -313,6 +328,7 @@ async fn group_in_an_item_of_a_batch_without_a_context_above_is_found() {
 
 #[tokio::test(start_paused = true)]
 async fn scope_is_drawn_with_how_many_tasks_it_has() {
+    let _undisturbed = undisturbed().await;
     let group: Group = Group::builder().name("api").build();
     group.task("caller").spawn_with(async |ctx| {
         scope(&ctx.with_timeout(9 * SECOND), async |scope: Scope| {
@@ -340,6 +356,7 @@ async fn scope_is_drawn_with_how_many_tasks_it_has() {
 
 #[tokio::test(start_paused = true)]
 async fn scope_ended_during_the_poll_of_a_task_then_it_is_shown_until_it_returns() {
+    let _undisturbed = undisturbed().await;
     let (ctx, cancel) = Context::background().with_cancel();
     let (tell, told) = mpsc::channel();
     let result: Unit = scope(&ctx, async |scope: Scope| {
@@ -361,6 +378,7 @@ async fn scope_ended_during_the_poll_of_a_task_then_it_is_shown_until_it_returns
 /// Whoever is told of an end may look at the tree: the groups below are told later, and are in it.
 #[tokio::test(start_paused = true)]
 async fn callback_of_an_end_looks_at_the_tree_then_the_groups_below_are_in_it() {
+    let _alone = alone().await;
     let (ctx, cancel) = Context::background().with_cancel();
     let outer: Group = Group::builder().context(&ctx).name("outer").build();
     let inner: Group = Group::builder()
@@ -390,15 +408,19 @@ async fn callback_of_an_end_looks_at_the_tree_then_the_groups_below_are_in_it() 
     }
 }
 
+/// Its waker tells how a tree is when it is woken.
+struct Looks(Context, mpsc::Sender<Snapshot>);
+
+impl std::task::Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        self.1.send(self.0.tree()).unwrap();
+    }
+}
+
 /// As a callback: the first to be woken is a task of the outer group.
 #[tokio::test(start_paused = true)]
 async fn task_woken_by_an_end_looks_at_the_tree_then_all_groups_are_in_it() {
-    struct Looks(Context, mpsc::Sender<Snapshot>);
-    impl std::task::Wake for Looks {
-        fn wake(self: Arc<Self>) {
-            self.1.send(self.0.tree()).unwrap();
-        }
-    }
+    let _undisturbed = undisturbed().await;
     let (ctx, cancel) = Context::background().with_cancel();
     let (tell, told) = mpsc::channel();
     let waker = std::task::Waker::from(Arc::new(Looks(ctx.clone(), tell)));
@@ -429,5 +451,26 @@ async fn task_woken_by_an_end_looks_at_the_tree_then_all_groups_are_in_it() {
             (2, &["first", "second"][..]),
             "{tree}"
         );
+    }
+}
+
+/// Nobody listens to the group's own context, which ends alone.
+#[tokio::test(start_paused = true)]
+async fn body_woken_by_the_failure_of_a_task_looks_at_the_tree_then_its_group_is_in_it() {
+    let _undisturbed = undisturbed().await;
+    let (ctx, _cancel) = Context::background().with_cancel();
+    let (tell, told) = mpsc::channel();
+    let waker = std::task::Waker::from(Arc::new(Looks(ctx.clone(), tell)));
+    let mut run = Box::pin(Group::run(&ctx, async |group: Spawner<BoxError>| {
+        group.spawn(async { Err::<(), _>("bad".into()) });
+        pending::<Unit>().await
+    }));
+    let mut cx = std::task::Context::from_waker(&waker);
+    assert!(run.as_mut().poll(&mut cx).is_pending());
+    settle().await;
+    let trees: Vec<_> = told.try_iter().collect();
+    assert!(!trees.is_empty(), "the body was woken");
+    for tree in trees {
+        assert_eq!(tree.groups().count(), 1, "{tree}");
     }
 }

@@ -718,6 +718,7 @@ fn handle_asked_before_the_run_and_after_it_was_dropped_then_not_all_are_up() {
 #[test]
 fn supervisors_below_a_context_are_in_its_tree_one_below_the_other() {
     paused(async {
+        let _alone = crate::snapshot::alone().await;
         let (ctx, stop) = Context::background().with_cancel();
         let leaf = || Child::new("twig", |_ctx| pending());
         let inner = move || {

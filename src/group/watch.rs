@@ -26,7 +26,7 @@ pub(crate) struct Report {
     pub(crate) members: Members,
 }
 
-/// How many tasks a scope has. Written by the scope's own poll alone, once a turn: a load and a store do, and whoever looks
+/// How many tasks a scope has. Written by the scope's own poll alone, when those that were woken have been polled: a load and a store do, and whoever looks
 /// while that poll lasts sees the state of its last turn.
 ///
 /// Why not what each of them is doing? They lie in the caller's task, where nobody else may look; an entry for each would be

@@ -115,19 +115,18 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
             if has_ended {
                 clear(&mut self.members, queue);
             }
+            let polled = Pin::new(&mut self.members).poll_next(cx);
+            if let Poll::Ready(Some(ended)) = polled {
+                if let Some(came) = ended {
+                    self.came = Some(came);
+                }
+                continue;
+            }
             core.scope.set_live(self.members.len());
-            match Pin::new(&mut self.members).poll_next(cx) {
-                Poll::Ready(Some(ended)) => {
-                    if let Some(came) = ended {
-                        self.came = Some(came);
-                    }
-                    continue;
-                }
-                Poll::Ready(None) if queue.is_empty() && core.poll_finished(cx).is_ready() => {
-                    return Poll::Ready(());
-                }
-                // Without a member it waits for the tasks of groups that were dropped in one.
-                Poll::Ready(None) | Poll::Pending => {}
+            // Without a member it may have to wait for the tasks of groups that were dropped in one.
+            let is_over = polled.is_ready() && queue.is_empty();
+            if is_over && core.poll_finished(cx).is_ready() {
+                return Poll::Ready(());
             }
             let ends = !has_ended && Pin::new(&mut self.done).poll(cx).is_ready();
             if !ends && queue.rest(cx.waker()) {
@@ -137,6 +136,7 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
             core.scope.add(self.spawned.len());
             let spawned = self.spawned.drain(..);
             self.members.extend(spawned.map(Member::Child));
+            core.scope.set_live(self.members.len());
             if self.spawned.capacity() > KEPT {
                 self.spawned = Vec::new();
             }

@@ -26,8 +26,8 @@ pub(crate) struct Report {
     pub(crate) members: Members,
 }
 
-/// How many tasks a scope has. Written by the scope's own poll alone, when those that were woken have been polled: a load and a store do, and whoever looks
-/// while that poll lasts sees the state of its last turn.
+/// How many tasks a scope has. Written by the scope's own poll alone, when those that were woken have been polled: a load and
+/// a store do, and whoever looks while a poll lasts sees how it was before.
 ///
 /// Why not what each of them is doing? They lie in the caller's task, where nobody else may look; an entry for each would be
 /// a lock when it is spawned and another when it ends.

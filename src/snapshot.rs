@@ -51,8 +51,8 @@ use crate::group::{Group, Spawner};
 /// # What it costs
 ///
 /// A task's count of polls takes four bytes for each task that is live at once; the first eight are part of the group.
-/// Counting takes a load and a store where a poll begins, and again where it has to wait. No poll reads a clock. A batch's items
-/// cost nothing for this, a scope's task a store.
+/// Counting takes a load and a store where a poll begins, and again where it has to wait. No poll reads a clock. The
+/// items of a batch and the tasks of a scope cost nothing for this: they are counted where the batch and the scope rest.
 ///
 /// # Comparison to its peers
 ///

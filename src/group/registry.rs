@@ -43,7 +43,7 @@ use super::guest::Guest;
 use super::limiter::{Limiter, Permit};
 use super::moment::Moment;
 use super::polls::Polls;
-use super::tasks::{Aftermath, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
+use super::tasks::{Aftermath, Copied, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
 use super::watch::{Members, SeenTasks, Watched};
 use crate::context::{Grace, Listing, Node, Steps};
 use crate::ordered_slab::CHUNK;
@@ -580,16 +580,28 @@ impl Registry {
         let now = self.moment(Instant::now());
         let mut listed = Vec::new();
         let guests = self.tasks.lock().guests();
-        for chunk in 0.. {
-            // Not under the lock.
-            listed.reserve(CHUNK);
-            let mut tasks = self.tasks.lock();
-            if !tasks.list(chunk, now, &self.polls, |_, task| listed.push(task)) {
-                break;
+        self.for_each_copy(now, |copy, ended_ago| {
+            if copy.kind != Kind::Slot {
+                listed.push(copy.listed(now, ended_ago));
             }
-        }
+        });
         listed.extend(guests.iter().flat_map(|guest| guest.registry().list()));
         listed
+    }
+
+    /// Calls `f` with each task, each wait for a slot, and how long ago the context ended; with no lock held.
+    fn for_each_copy(&self, now: Moment, mut f: impl FnMut(Copied, Option<Duration>)) {
+        let mut copies = Vec::with_capacity(CHUNK);
+        for chunk in 0.. {
+            let mut tasks = self.tasks.lock();
+            let is_there = tasks.copy(chunk, now, &self.polls, &mut copies);
+            let ended_ago = tasks.ended.until(now);
+            drop(tasks);
+            if !is_there {
+                break;
+            }
+            copies.drain(..).for_each(|copy| f(copy, ended_ago));
+        }
     }
 
     /// As `list`, for a snapshot, and without guests: these are groups of their own there.
@@ -597,23 +609,17 @@ impl Registry {
         let (mut listed, mut waits) = (Vec::new(), Vec::new());
         let age = now.saturating_duration_since(self.start);
         let now = self.moment(now);
-        for chunk in 0.. {
-            listed.reserve(CHUNK);
-            waits.reserve(CHUNK);
-            let mut tasks = self.tasks.lock();
-            tasks.list_waits(chunk, &mut waits);
-            let is_there = tasks.list(chunk, now, &self.polls, |entry, task| {
-                let permit = entry.permit;
-                listed.push(Watched::new(
-                    task,
+        self.for_each_copy(now, |copy, ended_ago| {
+            let permit = copy.permit;
+            match copy.kind {
+                Kind::Slot => waits.push(copy.location),
+                _ => listed.push(Watched::new(
+                    copy.listed(now, ended_ago),
                     permit == Permit::Waiting,
                     permit == Permit::Held,
-                ));
-            });
-            if !is_there {
-                break;
+                )),
             }
-        }
+        });
         listed.sort_unstable_by_key(|task: &Watched| task.task.id);
         let tasks = self.tasks.lock();
         let limiter = tasks.limiter();

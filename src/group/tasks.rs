@@ -242,6 +242,41 @@ pub(crate) struct Listed {
     pub(crate) sighting: Sighting,
 }
 
+/// A live task, or one who waits for a slot, as it was under the lock. What is made of it takes longer, and waits until that
+/// is released: others wait for the lock meanwhile.
+pub(super) struct Copied {
+    pub(super) location: &'static Location<'static>,
+    id: TaskId,
+    name: Option<Name>,
+    since: Moment,
+    count: u32,
+    count_at_end: u32,
+    pub(super) kind: Kind,
+    pub(super) permit: Permit,
+    flags: u8,
+}
+
+impl Copied {
+    pub(super) fn listed(self, now: Moment, ended_ago: Option<Duration>) -> Listed {
+        let age = self.since.until(now).unwrap_or_default();
+        Listed {
+            id: self.id,
+            name: self.name,
+            location: self.location,
+            kind: self.kind,
+            age,
+            waited_for: (self.flags & WAITED != 0).then_some(age),
+            sighting: Sighting {
+                kind: self.kind,
+                count: self.count,
+                count_at_end: self.count_at_end,
+                ended_ago,
+                unchanged: Duration::ZERO,
+            },
+        }
+    }
+}
+
 /// Whom to wake, and what to drop, when the lock has been released.
 #[derive(Default)]
 pub(super) struct Aftermath {
@@ -278,31 +313,6 @@ impl Entry {
         if self.since.is_none() {
             self.since = now;
             self.flags |= WAITED;
-        }
-    }
-
-    fn list(
-        &self,
-        name: Option<Name>,
-        now: Moment,
-        count: u32,
-        ended_ago: Option<Duration>,
-    ) -> Listed {
-        let age = self.since.until(now).unwrap_or_default();
-        Listed {
-            id: self.id,
-            name,
-            location: self.location,
-            kind: self.kind,
-            age,
-            waited_for: (self.flags & WAITED != 0).then_some(age),
-            sighting: Sighting {
-                kind: self.kind,
-                count,
-                count_at_end: self.count_at_end,
-                ended_ago,
-                unchanged: Duration::ZERO,
-            },
         }
     }
 
@@ -544,39 +554,40 @@ impl Tasks {
         }
     }
 
-    /// Lists the tasks of a chunk; `false` beyond the last.
-    pub(super) fn list(
+    /// Copies the tasks of a chunk, and who waits for a slot; `false` beyond the last.
+    pub(super) fn copy(
         &mut self,
         chunk: usize,
         now: Moment,
         polls: &Polls,
-        mut listed: impl FnMut(&Entry, Listed),
+        copies: &mut Vec<Copied>,
     ) -> bool {
         let names = self.rest.as_ref().map(|rest| &rest.names);
-        let ended_ago = self.ended.until(now);
+        let names = names.filter(|names| !names.is_empty());
         let Some(entries) = self.entries.chunk_mut(chunk) else {
             return false;
         };
-        for (key, entry) in entries.filter(|(_, entry)| entry.is_task()) {
+        for (key, entry) in entries {
+            let is_wait = entry.kind == Kind::Slot && entry.permit == Permit::Waiting;
+            if !is_wait && !entry.is_task() {
+                continue;
+            }
             if entry.since.is_none() {
                 entry.since = now;
             }
-            let name = names.and_then(|names| names.get(&key).cloned());
-            listed(entry, entry.list(name, now, polls.get(key), ended_ago));
+            copies.push(Copied {
+                location: entry.location,
+                id: entry.id,
+                name: names.and_then(|names| names.get(&key).cloned()),
+                since: entry.since,
+                count: polls.get(key),
+                count_at_end: entry.count_at_end,
+                kind: entry.kind,
+                permit: entry.permit,
+                flags: entry.flags,
+            });
         }
         true
-    }
-
-    /// Where `slot()` is being waited for, in a chunk.
-    pub(super) fn list_waits(
-        &mut self,
-        chunk: usize,
-        listed: &mut Vec<&'static Location<'static>>,
-    ) {
-        let entries = self.entries.chunk_mut(chunk).into_iter().flatten();
-        let waiting = entries
-            .filter(|(_, entry)| entry.kind == Kind::Slot && entry.permit == Permit::Waiting);
-        listed.extend(waiting.map(|(_, entry)| entry.location));
     }
 
     pub(super) fn entry(&mut self, key: u32, id: TaskId) -> Option<&mut Entry> {

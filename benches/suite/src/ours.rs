@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use errgroup::{BoxError, CancelHandle, Context, ContextError, Group, GroupError};
+use errgroup::{BoxError, CancelHandle, Context, ContextError, Group, GroupError, Spawner};
 use futures::TryStreamExt;
 use tokio::select;
 use tokio::task::yield_now;
@@ -417,11 +417,29 @@ async fn spins() -> Result<(), BoxError> {
 
 /// As `tasks`, while another thread takes one snapshot of the group after the other.
 pub async fn tasks_beside_snapshots<W: Work>(n: usize) {
+    tasks_beside::<W>(n, |spawner| {
+        black_box(spawner.snapshot());
+    })
+    .await;
+}
+
+/// As `tasks`, while another thread fills memory, and does not touch the group.
+pub async fn tasks_beside_a_thread<W: Work>(n: usize) {
+    tasks_beside::<W>(n, |_| {
+        black_box(vec![1_u8; 100 * CACHE]);
+    })
+    .await;
+}
+
+/// As much as a processor writes at once without noticing.
+const CACHE: usize = 32 * 1_024;
+
+async fn tasks_beside<W: Work>(n: usize, also: impl Fn(&Spawner) + Send + 'static) {
     let mut group: Group = Group::new();
-    let (spawner, ctx) = (group.spawner(), group.context().clone());
+    let spawner = group.spawner();
     let watcher = thread::spawn(move || {
-        while !ctx.is_done() {
-            black_box(spawner.snapshot());
+        while !spawner.context().is_done() {
+            also(&spawner);
         }
     });
     for _ in 0..n {

@@ -106,8 +106,11 @@ fn ceiling(row: &Row, budget: &Budget) -> String {
     format!("≤ {}: {}", at_most(row, budget), verdict(row, budget))
 }
 
-/// A ratio, or a count with its unit.
+/// A ratio, a time, or a count with its unit.
 pub fn at_most(row: &Row, budget: &Budget) -> String {
+    if budget.against.is_none() && row.unit == Unit::Time {
+        return time(budget.at_most);
+    }
     let at_most = match budget.at_most {
         large if large >= 1_000.0 => whole(large),
         small => small.to_string(),

@@ -118,7 +118,6 @@ mod batch_blocks;
 mod batch_end;
 mod batch_failure;
 mod batch_foreign;
-
 mod batch_model;
 mod batch_order;
 mod batch_race;

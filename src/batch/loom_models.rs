@@ -180,11 +180,11 @@ impl Batch {
             waits,
             failing,
         };
-        let queue = Queue::new(Box::pin(source(&ran)), rules);
+        let queue = Queue::new(Box::pin(source(&ran)), rules, None);
         let parent = Context::background();
         let location = Location::caller();
         Self {
-            work: Work::new(queue, items, Discard, &parent, None, location),
+            work: Work::new(queue, items, Discard, &parent, location),
             ran,
             threads: Arc::default(),
         }
@@ -385,7 +385,7 @@ fn help(queue: &Queue<u32, ()>, ran: &Board) {
 #[test]
 fn pull_shows_item_after_item_while_the_other_worker_becomes_idle_then_that_one_runs_each() {
     loom::model(|| {
-        let queue: Arc<Queue<u32, ()>> = Queue::new(Box::pin(Feed::default()), rules(8, 2));
+        let queue: Arc<Queue<u32, ()>> = Queue::new(Box::pin(Feed::default()), rules(8, 2), None);
         let ran = Board::default();
         let mut hand = Hand::new(CALLER);
         let Next::Pull(source, permits) = queue.next(&mut hand, 4) else {

@@ -32,16 +32,24 @@
 //! Why one lock, and not a queue a worker? An item that waits takes it three times, some 20 ns each, where a task of its
 //! own costs 400. Items that end at once come in blocks. And there is one order, and one place to look into.
 
+mod watch;
+
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hint;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
 use futures::Stream;
 
+use crate::context::{Listing, Node};
 use crate::panic::contain;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::task::TaskId;
+
+pub(crate) use self::watch::Report;
+pub use self::watch::SourceState;
 
 /// The id of the worker that the batch's caller polls.
 pub(super) const CALLER: usize = 0;
@@ -59,6 +67,10 @@ pub(super) struct Queue<T, Fut> {
     /// The source is taken. A hint.
     is_pulling: AtomicBool,
     state: Mutex<State<T, Fut>>,
+    pub(super) name: Option<Cow<'static, str>>,
+    /// In snapshots.
+    id: TaskId,
+    listing: Listing,
     shown: Mutex<Shown<T>>,
 }
 
@@ -96,12 +108,18 @@ struct State<T, Fut> {
     used: usize,
     /// Items that were pulled and are not known to be done.
     live: usize,
+    /// Those that are.
+    done: usize,
     workers: usize,
     /// The ids and wakers of those that are idle.
     idle: Vec<(usize, Waker)>,
     /// The caller's, which is woken last: nobody knows when the caller comes.
     idle_caller: Option<Waker>,
     is_closed: bool,
+    /// The batch's context, for snapshots.
+    node: Weak<Node>,
+    /// No worker is left.
+    is_finished: bool,
 }
 
 /// What the pull under way has brought.
@@ -224,7 +242,11 @@ impl<T, Fut> Hand<T, Fut> {
 
 impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
     /// A queue with one worker.
-    pub(super) fn new(stream: Pin<Box<dyn Stream<Item = T> + Send>>, rules: Rules) -> Arc<Self> {
+    pub(super) fn new(
+        stream: Pin<Box<dyn Stream<Item = T> + Send>>,
+        rules: Rules,
+        name: Option<Cow<'static, str>>,
+    ) -> Arc<Self> {
         let queue = Arc::new(Self {
             state: Mutex::new(State {
                 source: Place::Over,
@@ -236,10 +258,13 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
                 spare: Vec::new(),
                 used: 0,
                 live: 0,
+                done: 0,
                 workers: 1,
                 idle: Vec::new(),
                 idle_caller: None,
                 is_closed: false,
+                node: Weak::new(),
+                is_finished: false,
             }),
             shown: Mutex::new(Shown {
                 items: VecDeque::new(),
@@ -249,6 +274,9 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
             is_pulling: AtomicBool::new(false),
             release_size: AtomicUsize::new(1),
             rules,
+            name,
+            id: TaskId::next(),
+            listing: Listing::default(),
         });
         let source = Source {
             stream,
@@ -470,9 +498,10 @@ impl<T, Fut> Queue<T, Fut> {
         self.state.lock().live == 0
     }
 
-    /// Hands out the source if it has not ended. No worker has it.
+    /// Hands out the source if it has not ended. No worker is left.
     pub(super) fn take_source(&self) -> Option<Source<T>> {
         let mut state = self.state.lock();
+        state.is_finished = true;
         match std::mem::replace(&mut state.source, Place::Over) {
             Place::Here(source) | Place::Waiting(source) => Some(source),
             Place::Taken { .. } | Place::Over => None,
@@ -493,6 +522,7 @@ impl<T, Fut> State<T, Fut> {
     fn settle(&mut self, hand: &mut Hand<T, Fut>, rules: Rules) -> Option<Waker> {
         let done = std::mem::take(&mut hand.done);
         self.live -= done;
+        self.done += done;
         if rules.permits == Permits::WhenDone {
             self.used -= done;
         }

@@ -4,7 +4,6 @@
 //! worker has in hand lies in its fields while foreign code runs, not on the stack. So a panic, caught in `poll`, unwinds
 //! past nothing of the user's, and a destructor that panics, too, is another panic after the first.
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::{Pin, pin};
@@ -49,7 +48,6 @@ pub(super) struct Work<J: Job> {
     pub(super) ctx: Context,
     /// There is a context above it.
     pub(super) is_child: bool,
-    pub(super) name: Option<Cow<'static, str>>,
     pub(super) location: &'static Location<'static>,
     /// Set when the first task is started.
     pub(super) spawner: OnceLock<Spawner<J::Error>>,
@@ -87,17 +85,15 @@ impl<J: Job> Work<J> {
         job: J,
         sink: J::Sink,
         parent: &Context,
-        name: Option<Cow<'static, str>>,
         location: &'static Location<'static>,
     ) -> Arc<Self> {
-        let node = Node::derive(parent.node(), 0, location);
+        let node = queue.derive(parent.node(), location);
         Arc::new(Self {
             queue,
             job: Contained::new(job),
             sink,
             ctx: parent.with_node(node),
             is_child: parent.node().is_some(),
-            name,
             location,
             spawner: OnceLock::new(),
             failure: Mutex::default(),
@@ -144,7 +140,7 @@ impl<J: Job> Work<J> {
         // No sibling sees the end before the failure is there, so none can come before it.
         let id = TaskId::next();
         let who = Who {
-            name: self.name.as_deref(),
+            name: self.queue.name.as_deref(),
             id,
             location: self.location,
             // Nobody passes it on within a group of this id: there are no handles.
@@ -231,7 +227,7 @@ impl<J: Job> Worker<J> {
     /// Starts a worker, which the queue has counted, as a task.
     pub(super) fn spawn(work: &Arc<Work<J>>, id: usize, spawner: &Spawner<J::Error>) {
         let spec = Spec {
-            name: work.name.clone().map(Arc::new),
+            name: work.queue.name.clone().map(Arc::new),
             location: work.location,
             slot: SlotRequest::Queue,
         };

@@ -81,6 +81,7 @@ impl Machine {
             last_failure: None,
         }
     }
+
     pub(super) fn decide(&mut self) -> Option<Decision> {
         self.decisions.pop_front()
     }
@@ -101,6 +102,15 @@ impl Machine {
                 .values()
                 .all(|entry| entry.public_state().is_up())
     }
+
+    /// Makes room for so many more children.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.entries.reserve(more);
+        self.names.reserve(more);
+        // Each is started, or told to stop.
+        self.decisions.reserve(more);
+    }
+
     /// Takes a child; gives the spec back if there is one of its name.
     pub(super) fn add(
         &mut self,

@@ -72,6 +72,8 @@ impl<E: GroupError> Driver<E> {
         children: Vec<Child<E>>,
     ) -> Result<(), SupervisorError<E>> {
         let now = Instant::now();
+        self.children.reserve(children.len());
+        self.shared.machine.lock().reserve(children.len());
         for child in children {
             if let Err(error) = self.take(child, now) {
                 self.shared.machine.lock().phase = Phase::Over;

@@ -99,8 +99,15 @@ fn supervisor_itself_costs_a_few_allocations() {
     assert!(once <= 40, "{once}");
 }
 
-/// Restarts a child so often; returns how many bytes more are in use after the second half than after the first.
-fn growth(times: usize, child: impl Fn(Arc<AtomicUsize>) -> Child) -> isize {
+/// How much of a thread's count is added by restarts of a child: by the first half of them, and by the second.
+fn added<N>(
+    times: usize,
+    child: impl Fn(Arc<AtomicUsize>) -> Child,
+    count: impl Fn() -> N,
+) -> [N; 2]
+where
+    N: Copy + std::ops::Sub<Output = N>,
+{
     on_runtime(async {
         let n = Arc::new(AtomicUsize::new(0));
         let (ctx, cancel) = Context::background().with_cancel();
@@ -109,28 +116,55 @@ fn growth(times: usize, child: impl Fn(Arc<AtomicUsize>) -> Child) -> isize {
             .intensity(usize::MAX, Duration::from_secs(1))
             .build()
             .child(child(n.clone()));
+        let mut counts = [count(); 3];
         let run = tokio::spawn(supervisor.run());
-        let mut bytes = [0, 0];
-        for (half, bytes) in bytes.iter_mut().enumerate() {
-            while n.load(Ordering::Relaxed) < (half + 1) * times / 2 {
+        for (half, at) in counts.iter_mut().enumerate().skip(1) {
+            while n.load(Ordering::Relaxed) < half * times / 2 {
                 yield_now().await;
             }
-            *bytes = LIVE_BYTES.get();
+            *at = count();
         }
         cancel.cancel();
         run.await.unwrap().unwrap();
-        bytes[1] - bytes[0]
+        [counts[1] - counts[0], counts[2] - counts[1]]
+    })
+}
+
+/// Restarts a child so often; returns how many bytes more are in use after the second half than after the first.
+fn growth(times: usize, child: impl Fn(Arc<AtomicUsize>) -> Child) -> isize {
+    added(times, child, || LIVE_BYTES.get())[1]
+}
+
+fn ends_at_once(n: Arc<AtomicUsize>) -> Child {
+    Child::new("ends", move |_ctx| {
+        n.fetch_add(1, Ordering::Relaxed);
+        async { Ok(()) }
     })
 }
 
 #[test]
+fn restart_costs_at_most_three_times_the_allocations_of_a_spawn() {
+    const TIMES: usize = 20_000;
+    let restarts = added(TIMES, ends_at_once, || ALLOCATIONS.get())[1];
+    let restart = restarts as f64 / (TIMES / 2) as f64;
+    let spawn = on_runtime(async {
+        let mut group: Group = Group::new();
+        group.spawn(async { Ok(()) }).await.unwrap();
+        let before = ALLOCATIONS.get();
+        for _ in 0..TIMES {
+            group.spawn(async { Ok(()) }).await.unwrap();
+        }
+        let after = ALLOCATIONS.get();
+        group.wait().await.unwrap();
+        (after - before) as f64 / TIMES as f64
+    });
+    println!("spawn {spawn:.3}, restart {restart:.3}");
+    // The task and its context.
+    assert!(restart <= 3.0 * spawn, "{restart} to {spawn}");
+}
+
+#[test]
 fn restarted_a_hundred_thousand_times_then_nothing_grows() {
-    let ends = |n: Arc<AtomicUsize>| {
-        Child::new("ends", move |_ctx| {
-            n.fetch_add(1, Ordering::Relaxed);
-            async { Ok(()) }
-        })
-    };
     let fails = |n: Arc<AtomicUsize>| {
         Child::new("fails", move |_ctx| {
             let n = n.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +172,7 @@ fn restarted_a_hundred_thousand_times_then_nothing_grows() {
         })
         .backoff(Backoff::fixed(Duration::ZERO))
     };
-    for grown in [growth(100_000, ends), growth(100_000, fails)] {
+    for grown in [growth(100_000, ends_at_once), growth(100_000, fails)] {
         assert!(grown.abs() < 2_048, "{grown} bytes");
     }
 }

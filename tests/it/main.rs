@@ -184,6 +184,7 @@ mod static_assertions;
 mod sum_support;
 mod supervisor_command;
 mod supervisor_model;
+mod supervisor_peers;
 mod supervisor_restart;
 mod supervisor_stop;
 mod supervisor_support;

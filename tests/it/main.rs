@@ -183,6 +183,7 @@ mod snapshot_tracing;
 mod static_assertions;
 mod sum_support;
 mod supervisor_command;
+mod supervisor_load;
 mod supervisor_model;
 mod supervisor_peers;
 mod supervisor_restart;

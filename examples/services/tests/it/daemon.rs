@@ -94,6 +94,15 @@ impl Daemon {
         digits.parse().unwrap()
     }
 
+    /// That so many are served, the one that asks included.
+    async fn wait_for_connections(&self, count: usize) {
+        wait_until("they are served", async || {
+            let tree = self.text("/debug/tasks").await;
+            tree.matches(r#"task "connection from "#).count() == count
+        })
+        .await;
+    }
+
     /// Posts a note; its number if it was acknowledged.
     async fn post(&self, text: &str) -> Option<i64> {
         post(&self.client, &self.url("/notes"), text).await
@@ -373,6 +382,18 @@ async fn terminated_under_load(daemon: Daemon) {
 }
 
 #[tokio::test]
+async fn terminated_during_a_request_then_it_is_answered() {
+    let daemon = Daemon::start(&["--work-ms", "1000", "--drain-ms", "60000"]).await;
+    let (client, url) = (daemon.client.clone(), daemon.url("/notes"));
+    let posted = tokio::spawn(async move { post(&client, &url, "late").await });
+    daemon.wait_for_connections(2).await;
+    let (finished, dir) = daemon.stop().await;
+    finished.assert_exit(0);
+    assert_eq!(posted.await.unwrap(), Some(1));
+    assert_eq!(notes(&dir).len(), 1);
+}
+
+#[tokio::test]
 async fn half_a_request_at_the_stop_then_cut_at_the_end_of_the_drain_and_named() {
     let daemon = Daemon::start(&["--drain-ms", "100"]).await;
     let mut hung = TcpStream::connect(&daemon.address).await.unwrap();
@@ -405,12 +426,7 @@ async fn worker_does_not_stop_then_aborted_after_the_grace_and_named_and_the_res
     let daemon = Daemon::start(&args).await;
     let (client, url) = (daemon.client.clone(), daemon.url("/notes"));
     let stuck = tokio::spawn(async move { post(&client, &url, "stuck").await });
-    wait_until("a connection waits for the worker", async || {
-        let tree = daemon.text("/debug/tasks").await;
-        // That one, and the one that asks.
-        tree.matches(r#"task "connection from "#).count() == 2
-    })
-    .await;
+    daemon.wait_for_connections(2).await;
     assert_eq!(daemon.post("good").await, Some(1));
     let (finished, dir) = daemon.stop().await;
     finished.assert_exit(2);

@@ -21,8 +21,9 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use tokio::time::Instant;
 
-use super::decision::{Decision, Notice};
+use super::decision::Decision;
 use super::entry::{ChildId, Down, Entry, Spec, State};
+use super::event::SupervisorEventKind;
 use super::id_map::IdMap;
 use super::intensity::Intensity;
 use super::names::NameKey;
@@ -184,7 +185,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn tell(&mut self, id: ChildId, notice: Notice) {
-        self.decisions.push_back(Decision::Told(id, notice));
+    pub(super) fn tell(&mut self, id: ChildId, what: SupervisorEventKind) {
+        self.decisions.push_back(Decision::Tell(id, what));
     }
 }

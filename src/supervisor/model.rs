@@ -11,8 +11,9 @@ use proptest::sample::Index;
 use tokio::time::Instant;
 
 use super::child::Restart;
-use super::decision::{Decision, Notice};
+use super::decision::Decision;
 use super::entry::{ChildId, Down, Exit, Spec, State, Then};
+use super::event::SupervisorEventKind;
 use super::intensity::Intensity;
 use super::machine::{Machine, Phase};
 use super::strategy::{AutoShutdown, Strategy};
@@ -190,13 +191,13 @@ impl Driver {
                     assert!(!self.live.contains_key(&id));
                     assert!(self.machine.entries.get(id).is_none());
                 }
-                Decision::Told(id, Notice::Ready) => {
+                Decision::Tell(id, SupervisorEventKind::Ready) => {
                     assert!(self.live.contains_key(&id));
                 }
                 Decision::GiveUp(..) | Decision::ShutDown => {
                     assert_ne!(self.machine.phase, Phase::Running);
                 }
-                Decision::Told(..) => {}
+                Decision::Tell(..) => {}
             }
         }
         self.end_aborted();

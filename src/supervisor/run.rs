@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::OnEvent;
 use super::child::{Child, Restart};
-use super::decision::{Decision, GiveUp, Notice};
+use super::decision::{Decision, GiveUp};
 use super::entry::{ChildId, Exit};
 use super::error::{LastFailure, SupervisorError, SupervisorErrorKind};
 use super::event::{SupervisorEvent, SupervisorEventKind};
@@ -21,7 +21,7 @@ use super::id_map::IdMap;
 use super::machine::{Machine, Phase};
 use super::service::{Outcome, Post, task_spec};
 use super::shared::{Gone, Inbox, Message, Shared};
-use super::waiter::{Refused, Waiter};
+use super::waiter::Waiter;
 use super::wake::{Parent, Timer, Wake};
 use super::worker::{Incarnation, Right, Worker};
 use crate::context::Context;
@@ -101,35 +101,34 @@ impl<E: GroupError> Driver<E> {
     /// Takes one of the children that are there from the beginning.
     fn take(&mut self, child: Child<E>, now: Instant) -> Result<(), SupervisorError<E>> {
         let (name, location) = (child.spec.name.clone(), child.spec.location);
-        let refused = match self.add(child, false, now) {
-            Ok(_) => return Ok(()),
-            Err(Refused::DuplicateName) => SupervisorErrorKind::DuplicateName,
-            Err(Refused::SignificantPermanent) => SupervisorErrorKind::SignificantPermanent,
+        let Err(refused) = self.add(child, false, now) else {
+            return Ok(());
         };
-        let last = LastFailure::None;
         let supervisor = self.shared.name.clone();
+        let child = (name, location);
         Err(SupervisorError::new(
             supervisor,
-            (name, location),
+            child,
             refused,
-            last,
+            LastFailure::None,
         ))
     }
 
+    /// Takes a child; an error says why not.
     pub(super) fn add(
         &mut self,
         child: Child<E>,
         is_dynamic: bool,
         now: Instant,
-    ) -> Result<ChildId, Refused> {
+    ) -> Result<ChildId, SupervisorErrorKind> {
         if child.spec.is_significant && child.spec.restart == Restart::Permanent {
-            return Err(Refused::SignificantPermanent);
+            return Err(SupervisorErrorKind::SignificantPermanent);
         }
         let spec = child.spec.clone();
         let mut machine = self.shared.machine.lock();
         let added = machine.add(child.spec, is_dynamic, now);
         drop(machine);
-        let id = added.map_err(|_| Refused::DuplicateName)?;
+        let id = added.map_err(|_| SupervisorErrorKind::DuplicateName)?;
         let worker = Worker {
             service: Some(child.service),
             backoff: child.backoff,
@@ -260,7 +259,7 @@ impl<E: GroupError> Driver<E> {
                 self.children.remove(id);
             }
             Decision::ShutDown => self.tell(None, || SupervisorEventKind::ShuttingDown),
-            Decision::Told(id, notice) => self.notice(id, notice),
+            Decision::Tell(id, what) => self.tell(Some(id), || what),
         }
     }
 
@@ -360,21 +359,6 @@ impl<E: GroupError> Driver<E> {
             last,
         );
         self.error.get_or_insert(error);
-    }
-
-    // Telling.
-
-    pub(super) fn notice(&self, id: ChildId, notice: Notice) {
-        self.tell(Some(id), || match notice {
-            Notice::Ready => SupervisorEventKind::Ready,
-            Notice::BackingOff(delay) => SupervisorEventKind::BackingOff(delay),
-            Notice::Finished => SupervisorEventKind::Finished,
-            Notice::Stopped => SupervisorEventKind::Stopped,
-            Notice::Failed => {
-                let text = self.shared.machine.lock().last_failure.clone();
-                SupervisorEventKind::Failed(text.unwrap_or_default())
-            }
-        });
     }
 
     pub(super) fn tell(&self, id: Option<ChildId>, kind: impl FnOnce() -> SupervisorEventKind) {

@@ -3,8 +3,8 @@
 //! The way of an event: a child's task ends, or says that it is ready, or a handle gives a command: a `Message` for the
 //! `Driver` (`run`), which tells the `Machine` and carries out what it decides: starts, stops and aborts tasks of its group.
 //!
-//! Who knows whom: `machine` knows `entry` and `intensity`, plain data; `service` and `handle` know the machine through
-//! `shared`; `run` knows all; nobody outside knows any.
+//! Who knows whom: `machine` knows `entry`, `intensity` and the words of `event` and `handle`, plain data; `service` and `handle`
+//! reach the machine through `shared`; `run` knows all; nobody outside knows any.
 
 mod backoff;
 mod child;

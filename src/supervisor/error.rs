@@ -26,7 +26,7 @@ use crate::group::{Name, Straggler};
 /// `Display` is one line:
 ///
 /// ```text
-/// supervisor "api" gave up: child "db" ended 6 times within 60s, and 5 restarts are allowed: connection refused (src/main.rs:12:8)
+/// supervisor "api" gave up: child "db" ended, restart 6 within 60s where 5 are allowed: connection refused (src/main.rs:12:8)
 /// ```
 pub struct SupervisorError<E = BoxError>(Box<Inner<E>>);
 

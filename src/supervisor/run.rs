@@ -19,7 +19,7 @@ use super::error::{LastFailure, SupervisorError, SupervisorErrorKind};
 use super::event::{SupervisorEvent, SupervisorEventKind};
 use super::id_map::IdMap;
 use super::machine::{Machine, Phase};
-use super::service::{Outcome, Post, task_spec};
+use super::service::{Outcome, Post};
 use super::shared::{Gone, Inbox, Message, Shared};
 use super::waiter::Waiter;
 use super::wake::{Parent, Timer, Wake};
@@ -238,16 +238,13 @@ impl<E: GroupError> Driver<E> {
             Decision::Abandon(id) => {
                 self.has_abandoned = true;
                 self.tell(Some(id), || SupervisorEventKind::Abandoned);
-                // It may have been aborted before the stop.
-                let straggler = self.straggler(id, now);
+                let left = self.straggler(id, now).map(|mut left| {
+                    left.was_aborted = false;
+                    (Some(id), left)
+                });
                 let mut stragglers = self.shared.stragglers.lock();
-                if stragglers.iter().all(|(child, _)| *child != Some(id)) {
-                    stragglers.extend(straggler.map(|straggler| (Some(id), straggler)));
-                }
-                let mine = stragglers
-                    .iter_mut()
-                    .filter(|(child, _)| *child == Some(id));
-                mine.for_each(|(_, straggler)| straggler.was_aborted = false);
+                stragglers.retain(|(child, _)| *child != Some(id));
+                stragglers.extend(left);
             }
             Decision::Delay { id, is_reset } => {
                 let delay = self.delay(id, is_reset);
@@ -282,7 +279,7 @@ impl<E: GroupError> Driver<E> {
             generation,
             ctx: ctx.clone(),
         };
-        let task = service.start(&self.group, task_spec(&worker.spec), post);
+        let task = service.start(&self.group, &worker.spec, post);
         worker.incarnation = Some(Incarnation {
             task,
             ctx,

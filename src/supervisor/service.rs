@@ -10,7 +10,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::entry::ChildId;
+use super::entry::{ChildId, Spec};
 use super::ready::{Listen, Ready};
 use super::shared::{Message, Shared};
 use crate::context::Context;
@@ -21,12 +21,7 @@ use crate::task::Task;
 
 /// Starts incarnations.
 pub(super) trait Service<E>: Send + Sync {
-    fn start(
-        self: Arc<Self>,
-        group: &Group<ContextError>,
-        task: TaskSpec,
-        post: Post<E>,
-    ) -> Task<()>;
+    fn start(self: Arc<Self>, group: &Group<ContextError>, spec: &Spec, post: Post<E>) -> Task<()>;
 }
 
 /// What an incarnation came to.
@@ -55,12 +50,12 @@ where
     F: Fn(&Post<E>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), E>> + Send + 'static,
 {
-    fn start(
-        self: Arc<Self>,
-        group: &Group<ContextError>,
-        task: TaskSpec,
-        post: Post<E>,
-    ) -> Task<()> {
+    fn start(self: Arc<Self>, group: &Group<ContextError>, spec: &Spec, post: Post<E>) -> Task<()> {
+        let task = TaskSpec {
+            name: Some(spec.name.clone()),
+            location: spec.location,
+            slot: SlotRequest::Queue,
+        };
         let life = Life {
             code: Code::New {
                 function: Some(self),
@@ -68,15 +63,6 @@ where
             post: Some(post),
         };
         Request::with_spec(group.core(), task).spawn_kind(Kind::Cooperative, life)
-    }
-}
-
-/// The task of a child, as its group lists it.
-pub(super) fn task_spec(spec: &super::entry::Spec) -> TaskSpec {
-    TaskSpec {
-        name: Some(spec.name.clone()),
-        location: spec.location,
-        slot: SlotRequest::Queue,
     }
 }
 

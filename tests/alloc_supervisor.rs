@@ -94,9 +94,10 @@ fn supervised_child_costs_two_allocations_over_spawning_it() {
 }
 
 #[test]
-fn supervisor_itself_costs_a_few_allocations() {
+fn supervisor_and_its_first_child_cost_a_few_allocations() {
     let once = supervised(1, Duration::ZERO);
-    assert!(once <= 40, "{once}");
+    println!("a supervisor and its first child {once}");
+    assert!(once <= 26, "{once}");
 }
 
 /// How much of a thread's count is added by restarts of a child: by the first half of them, and by the second.

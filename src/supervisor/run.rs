@@ -80,10 +80,10 @@ impl<E: GroupError> Driver<E> {
                 return Err(error);
             }
         }
-        let is_to_stop = parent.stopping().is_done();
-        let mut parent = Parent::new(&parent);
+        let stopping = parent.stopping();
+        let mut parent = Parent::new(&parent, &stopping);
         let mut timer = Timer::default();
-        match is_to_stop {
+        match stopping.is_done() {
             true => self.step(Machine::shut_down),
             false => self.step(Machine::begin),
         }

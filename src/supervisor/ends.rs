@@ -29,18 +29,16 @@ impl Machine {
         self.advance(now);
     }
 
-    /// The child has said that it is ready.
-    pub(super) fn ready(&mut self, id: ChildId, generation: u64, now: Instant) {
-        if let Some(State::Starting(_)) = self.current(id, generation) {
+    /// The child has said that it is ready, or has dropped its `Ready`.
+    pub(super) fn readiness(&mut self, id: ChildId, generation: u64, is_ready: bool, now: Instant) {
+        let Some(State::Starting(cause)) = self.current(id, generation) else {
+            return;
+        };
+        if is_ready {
             self.set_up(id, now);
             self.tell(id, SupervisorEventKind::Ready);
             self.advance(now);
-        }
-    }
-
-    /// The child has dropped its `Ready`.
-    pub(super) fn not_ready(&mut self, id: ChildId, generation: u64, now: Instant) {
-        if let Some(State::Starting(cause)) = self.current(id, generation) {
+        } else {
             self.stop_now(id, Then::Fail(cause, NotReady::Dropped), now);
         }
     }

@@ -15,7 +15,7 @@ use super::OnEvent;
 use super::child::{Child, Restart};
 use super::decision::{Decision, GiveUp};
 use super::entry::{ChildId, Exit};
-use super::error::{LastFailure, SupervisorError, SupervisorErrorKind};
+use super::error::{SupervisorError, SupervisorErrorKind};
 use super::event::{SupervisorEvent, SupervisorEventKind};
 use super::id_map::IdMap;
 use super::machine::{Machine, Phase};
@@ -100,18 +100,11 @@ impl<E: GroupError> Driver<E> {
 
     /// Takes one of the children that are there from the beginning.
     fn take(&mut self, child: Child<E>, now: Instant) -> Result<(), SupervisorError<E>> {
-        let (name, location) = (child.spec.name.clone(), child.spec.location);
-        let Err(refused) = self.add(child, false, now) else {
-            return Ok(());
-        };
-        let supervisor = self.shared.name.clone();
-        let child = (name, location);
-        Err(SupervisorError::new(
-            supervisor,
-            child,
-            refused,
-            LastFailure::None,
-        ))
+        let spec = child.spec.clone();
+        let added = self.add(child, false, now);
+        added.map(drop).map_err(|refused| {
+            SupervisorError::new(self.shared.name.clone(), &spec, refused, None, None)
+        })
     }
 
     /// Takes a child; an error says why not.
@@ -189,10 +182,7 @@ impl<E: GroupError> Driver<E> {
                 id,
                 generation,
                 is_ready,
-            } => self.step(|machine, now| match is_ready {
-                true => machine.ready(id, generation, now),
-                false => machine.not_ready(id, generation, now),
-            }),
+            } => self.step(|machine, now| machine.readiness(id, generation, is_ready, now)),
             Message::Ended {
                 id,
                 generation,
@@ -344,17 +334,8 @@ impl<E: GroupError> Driver<E> {
         };
         let text = machine.last_failure.clone();
         drop(machine);
-        let last = match (self.last.take(), text) {
-            (Some(error), _) => LastFailure::Error(error),
-            (None, Some(text)) => LastFailure::Text(text),
-            (None, None) => LastFailure::None,
-        };
-        let error = SupervisorError::new(
-            self.shared.name.clone(),
-            (worker.spec.name.clone(), worker.spec.location),
-            kind,
-            last,
-        );
+        let supervisor = self.shared.name.clone();
+        let error = SupervisorError::new(supervisor, &worker.spec, kind, self.last.take(), text);
         self.error.get_or_insert(error);
     }
 

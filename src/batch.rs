@@ -41,6 +41,8 @@ use std::time::Duration;
 use futures::{Stream, stream};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+pub(crate) use self::queue::Report;
+pub use self::queue::SourceState;
 use self::queue::{Permits, Queue, Rules};
 use self::results::{Collected, Discard, Order, Sink};
 use self::run::{Results, Run};
@@ -389,11 +391,10 @@ impl<T: Send + 'static> Batch<T> {
             None => self.items,
         };
         Work::new(
-            Queue::new(items, rules),
+            Queue::new(items, rules, self.name),
             Function(f, PhantomData),
             sink,
             &self.parent,
-            self.name,
             self.location,
         )
     }

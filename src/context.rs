@@ -27,6 +27,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::alarm::Reminder;
 pub(crate) use self::deadline::later;
 pub(crate) use self::directory::{Listing, listed};
 pub use self::done::{Done, DoneOwned};

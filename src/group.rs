@@ -10,6 +10,7 @@
 mod blocking;
 mod body;
 mod builder;
+mod console;
 mod core;
 mod diagnosis;
 mod failure;

@@ -375,7 +375,7 @@ pub mod testing;
 mod trace;
 mod wait_group;
 
-pub use batch::{Batch, batch, batch_stream};
+pub use batch::{Batch, SourceState, batch, batch_stream};
 pub use context::{CancelHandle, Context, Done, DoneOwned, OnDone, StopHandle};
 pub use error::{BoxError, ContextError, GroupError, Reason};
 pub use failures::{Failed, Failures};
@@ -387,8 +387,8 @@ pub use scope::{LocalScope, Scope, ScopeTaskBuilder, scope, scope_local};
 #[cfg(feature = "signal")]
 pub use signal::Signals;
 pub use snapshot::{
-    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Place, Snapshot, TaskKind,
-    TaskSnapshot, TaskState, What, dump_all,
+    BatchSnapshot, ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Place,
+    ScopeSnapshot, Snapshot, TaskKind, TaskSnapshot, TaskState, What, dump_all,
 };
 pub use supervisor::{
     AutoShutdown, Backoff, BackoffDelays, Child, ChildFailure, ChildFailureKind, ChildState,

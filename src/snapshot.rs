@@ -4,6 +4,7 @@
 //! brings home, `plan` chooses what people are shown of it, `label` puts each line into words, `text`, `dot` and `mermaid`
 //! draw.
 
+mod batch;
 mod collect;
 mod data;
 mod dot;
@@ -12,19 +13,22 @@ mod format;
 mod label;
 mod mermaid;
 mod plan;
+mod scope;
 mod text;
 
 use std::fmt;
 
+pub use self::batch::BatchSnapshot;
 pub use self::data::{
     ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Place, TaskKind, TaskSnapshot,
     TaskState,
 };
 
+pub use self::scope::ScopeSnapshot;
 use crate::context::Context;
 use crate::group::{Group, Spawner};
 
-/// Shows what stands below a context or a group: contexts, groups, tasks, and what each of them is doing. The value of
+/// Shows what stands below a context or a group: contexts, groups, tasks, batches, scopes, and what each of them is doing. The value of
 /// [`Context::tree`], [`Group::snapshot`] and [`dump_all`].
 ///
 /// It is owned data, taken piece by piece while everything goes on: what came or went meanwhile may be in it or not, and two
@@ -38,14 +42,17 @@ use crate::group::{Group, Spawner};
 /// # What it shows
 ///
 /// - Contexts that are live, with their deadlines. One that has ended is shown if a task below it is still there.
-/// - Groups, with their limits and the reason of their end. A group that has ended is shown while it has tasks. The workers of a
-///   batch are tasks of a group of theirs.
+/// - Groups, with their limits and the reason of their end. A group that has ended is shown while it has tasks.
+/// - Batches, with how many items they have in hand, which of them wait, and what their source is doing. The workers beside the
+///   caller's task are tasks of a group below.
+/// - Scopes, with how many tasks they have.
 /// - Tasks, with what they are doing, and, once their context has ended, [why they are still there](crate::Diagnosis).
 ///
 /// # What it costs
 ///
 /// A task's count of polls takes four bytes for each task that is live at once; the first eight are part of the group.
-/// Counting takes a load and a store where a poll begins, and again where it has to wait. No poll reads a clock.
+/// Counting takes a load and a store where a poll begins, and again where it has to wait. No poll reads a clock. The
+/// items of a batch and the tasks of a scope cost nothing for this: they are counted where the batch and the scope rest.
 ///
 /// # Comparison to its peers
 ///
@@ -81,7 +88,7 @@ pub struct Snapshot {
     items: Vec<Item>,
 }
 
-/// One line of a [`Snapshot`]: a context, a group or a task, and where it belongs.
+/// One line of a [`Snapshot`]: a context, a group, a task, a batch or a scope, and where it belongs.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Item {
@@ -95,26 +102,30 @@ pub struct Item {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum What {
-    /// A context that is not a group's.
+    /// A context that is not a group's, a batch's or a scope's.
     Context(ContextSnapshot),
     /// A group, and its context.
     Group(Box<GroupSnapshot>),
     /// A task of the group that is its parent.
     Task(TaskSnapshot),
+    /// A batch, and its context.
+    Batch(Box<BatchSnapshot>),
+    /// A scope, and its context.
+    Scope(Box<ScopeSnapshot>),
 }
 
 impl Snapshot {
     /// Returns all there is: parents before their children, depth first; below a group first its tasks, oldest first, then
-    /// groups and contexts.
+    /// groups, batches and scopes, then contexts.
     pub fn items(&self) -> &[Item] {
         &self.items
     }
 
-    /// Returns the contexts that are not groups'.
+    /// Returns the contexts that are not groups', batches' or scopes'.
     pub fn contexts(&self) -> impl Iterator<Item = &ContextSnapshot> {
         self.items.iter().filter_map(|item| match &item.what {
             What::Context(context) => Some(context),
-            What::Group(_) | What::Task(_) => None,
+            _ => None,
         })
     }
 
@@ -122,7 +133,7 @@ impl Snapshot {
     pub fn groups(&self) -> impl Iterator<Item = &GroupSnapshot> {
         self.items.iter().filter_map(|item| match &item.what {
             What::Group(group) => Some(&**group),
-            What::Context(_) | What::Task(_) => None,
+            _ => None,
         })
     }
 
@@ -130,7 +141,23 @@ impl Snapshot {
     pub fn tasks(&self) -> impl Iterator<Item = &TaskSnapshot> {
         self.items.iter().filter_map(|item| match &item.what {
             What::Task(task) => Some(task),
-            What::Context(_) | What::Group(_) => None,
+            _ => None,
+        })
+    }
+
+    /// Returns the batches.
+    pub fn batches(&self) -> impl Iterator<Item = &BatchSnapshot> {
+        self.items.iter().filter_map(|item| match &item.what {
+            What::Batch(batch) => Some(&**batch),
+            _ => None,
+        })
+    }
+
+    /// Returns the scopes.
+    pub fn scopes(&self) -> impl Iterator<Item = &ScopeSnapshot> {
+        self.items.iter().filter_map(|item| match &item.what {
+            What::Scope(scope) => Some(&**scope),
+            _ => None,
         })
     }
 
@@ -193,10 +220,11 @@ impl<E> Spawner<E> {
     }
 }
 
-/// Returns a [`Snapshot`] of all groups of the process, and of the contexts below them.
+/// Returns a [`Snapshot`] of all groups, batches and scopes of the process, and of the contexts below them.
 ///
 /// A context is found from a group above it, so a request's context takes part in no list of the process. A group with no group
-/// above does.
+/// above does. One whose context is being ended by another thread at this very moment may be missing; from the first waker and
+/// the first callback of that end on it is there.
 pub fn dump_all() -> Snapshot {
     collect::all()
 }

@@ -29,21 +29,24 @@ use crate::context::Context;
 use crate::panic::contain;
 use crate::snapshot::{Snapshot, dump_all};
 
-/// Panics, with the [tree](Context::tree) of what is there, if a task of a group below `ctx` has not ended.
+/// Panics, with the [tree](Context::tree) of what is there, if a task of a group or a scope below `ctx` has not ended, or a
+/// batch has items in hand.
 ///
 /// Tests that run side by side, each below a context of its own, do not see each other. A task that was just aborted may
 /// not have ended yet: wait for its group first.
 ///
 /// # Panics
 ///
-/// If a task is alive.
+/// If a task or an item is alive.
 #[track_caller]
 pub fn assert_no_leaks(ctx: &Context) {
     let tree = ctx.tree();
-    let alive = tree.tasks().count();
+    let of_scopes: usize = tree.scopes().map(|scope| scope.live()).sum();
+    let tasks = tree.tasks().count() + of_scopes;
+    let items: usize = tree.batches().map(|batch| batch.live()).sum();
     assert!(
-        alive == 0,
-        "errgroup: {alive} tasks were left behind:\n{tree}"
+        tasks + items == 0,
+        "errgroup: {tasks} tasks and {items} items were left behind:\n{tree}"
     );
 }
 

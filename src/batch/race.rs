@@ -251,7 +251,7 @@ where
         items,
     };
     values.into_iter().for_each(discard);
-    let name = work.name.clone().map(Arc::new);
+    let name = work.queue.name.clone().map(Arc::new);
     let failed = |(index, error)| Failed::item(index, name.clone(), work.location, error);
     let failures = failures.into_iter().map(failed).collect();
     // A race that was decided has ended its context itself.

@@ -48,7 +48,7 @@ impl<E: GroupError> Tasks<E> {
             let group = Group::at(
                 work.location,
                 &work.ctx,
-                work.name.clone().map(Arc::new),
+                work.queue.name.clone().map(Arc::new),
                 None,
             );
             // Unset before: the group is made once.

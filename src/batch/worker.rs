@@ -4,7 +4,6 @@
 //! worker has in hand lies in its fields while foreign code runs, not on the stack. So a panic, caught in `poll`, unwinds
 //! past nothing of the user's, and a destructor that panics, too, is another panic after the first.
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::{Pin, pin};
@@ -16,7 +15,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::task::yield_now;
 
 use super::block::BlockSize;
-use super::queue::{Call, Hand, Next, Pulled, Queue, Source};
+use super::queue::{CALLER, Call, Hand, Next, Pulled, Queue, Source};
 use super::results::{Sink, Verdict};
 use crate::context::{Context, Node};
 use crate::error::{ContextError, GroupError, GroupId, Reason, Who, text_of};
@@ -45,11 +44,10 @@ pub(super) struct Work<J: Job> {
     pub(super) queue: Arc<ItemQueue<J>>,
     pub(super) job: Contained<J>,
     pub(super) sink: J::Sink,
-    /// What the items are given. The batch ends it.
+    /// The batch's own. The batch ends it.
     pub(super) ctx: Context,
     /// There is a context above it.
     pub(super) is_child: bool,
-    pub(super) name: Option<Cow<'static, str>>,
     pub(super) location: &'static Location<'static>,
     /// Set when the first task is started.
     pub(super) spawner: OnceLock<Spawner<J::Error>>,
@@ -66,6 +64,9 @@ pub(super) enum Failure<E> {
 
 pub(super) struct Worker<J: Job> {
     work: Arc<Work<J>>,
+    /// What its items are given. Each worker but the caller has a context of its own: they count who holds one, and would
+    /// meet there with each item.
+    ctx: Context,
     hand: Hand<J::Item, J::Future>,
     /// The source that is being polled, and how many items it may give.
     source: Option<(Source<J::Item>, usize)>,
@@ -84,22 +85,25 @@ impl<J: Job> Work<J> {
         job: J,
         sink: J::Sink,
         parent: &Context,
-        name: Option<Cow<'static, str>>,
         location: &'static Location<'static>,
     ) -> Arc<Self> {
-        let node = Node::derive(parent.node(), 0, location);
+        let node = queue.derive(parent.node(), location);
         Arc::new(Self {
             queue,
             job: Contained::new(job),
             sink,
             ctx: parent.with_node(node),
             is_child: parent.node().is_some(),
-            name,
             location,
             spawner: OnceLock::new(),
             failure: Mutex::default(),
             is_finished: AtomicBool::new(false),
         })
+    }
+
+    fn below(&self) -> Context {
+        let node = Node::derive(Some(self.node()), 0, self.location);
+        self.ctx.with_node(node)
     }
 
     pub(super) fn node(&self) -> &Arc<Node> {
@@ -136,7 +140,7 @@ impl<J: Job> Work<J> {
         // No sibling sees the end before the failure is there, so none can come before it.
         let id = TaskId::next();
         let who = Who {
-            name: self.name.as_deref(),
+            name: self.queue.name.as_deref(),
             id,
             location: self.location,
             // Nobody passes it on within a group of this id: there are no handles.
@@ -202,8 +206,13 @@ impl<J: Job> Drop for Work<J> {
 impl<J: Job> Worker<J> {
     pub(super) fn new(work: Arc<Work<J>>, id: usize) -> Self {
         let rules = work.queue.rules;
+        let ctx = match id {
+            CALLER => work.ctx.clone(),
+            _ => work.below(),
+        };
         Self {
             work,
+            ctx,
             hand: Hand::new(id),
             source: None,
             results: Vec::new(),
@@ -218,7 +227,7 @@ impl<J: Job> Worker<J> {
     /// Starts a worker, which the queue has counted, as a task.
     pub(super) fn spawn(work: &Arc<Work<J>>, id: usize, spawner: &Spawner<J::Error>) {
         let spec = Spec {
-            name: work.name.clone().map(Arc::new),
+            name: work.queue.name.clone().map(Arc::new),
             location: work.location,
             slot: SlotRequest::Queue,
         };
@@ -247,8 +256,8 @@ impl<J: Job> Worker<J> {
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
         self.turn = TURN;
-        let mut is_live = !self.work.ctx.is_done();
-        while is_live && !self.work.node().has_ended() {
+        let mut is_live = !self.ctx.is_done();
+        while is_live && !has_ended(&self.ctx) {
             if self.turn == 0 {
                 return self.give_way(cx);
             }
@@ -263,9 +272,10 @@ impl<J: Job> Worker<J> {
                     self.source = Some((source, permits));
                     self.pull(start);
                     // The clock, if there is a deadline: once a block.
-                    is_live = !self.work.ctx.is_done();
+                    is_live = !self.ctx.is_done();
                 }
                 Next::Call(call) => self.call(call, start),
+                Next::Watch if self.work.queue.spin() => self.turn -= 1,
                 Next::Watch => self.turn = 0,
                 Next::Idle => {
                     let waker = cx.waker().clone();
@@ -294,7 +304,7 @@ impl<J: Job> Worker<J> {
             none => none.insert(self.work.queue.memory()),
         };
         running.index = index;
-        let future = self.work.job.start(self.work.ctx.clone(), item);
+        let future = self.work.job.start(self.ctx.clone(), item);
         running.future.set(Some(future));
         self.poll_item();
     }
@@ -392,7 +402,7 @@ impl<J: Job> Worker<J> {
         if J::Sink::IS_RACE && source.next == 0 {
             work.count_items(0, source.stream.size_hint().1);
         }
-        while *permits > 0 && call.is_none() && !work.node().has_ended() {
+        while *permits > 0 && call.is_none() && !has_ended(&self.ctx) {
             let item = match source.stream.as_mut().poll_next(&mut cx) {
                 Poll::Ready(Some(item)) => (source.next, item),
                 Poll::Ready(None) => {
@@ -462,6 +472,12 @@ impl<J: Job> Worker<J> {
         }
         Poll::Pending
     }
+}
+
+/// Without a look at the clock.
+#[inline]
+fn has_ended(ctx: &Context) -> bool {
+    ctx.node().is_some_and(|node| node.has_ended())
 }
 
 impl<J: Job> Unpin for Worker<J> {}

@@ -8,12 +8,15 @@
 
 use std::panic::Location;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::deadline::node_ending_at;
+use super::deadline::{later, node_ending_at};
 use super::listeners::{Hook, Waiter};
 use super::node::Node;
+use super::timer::now;
 use crate::error::ContextError;
 
 #[must_use = "it is armed by `arm`"]
@@ -60,6 +63,34 @@ impl Alarm {
         if let Some(deadline) = self.node.own_deadline() {
             deadline.arm_in_passing();
         }
+    }
+}
+
+/// An alarm that concerns no node: whoever keeps it owns it, and drops it to call it off.
+pub(crate) struct Reminder {
+    _node: Arc<Node>,
+}
+
+impl Reminder {
+    /// Has `f` called after this time by the clock of `runtime`: on the thread that drives its time if that clock is paused, else
+    /// on the process's timer thread, so that the runtime needs no timer. `None` if that was now. Does not panic.
+    pub(crate) fn set(
+        time: Duration,
+        runtime: Option<&Handle>,
+        location: &'static Location<'static>,
+        f: impl FnOnce() + Send + 'static,
+    ) -> Option<Self> {
+        let _entered = runtime.map(Handle::enter);
+        let node = node_ending_at(later(now(), time), location);
+        let call: Hook = Box::new(move |_: &ContextError| f());
+        if let Err(Waiter::Hook(call)) = node.add(Waiter::Hook(call)) {
+            call(&node.err()?);
+            return None;
+        }
+        if let Some(deadline) = node.own_deadline() {
+            deadline.arm_in_passing();
+        }
+        Some(Self { _node: node })
     }
 }
 

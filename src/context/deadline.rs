@@ -586,6 +586,8 @@ mod tests {
     struct Told(AtomicUsize);
 
     impl Owner for Told {
+        fn enter_directory(&self) {}
+
         fn context_ended(&self) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -598,20 +600,8 @@ mod tests {
             true
         }
 
-        fn members(&self) -> &dyn std::any::Any {
-            self
-        }
-
         fn report(&self, _now: tokio::time::Instant) -> Box<dyn std::any::Any> {
             Box::new(())
-        }
-
-        fn steps(&self) -> Option<Arc<crate::context::Steps>> {
-            None
-        }
-
-        fn grace(&self) -> crate::context::Grace {
-            crate::context::Grace::Open
         }
     }
 

@@ -74,12 +74,20 @@ impl Node {
 
     fn close_subtree(self: &Arc<Self>, cause: Cause<'_>) -> Closing {
         let by_handle = matches!(cause, Cause::Handle);
+        let by_finish = matches!(cause, Cause::Finish);
         let Some(closed) = self.close(cause) else {
             return Closing::HadEnded;
         };
         self.unlink();
         match closed.listeners.is_empty() {
-            true => tell_owner(self.owner()),
+            true => {
+                let owner = self.owner();
+                // One that has finished has nothing that would be missed.
+                if let Some(owner) = owner.as_ref().filter(|_| !by_finish) {
+                    owner.enter_directory();
+                }
+                tell_owner(owner);
+            }
             false => {
                 let walk = Walk::below(self, closed.listeners);
                 match by_handle {
@@ -342,7 +350,7 @@ struct Closed {
 
 /// Who is told of an end.
 enum Told {
-    Group(Weak<dyn Owner>),
+    Owner(Weak<dyn Owner>),
     Waiters(Waiters, ContextError),
 }
 
@@ -367,9 +375,15 @@ impl Walk {
     }
 
     fn tell(self) {
+        // Who is told may look at the tree.
+        for told in &self.to_tell {
+            if let Told::Owner(owner) = told {
+                list(owner.upgrade());
+            }
+        }
         for told in self.to_tell {
             match told {
-                Told::Group(owner) => tell_owner(owner.upgrade()),
+                Told::Owner(owner) => tell_owner(owner.upgrade()),
                 Told::Waiters(waiters, error) => {
                     // The time to clean up counts from here.
                     error.time(now);
@@ -381,7 +395,7 @@ impl Walk {
 
     fn close_children(&mut self, node: &Node, mut listeners: Taken) {
         self.to_tell
-            .extend(node.weak_owner().cloned().map(Told::Group));
+            .extend(node.weak_owner().cloned().map(Told::Owner));
         let waiters = listeners.take_waiters();
         let told = waiters.map(|waiters| Told::Waiters(waiters, node.end_error().clone()));
         self.to_tell.extend(told);
@@ -396,6 +410,12 @@ impl Walk {
                 _ => {}
             }
         }
+    }
+}
+
+fn list(owner: Option<Arc<dyn Owner>>) {
+    if let Some(owner) = owner {
+        owner.enter_directory();
     }
 }
 

@@ -110,8 +110,8 @@ const _: () = assert!(size_of::<Node>() < 128 - 16 - 16);
 enum Kind {
     /// A context, most often a plain one.
     Context(Option<Box<Extra>>),
-    /// The context of a group. It is told of the end before any waiter of the node.
-    Group(Weak<dyn Owner>),
+    /// The context of a group, a scope or a batch. That is told of the end before any waiter of the node.
+    Owned(Weak<dyn Owner>),
 }
 
 /// What makes a context more than a child of one parent.
@@ -135,17 +135,25 @@ pub(crate) enum Grace {
     Over,
 }
 
-/// A group, as its node knows it.
+/// A group, as its node knows it; or a batch, which is none, and is only looked at.
 pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
+    /// The node has ended, and so is in no list of its parent's: from here on the directory has it, if anybody would miss
+    /// it. Called before anybody is told of the end.
+    fn enter_directory(&self);
+
     /// The node has ended, and everything below it. Called with no lock held, by the thread that ends it.
-    fn context_ended(&self);
+    fn context_ended(&self) {}
 
     /// What those below it look to while the group is stopped in steps; made by the first to ask. `None` once nobody
     /// stops the group any more.
-    fn steps(&self) -> Option<Arc<Steps>>;
+    fn steps(&self) -> Option<Arc<Steps>> {
+        None
+    }
 
     /// How far the group is with that.
-    fn grace(&self) -> Grace;
+    fn grace(&self) -> Grace {
+        Grace::Open
+    }
 
     /// Where the group stands, if its context is cut off from that.
     fn host(&self) -> Option<Arc<Node>> {
@@ -155,13 +163,15 @@ pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
     /// Those made later have higher ones.
     fn id(&self) -> u64;
 
-    /// Whether no task is live.
+    /// Whether no task is live, or no item is in hand.
     fn is_empty(&self) -> bool;
 
-    /// What the group makes of it; opaque here.
-    fn members(&self) -> &dyn Any;
+    /// What the group makes of it; opaque here. `None`: it is no group.
+    fn members(&self) -> Option<&dyn Any> {
+        None
+    }
 
-    /// What the group tells of itself at this time; opaque here.
+    /// What it tells of itself at this time; opaque here.
     fn report(&self, now: Instant) -> Box<dyn Any>;
 }
 
@@ -196,9 +206,9 @@ impl Node {
         }
     }
 
-    /// Derives the context of a group.
+    /// Derives the context of a group, or of a batch.
     ///
-    /// The group is told of the end as soon as `owner` can be upgraded. Whoever makes the two of them together asks
+    /// The owner is told of the end as soon as `owner` can be upgraded. Whoever makes the two of them together asks
     /// `has_ended` afterwards: an end that came before told nobody.
     pub(crate) fn derive_owned(
         parent: Option<&Arc<Node>>,
@@ -212,19 +222,19 @@ impl Node {
         };
         Self::linked(parent, |_| {
             let mut node = Self::new(0, parent, 0, deadline, location);
-            node.kind = Kind::Group(owner);
+            node.kind = Kind::Owned(owner);
             node
         })
     }
 
-    /// Returns the group whose context this is.
+    /// Returns the group or the batch whose context this is.
     pub(crate) fn owner(&self) -> Option<Arc<dyn Owner>> {
         self.weak_owner()?.upgrade()
     }
 
     pub(super) fn weak_owner(&self) -> Option<&Weak<dyn Owner>> {
         match &self.kind {
-            Kind::Group(owner) => Some(owner),
+            Kind::Owned(owner) => Some(owner),
             Kind::Context(_) => None,
         }
     }
@@ -232,7 +242,7 @@ impl Node {
     fn extra(&self) -> Option<&Extra> {
         match &self.kind {
             Kind::Context(extra) => extra.as_deref(),
-            Kind::Group(_) => None,
+            Kind::Owned(_) => None,
         }
     }
 

@@ -25,8 +25,8 @@ impl Node {
         self.parent.iter().chain(merged)
     }
 
-    /// Sees to it that whoever looks from outside finds a new group, whose context this is: from a group above, which has seen
-    /// to it for itself, or from the top of the tree. `false` if neither is near.
+    /// Sees to it that whoever looks from outside finds a new group or batch, whose context this is: from one above, which
+    /// has seen to it for itself, or from the top of the tree. `false` if neither is near.
     #[must_use]
     pub(crate) fn is_found_from_above(self: &Arc<Self>) -> bool {
         /// More than contexts nest between one group and the next.
@@ -38,15 +38,15 @@ impl Node {
                     node.enter_directory();
                     return true;
                 }
-                Some(parent) if parent.is_of_group() => return true,
+                Some(parent) if parent.is_owned() => return true,
                 Some(parent) => node = parent,
             }
         }
         false
     }
 
-    /// Whether this is the context of a group that is there.
-    pub(crate) fn is_of_group(&self) -> bool {
+    /// Whether this is the context of a group or a batch that is there.
+    fn is_owned(&self) -> bool {
         self.weak_owner()
             .is_some_and(|owner| owner.strong_count() > 0)
     }

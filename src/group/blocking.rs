@@ -17,8 +17,9 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 
 use tokio::runtime::Handle;
 
+use super::console;
 use super::guard::{Order, TaskGuard};
-use super::registry::Fate;
+use super::registry::{Fate, Name};
 use crate::context::Context;
 use crate::error::{ContextError, GroupError, Reason};
 use crate::panic::{Payload, catch, contain, discard};
@@ -135,15 +136,24 @@ where
 
     /// Asks the pool for a thread. Where the system has none, and the pool neither, tokio panics.
     fn ask(self: &Arc<Self>, runtime: &Handle) {
+        let name = match console::IS_ON {
+            true => self.name(),
+            false => None,
+        };
         let ticket = Ticket(self.clone());
-        let asked = catch(|| {
-            runtime.spawn_blocking(|| ticket.run());
-        });
+        let asked = catch(|| console::spawn_blocking(runtime, name.as_ref(), || ticket.run()));
         let asking = std::mem::replace(&mut self.state.lock().asking, Asking::No);
         match asked {
             Err(payload) => self.give_up(|guard| guard.panicked(payload)),
             Ok(()) if asking == Asking::Refused => self.give_up(Self::lost),
             Ok(()) => {}
+        }
+    }
+
+    fn name(&self) -> Option<Name> {
+        match &self.state.lock().phase {
+            Phase::Waiting(_, guard) => guard.who().name,
+            _ => None,
         }
     }
 

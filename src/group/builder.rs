@@ -144,13 +144,9 @@ impl<E> GroupBuilder<E> {
     /// Calls `f`, once, with the tasks that keep a [`wait`](Group::wait) from ending although the context ended long ago: the
     /// [patience](GroupBuilder::patience), by default ten seconds.
     ///
-    /// Nothing is aborted, and the wait goes on. It takes a task that sleeps on the group's runtime, from the end of the context
-    /// on, if there are tasks then. A panic in `f` is contained: the panic hook has reported it.
-    ///
-    /// # Panics
-    ///
-    /// The sleeping task does, with tokio's words, in a runtime without
-    /// [`enable_time`](tokio::runtime::Builder::enable_time).
+    /// Nothing is aborted, and the wait goes on. It takes a timer, from the end of the context on, if there are tasks then, and a
+    /// task on the group's runtime to call `f`; the runtime needs no [`enable_time`](tokio::runtime::Builder::enable_time). A
+    /// panic in `f` is contained: the panic hook has reported it.
     ///
     /// # Examples
     ///

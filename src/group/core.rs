@@ -23,6 +23,7 @@ use super::failure::{Election, EndedBy, Failure, FailureKind, FailureLog, Verdic
 use super::outcome::{Conclusion, Outcome};
 use super::patience::Patience;
 use super::registry::{Fate, Name, Registry, Stage};
+use super::watch::ScopeTasks;
 use crate::context::{Context, Grace, Node, Owner, Steps};
 use crate::error::{BoxError, ContextError, GroupError, GroupId, Reason, text_of};
 use crate::panic::{Payload, catch, contain, discard, message};
@@ -37,6 +38,8 @@ pub(crate) struct Core<E> {
     /// The text of `E::from` the context's end; `None` in it if that does not show the end's own. Made when an error
     /// first has to be compared with it.
     end_text: OnceLock<Option<Box<str>>>,
+    /// Zeros, unless it is a scope's.
+    pub(crate) scope: ScopeTasks,
     #[cfg(feature = "tracing")]
     pub(crate) span: tracing::Span,
 }
@@ -113,6 +116,7 @@ impl<E> Core<E> {
                 failures: FailureLog::new(config.kept()),
                 config: (!config.is_default()).then(|| Box::new(config)),
                 end_text: OnceLock::new(),
+                scope: ScopeTasks::default(),
             }
         });
         if !core.node().is_found_from_above() {
@@ -493,11 +497,18 @@ impl<E: GroupError> Core<E> {
 impl<E> RefUnwindSafe for Core<E> {}
 
 impl<E: Send + 'static> Owner for Core<E> {
+    fn enter_directory(&self) {
+        if !Owner::is_empty(self) {
+            self.registry.enter_directory(self.node());
+        }
+    }
+
     fn context_ended(&self) {
         #[cfg(feature = "tracing")]
         crate::trace::ended(&self.span, &self.end_error());
         if self.registry.raise(Stage::Ended) {
             self.node().take_time();
+            // A task may have come since `enter_directory`.
             self.registry.enter_directory(self.node());
             self.begin_patience();
         }
@@ -520,11 +531,11 @@ impl<E: Send + 'static> Owner for Core<E> {
     }
 
     fn is_empty(&self) -> bool {
-        self.registry.is_empty()
+        self.registry.is_empty() && self.scope.live() == 0
     }
 
-    fn members(&self) -> &dyn Any {
-        &self.registry
+    fn members(&self) -> Option<&dyn Any> {
+        Some(&self.registry)
     }
 
     fn report(&self, now: Instant) -> Box<dyn Any> {

@@ -19,11 +19,15 @@ pub(crate) struct Guest {
 impl Guest {
     /// Lets the host wait for the group, whose owner is gone; `false` if nobody waits for the host itself any more.
     pub(super) fn hand_over(group: &Arc<dyn Owner>, host: &Arc<dyn Owner>) -> bool {
+        let Some(registry) = find_registry(&**host) else {
+            // A batch.
+            return false;
+        };
         let guest = Arc::new(Self {
             group: group.clone(),
             host: host.clone(),
         });
-        let is_taken = registry(&**host).add_guest(&guest);
+        let is_taken = registry.add_guest(&guest);
         if is_taken {
             guest.look();
         }
@@ -55,6 +59,9 @@ impl Wake for Guest {
 }
 
 fn registry(group: &dyn Owner) -> &Registry {
-    let registry = group.members().downcast_ref();
-    registry.expect("errgroup: only groups own a context")
+    find_registry(group).expect("errgroup: only groups are hosts and guests")
+}
+
+fn find_registry(owner: &dyn Owner) -> Option<&Registry> {
+    owner.members()?.downcast_ref()
 }

@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 use pin_project_lite::pin_project;
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::JoinHandle;
 
+use super::console::spawn_local;
 use super::guard::TaskGuard;
-use super::registry::Fate;
+use super::registry::{Fate, Name};
 use super::run::Run;
 use crate::error::GroupError;
 use crate::task::Output;
@@ -60,6 +61,7 @@ pub(super) fn spawn<F, T, E>(
     guard: TaskGuard<E>,
     future: F,
     was_aborted: Arc<AtomicBool>,
+    name: Option<&Name>,
 ) -> JoinHandle<Output<T>>
 where
     F: Future<Output = Result<T, E>> + 'static,
@@ -67,11 +69,12 @@ where
     E: GroupError,
 {
     let is_spawned = Rc::new(Cell::new(false));
-    let join = spawn_local(Local {
+    let local = Local {
         run: Run::new(guard, future),
         was_aborted,
         is_spawned: is_spawned.clone(),
-    });
+    };
+    let join = spawn_local(name, local);
     is_spawned.set(true);
     join
 }

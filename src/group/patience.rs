@@ -1,18 +1,21 @@
 //! `Patience`: reports, once, who keeps a wait from ending although the context ended long ago.
 //!
 //! Owned by the config of a group that was asked to do this; other groups have none. When the context ends under tasks, a
-//! task on the group's runtime sleeps for as long and then looks; a wait that begins later looks itself.
+//! timer is set, and a task on the group's runtime looks when the time has passed; a wait that begins later looks itself.
+//!
+//! Why not a sleep of tokio's? It panics on a runtime without time. Why does the timer not look itself? It would run the user's
+//! callback on the thread that all deadlines of the process wait for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::core::Core;
 use super::stop::{Straggler, still_there};
+use crate::context::Reminder;
 use crate::panic::contain;
 
 pub(crate) type OnStragglers = dyn Fn(&[Straggler]) + Send + Sync;
@@ -21,8 +24,8 @@ pub(crate) struct Patience<E> {
     time: Duration,
     report: Box<OnStragglers>,
     core: Weak<Core<E>>,
-    /// Sleeps from the end of the context on.
-    sleeper: OnceLock<AbortHandle>,
+    /// Set from the end of the context on; `None` in it if the time was over at once.
+    reminder: OnceLock<Option<Reminder>>,
     has_reported: AtomicBool,
 }
 
@@ -34,7 +37,7 @@ impl<E> Patience<E> {
             time,
             report,
             core: Weak::new(),
-            sleeper: OnceLock::new(),
+            reminder: OnceLock::new(),
             has_reported: AtomicBool::new(false),
         }
     }
@@ -44,46 +47,59 @@ impl<E> Patience<E> {
     }
 }
 
-impl<E> Drop for Patience<E> {
-    fn drop(&mut self) {
-        if let Some(sleeper) = self.sleeper.get() {
-            sleeper.abort();
-        }
-    }
-}
-
 impl<E: Send + 'static> Core<E> {
     /// The context has ended, and there are tasks.
     pub(super) fn begin_patience(&self) {
         let Some(patience) = self.patience() else {
             return;
         };
-        let runtime = self.registry.runtime();
-        let Some(runtime) = runtime.or_else(|| Handle::try_current().ok()) else {
+        if patience.reminder.get().is_some() {
             return;
-        };
-        let (time, core) = (patience.time, patience.core.clone());
-        patience.sleeper.get_or_init(|| {
-            let sleeper = runtime.spawn(async move {
-                sleep(time).await;
-                if let Some(core) = core.upgrade() {
-                    core.lose_patience();
-                }
-            });
-            sleeper.abort_handle()
+        }
+        let (runtime, core) = (self.runtime_at_hand(), patience.core.clone());
+        let location = self.node().location();
+        let reminder = Reminder::set(patience.time, runtime.as_ref(), location, move || {
+            if let Some(core) = core.upgrade() {
+                core.be_reminded();
+            }
         });
+        // Unset before: a group's context ends once.
+        let _ = patience.reminder.set(reminder);
+    }
+
+    /// The time has passed, and a thread that others need has come to say so.
+    fn be_reminded(self: Arc<Self>) {
+        match self.runtime_at_hand() {
+            Some(runtime) => {
+                runtime.spawn(async move { self.report_stragglers(Duration::ZERO) });
+            }
+            None => self.report_stragglers(Duration::ZERO),
+        }
+    }
+
+    /// The group's, if it has tasks there; else, since it may wait for those of guests, this thread's.
+    fn runtime_at_hand(&self) -> Option<Handle> {
+        let runtime = self.registry.runtime();
+        runtime.or_else(|| Handle::try_current().ok())
     }
 }
 
 impl<E> Core<E> {
     /// Reports the tasks if somebody waits for them, and the context ended long enough ago.
     pub(crate) fn lose_patience(&self) {
+        if let Some(patience) = self.patience() {
+            self.report_stragglers(patience.time);
+        }
+    }
+
+    /// As `lose_patience`, if it ended at least so long ago. (Who was reminded does not ask: clocks differ beside a paused one.)
+    fn report_stragglers(&self, ended_ago: Duration) {
         let Some(patience) = self.patience() else {
             return;
         };
         let is_over = self
             .registry
-            .is_waited_for_since_end(Instant::now(), patience.time);
+            .is_waited_for_since_end(Instant::now(), ended_ago);
         // Relaxed: it only has to be one of them.
         if !is_over || patience.has_reported.swap(true, Ordering::Relaxed) {
             return;

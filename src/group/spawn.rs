@@ -14,6 +14,7 @@ use futures::future::lazy;
 use tokio::runtime::Handle;
 
 use super::blocking::Job;
+use super::console;
 use super::core::Core;
 use super::guard::TaskGuard;
 use super::local;
@@ -109,7 +110,8 @@ impl<E: GroupError> Request<'_, E> {
         #[cfg(feature = "tracing")]
         let future = crate::trace::future(&core.span, &who, future);
         let was_aborted = Arc::default();
-        let join = local::spawn(guard, future, Arc::clone(&was_aborted));
+        let name = who.name.as_ref();
+        let join = local::spawn(guard, future, Arc::clone(&was_aborted), name);
         Task::spawned(who, join, watch).with_abort_flag(was_aborted)
     }
 
@@ -167,7 +169,7 @@ impl<E: GroupError> Request<'_, E> {
         let watch = watch::<T, E>(core, &guard, id);
         #[cfg(feature = "tracing")]
         let future = crate::trace::future(&core.span, &who, future);
-        let join = runtime.spawn(Run::new(guard, future));
+        let join = console::spawn(&runtime, who.name.as_ref(), Run::new(guard, future));
         Ok(Task::spawned(who, join, watch))
     }
 

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 use std::panic::Location;
+// Not from `crate::sync`: counts that no decision hangs on would only blow up the models.
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,7 +21,21 @@ pub(crate) struct Report {
     pub(crate) id: u64,
     pub(crate) name: Option<Name>,
     pub(crate) is_isolated: bool,
+    /// Of a scope: how many tasks are live, and how many it has begun with so far.
+    pub(crate) scope: Option<(u32, u32)>,
     pub(crate) members: Members,
+}
+
+/// How many tasks a scope has. Written by the scope's own poll alone, when those that were woken have been polled: a load and
+/// a store do, and whoever looks while a poll lasts sees how it was before.
+///
+/// Why not what each of them is doing? They lie in the caller's task, where nobody else may look; an entry for each would be
+/// a lock when it is spawned and another when it ends.
+#[derive(Default)]
+pub(crate) struct ScopeTasks {
+    live: AtomicU32,
+    /// The body is the first, so this is zero in a group.
+    started: AtomicU32,
 }
 
 /// What the registry has.
@@ -62,12 +78,38 @@ pub(super) struct Seen {
 
 pub(super) type SeenTasks = HashMap<TaskId, Seen>;
 
+// Relaxed: nothing is published through the counts.
+impl ScopeTasks {
+    /// So many are there to be polled from now on, the body included.
+    pub(crate) fn add(&self, tasks: usize) {
+        let before = self.started.load(Ordering::Relaxed);
+        self.started
+            .store(before.wrapping_add(tasks as u32), Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_live(&self, live: usize) {
+        self.live.store(live as u32, Ordering::Relaxed);
+    }
+
+    pub(super) fn live(&self) -> u32 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    fn counts(&self) -> Option<(u32, u32)> {
+        match self.started.load(Ordering::Relaxed) {
+            0 => None,
+            started => Some((self.live(), started)),
+        }
+    }
+}
+
 impl<E> Core<E> {
     pub(super) fn make_report(&self, now: Instant) -> Report {
         Report {
             id: self.id.0,
             name: self.name().cloned(),
             is_isolated: self.is_isolated(),
+            scope: self.scope.counts(),
             members: self.registry.watch(now),
         }
     }

@@ -88,6 +88,8 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
         let body = Body::new(body, scope(shared.clone()), group.core().clone(), spec);
         let members = FuturesUnordered::new();
         members.push(Member::Body(Box::pin(body)));
+        group.core().scope.add(1);
+        group.core().scope.set_live(1);
         Self {
             members,
             spawned: Vec::new(),
@@ -113,26 +115,28 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
             if has_ended {
                 clear(&mut self.members, queue);
             }
-            match Pin::new(&mut self.members).poll_next(cx) {
-                Poll::Ready(Some(ended)) => {
-                    if let Some(came) = ended {
-                        self.came = Some(came);
-                    }
-                    continue;
+            let polled = Pin::new(&mut self.members).poll_next(cx);
+            if let Poll::Ready(Some(ended)) = polled {
+                if let Some(came) = ended {
+                    self.came = Some(came);
                 }
-                Poll::Ready(None) if queue.is_empty() && core.poll_finished(cx).is_ready() => {
-                    return Poll::Ready(());
-                }
-                // Without a member it waits for the tasks of groups that were dropped in one.
-                Poll::Ready(None) | Poll::Pending => {}
+                continue;
+            }
+            core.scope.set_live(self.members.len());
+            // Without a member it may have to wait for the tasks of groups that were dropped in one.
+            let is_over = polled.is_ready() && queue.is_empty();
+            if is_over && core.poll_finished(cx).is_ready() {
+                return Poll::Ready(());
             }
             let ends = !has_ended && Pin::new(&mut self.done).poll(cx).is_ready();
             if !ends && queue.rest(cx.waker()) {
                 return Poll::Pending;
             }
             queue.take(&mut self.spawned);
+            core.scope.add(self.spawned.len());
             let spawned = self.spawned.drain(..);
             self.members.extend(spawned.map(Member::Child));
+            core.scope.set_live(self.members.len());
             if self.spawned.capacity() > KEPT {
                 self.spawned = Vec::new();
             }
@@ -183,6 +187,7 @@ impl<F, S, Fut, C, T, E: GroupError> Drop for Run<F, S, Fut, C, T, E> {
             ContextError::at(Reason::GroupDropped, location, None)
         });
         drop(std::mem::take(&mut self.members));
+        self.group.core().scope.set_live(0);
         drop(self.shared.queue.close());
         discard(self.came.take());
     }

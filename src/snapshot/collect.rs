@@ -18,9 +18,10 @@ use tokio::time::Instant;
 
 use super::data::Text;
 use super::{
-    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, Snapshot, TaskKind,
-    TaskSnapshot, TaskState, What,
+    BatchSnapshot, ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Item, ScopeSnapshot,
+    Snapshot, TaskKind, TaskSnapshot, TaskState, What,
 };
+use crate::batch;
 use crate::context::{Node, Owner, listed, now};
 use crate::error::Reason;
 use crate::group::{Counts, Doing, Kind, Name, Report, Watched};
@@ -82,6 +83,14 @@ fn ask<T>(node: &Node, question: impl FnOnce(&dyn Owner) -> T) -> Option<T> {
     Some(answer)
 }
 
+/// What the owner of a node has told.
+enum Reported {
+    Group(Box<Report>),
+    Batch(Box<batch::Report>),
+    /// It has none.
+    Nothing,
+}
+
 struct Draft {
     parent: Option<usize>,
     what: What,
@@ -121,19 +130,22 @@ impl Collector {
     /// Adds a node, and the tasks of its group.
     fn add_node(&mut self, node: &Arc<Node>, parent: Option<usize>) -> usize {
         let place = match self.report(node) {
-            Some(report) => self.add_group(node, report, parent),
-            None => {
-                let what = What::Context(self.context(node));
-                self.push(parent, what)
-            }
+            Reported::Group(report) => self.add_group(node, *report, parent),
+            Reported::Batch(report) => self.push(parent, self.batch(node, *report)),
+            Reported::Nothing => self.push(parent, What::Context(self.context(node))),
         };
         self.met.insert(Arc::as_ptr(node), place);
         place
     }
 
-    fn report(&self, node: &Node) -> Option<Report> {
-        let report = ask(node, |owner| owner.report(self.now).downcast().ok())?;
-        report.map(|report| *report)
+    fn report(&self, node: &Node) -> Reported {
+        let Some(report) = ask(node, |owner| owner.report(self.now)) else {
+            return Reported::Nothing;
+        };
+        match report.downcast().map(Reported::Group) {
+            Ok(group) => group,
+            Err(report) => report.downcast().map_or(Reported::Nothing, Reported::Batch),
+        }
     }
 
     /// Adds the groups that were not met and have tasks, and the way down to them from what was; from `root`, if nothing
@@ -198,6 +210,8 @@ impl Collector {
         let order = |place: &usize| match &self.drafts[*place].what {
             What::Task(task) => (0, task.id),
             What::Group(group) => (1, group.id),
+            What::Batch(batch) => (1, batch.id),
+            What::Scope(scope) => (1, scope.id),
             What::Context(_) => (2, *place as u64),
         };
         for children in &mut children {
@@ -227,11 +241,57 @@ impl Collector {
         }
     }
 
+    fn batch(&self, node: &Arc<Node>, report: batch::Report) -> What {
+        What::Batch(Box::new(BatchSnapshot {
+            id: report.id,
+            name: report.name,
+            place: node.location().into(),
+            remaining: self.remaining(node),
+            end: self.end(node, None),
+            limit: report.limit,
+            workers: report.workers,
+            idle: report.idle,
+            live: report.live,
+            unstarted: report.unstarted,
+            done: report.done,
+            unyielded: report.unyielded,
+            source: report.source,
+            waiting: report.waiting,
+        }))
+    }
+
+    /// Adds a group or a scope, and its tasks.
     fn add_group(&mut self, node: &Arc<Node>, report: Report, parent: Option<usize>) -> usize {
-        let members = report.members;
+        let what = match report.scope {
+            Some(counts) => self.scope(node, &report, counts),
+            None => self.group(node, &report),
+        };
+        let place = self.push(parent, what);
+        let tasks = report.members.tasks;
+        self.drafts.reserve(tasks.len());
+        for task in tasks {
+            self.push(Some(place), What::Task(task.into()));
+        }
+        place
+    }
+
+    fn scope(&self, node: &Arc<Node>, report: &Report, (live, started): (u32, u32)) -> What {
+        What::Scope(Box::new(ScopeSnapshot {
+            id: report.id,
+            place: node.location().into(),
+            age: report.members.age,
+            remaining: self.remaining(node),
+            end: self.end(node, report.members.ended_ago),
+            live: live as usize,
+            started: started as usize,
+        }))
+    }
+
+    fn group(&self, node: &Arc<Node>, report: &Report) -> What {
+        let members = &report.members;
         let group = GroupSnapshot {
             id: report.id,
-            name: report.name.map(text),
+            name: report.name.as_ref().map(text),
             place: node.location().into(),
             age: members.age,
             remaining: self.remaining(node),
@@ -249,12 +309,7 @@ impl Collector {
                 .collect(),
             stalled: members.stalled(),
         };
-        let place = self.push(parent, What::Group(Box::new(group)));
-        self.drafts.reserve(members.tasks.len());
-        for task in members.tasks {
-            self.push(Some(place), What::Task(task.into()));
-        }
-        place
+        What::Group(Box::new(group))
     }
 
     fn remaining(&self, node: &Arc<Node>) -> Option<Duration> {
@@ -307,7 +362,7 @@ fn ended(counts: &Counts) -> EndedTasks {
     }
 }
 
-fn text(name: Name) -> std::borrow::Cow<'static, str> {
+fn text(name: &Name) -> std::borrow::Cow<'static, str> {
     name.as_ref().clone()
 }
 
@@ -322,7 +377,7 @@ impl From<Watched> for TaskSnapshot {
         let is_blocking = task.kind == Kind::Blocking;
         Self {
             id: task.id.0,
-            name: task.name.map(text),
+            name: task.name.as_ref().map(text),
             place: task.location.into(),
             age: task.age,
             kind: match task.kind {

@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use super::plan::{Line, Shows};
 use super::{
-    ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Place, Snapshot, TaskKind,
-    TaskSnapshot, TaskState, What,
+    BatchSnapshot, ContextSnapshot, EndSnapshot, EndedTasks, GroupSnapshot, Place, ScopeSnapshot,
+    Snapshot, TaskKind, TaskSnapshot, TaskState, What,
 };
+use crate::batch::SourceState;
 use crate::error::Reason;
 use crate::group::Diagnosis;
 
 /// So many characters are shown of a name, and of a text.
 const NAME: usize = 60;
 const TEXT: usize = 200;
+
+/// So many of a batch's waiting items are shown.
+const ITEMS: usize = 5;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Charset {
@@ -38,7 +42,7 @@ pub(super) fn look(snapshot: &Snapshot, line: &Line) -> Look {
     };
     match &snapshot.items[place].what {
         What::Context(_) => Look::Context,
-        What::Group(_) => Look::Group,
+        What::Group(_) | What::Batch(_) | What::Scope(_) => Look::Group,
         What::Task(task) if task.is_straggler() => Look::Straggler,
         What::Task(_) => Look::Task,
     }
@@ -55,6 +59,8 @@ pub(super) fn label(snapshot: &Snapshot, line: &Line, charset: Charset) -> Vec<S
         What::Context(context) => charset.context(context),
         What::Group(group) => charset.group(group),
         What::Task(task) => charset.task(task),
+        What::Batch(batch) => charset.batch(batch),
+        What::Scope(scope) => charset.scope(scope),
     }
 }
 
@@ -148,6 +154,73 @@ impl Charset {
             ));
         }
         parts.push(self.place(&group.place));
+        parts
+    }
+
+    fn batch(self, batch: &BatchSnapshot) -> Vec<String> {
+        let mut head = String::from("batch");
+        self.write_name(&mut head, batch.name());
+        let _ = write!(head, " #{}", batch.id);
+        match &batch.end {
+            Some(end) => self.write_end(&mut head, end),
+            None => head.push_str(" running"),
+        }
+        let mut parts = vec![head];
+        parts.extend(
+            batch
+                .remaining
+                .map(|left| format!("ends in {}", short(left))),
+        );
+        parts.push(format!("items {}/{}", batch.live, batch.limit));
+        parts.extend(self.waiting_items(&batch.waiting));
+        let counts = [
+            (batch.unstarted, "not started"),
+            (batch.unyielded, "not taken by its consumer"),
+            (batch.done, "done"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        parts.extend(counts.map(|(count, what)| format!("{count} {what}")));
+        parts.push(match batch.idle {
+            0 => format!("workers {}", batch.workers),
+            idle => format!("workers {} ({idle} idle)", batch.workers),
+        });
+        parts.push(match batch.source {
+            SourceState::Ready => "source ready".to_owned(),
+            SourceState::Waiting => "source waits".to_owned(),
+            SourceState::Pulled => "source is being polled".to_owned(),
+            SourceState::Over => "source over".to_owned(),
+        });
+        parts.push(self.place(&batch.place));
+        parts
+    }
+
+    /// `waiting: [0], [17], … 3 more`, by index.
+    fn waiting_items(self, waiting: &[usize]) -> Option<String> {
+        let (shown, more) = waiting.split_at(waiting.len().min(ITEMS));
+        let mut items: Vec<String> = shown.iter().map(|index| format!("[{index}]")).collect();
+        if !more.is_empty() {
+            items.push(format!("{} {} more", self.ellipsis(), more.len()));
+        }
+        (!items.is_empty()).then(|| format!("waiting: {}", items.join(", ")))
+    }
+
+    fn scope(self, scope: &ScopeSnapshot) -> Vec<String> {
+        let mut head = format!("scope #{}", scope.id);
+        match &scope.end {
+            Some(end) => self.write_end(&mut head, end),
+            None => {
+                let _ = write!(head, " running {}", short(scope.age));
+            }
+        }
+        let mut parts = vec![head];
+        parts.extend(
+            scope
+                .remaining
+                .map(|left| format!("ends in {}", short(left))),
+        );
+        parts.push(format!("live {}", scope.live));
+        parts.push(format!("started {}", scope.started));
+        parts.push(self.place(&scope.place));
         parts
     }
 

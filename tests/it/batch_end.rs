@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::batch_support::*;
 use crate::group_support::*;
-use crate::support::{Log, advance_without_timers, ms, panic_text};
+use crate::support::{Log, advance_without_timers, ms, no_leaks, panic_text};
 
 async fn ok(_ctx: Context, _item: usize) -> Unit {
     Ok(())
@@ -164,6 +164,7 @@ on_both_runtimes! {
         }));
         assert_eq!(group.await.unwrap_err().to_string(), "boom");
         assert_eq!(ctx.err().unwrap().task(), Some("index"));
+        no_leaks(&ctx);
     }
 
     async fn item_sees_values_and_deadline_of_the_parent_and_a_context_that_ends_with_the_batch() {
@@ -217,6 +218,7 @@ fn g7_all_items_are_done_and_the_consumer_is_slow_as_the_parent_ends_then_ok() {
         let (values, end) = exhaust(results).await;
         assert_eq!(values.len(), 2);
         end.unwrap();
+        no_leaks(&parent);
     });
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::batch_support::*;
 use crate::group_support::*;
-use crate::support::{Carrier, Log, ms};
+use crate::support::{Carrier, Log, ms, no_leaks};
 
 /// An item's script: how long it takes, and how it ends.
 type Item = (u64, Result<u32, &'static str>);
@@ -432,6 +432,7 @@ on_both_runtimes! {
         assert!(failures.is_empty());
         assert!(failures.ended().unwrap().to_string().contains("closing time"));
         assert_eq!(pulled.get(), 0);
+        no_leaks(&parent);
     }
 
     /// It was reached before the end, or at the same time: that counts.
@@ -444,6 +445,7 @@ on_both_runtimes! {
         });
         first.await.unwrap();
         assert!(parent.is_done());
+        no_leaks(&parent);
     }
 
     /// What ends the race is no failure of the group around it.

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::batch_support::*;
 use crate::group_support::*;
-use crate::support::ms;
+use crate::support::{ms, no_leaks};
 
 async fn nap(_ctx: Context, millis: u64) -> Result<u64, BoxError> {
     sleep(ms(millis)).await;
@@ -62,6 +62,7 @@ on_both_runtimes! {
         assert_eq!(end.reason(), Reason::Cancelled);
         assert!(end.to_string().contains("closing time"));
         until(|| Arc::strong_count(&alive) == 1).await;
+        no_leaks(&parent);
     }
 }
 

@@ -7,6 +7,7 @@ use errgroup::{BoxError, Context, Group, Reason};
 use tokio::sync::oneshot;
 
 use crate::group_support::*;
+use crate::support::no_leaks;
 
 on_both_runtimes! {
     async fn g6_dropped_then_the_context_has_ended_and_every_task_is_dropped() {
@@ -30,6 +31,7 @@ on_both_runtimes! {
             stopped_by_drop(task).await;
         }
         assert_eq!(Arc::strong_count(&used), 1);
+        no_leaks(&context);
     }
 
     async fn g6_dropped_then_a_task_that_stops_itself_and_runs_is_aborted() {
@@ -76,6 +78,7 @@ on_both_runtimes! {
         let context = group.context().clone();
         drop(group);
         assert_eq!(context.err().unwrap().reason(), Reason::GroupFinished);
+        no_leaks(&context);
     }
 
     async fn g6_dropped_in_a_callback_of_its_own_end() {
@@ -97,6 +100,7 @@ on_both_runtimes! {
         assert!(matches!(reason, Reason::TaskAborted | Reason::TaskFailed), "{reason:?}");
         assert_eq!(context.err().unwrap().reason(), Reason::TaskFailed);
         assert!(holder.lock().unwrap().is_none());
+        no_leaks(&context);
     }
 
     async fn g6_owned_by_a_task_of_another_group_then_dropped_with_it() {
@@ -114,6 +118,7 @@ on_both_runtimes! {
         outer.wait().await.unwrap();
         assert_eq!(context.err().unwrap().reason(), Reason::GroupDropped);
         stopped_by_drop(task).await;
+        no_leaks(&context);
     }
 
     async fn g6_owned_by_its_own_task_then_the_cycle_ends_with_the_parent() {
@@ -125,6 +130,7 @@ on_both_runtimes! {
         handle.cancel();
         assert_eq!(cancelled(task).await.reason(), Reason::Cancelled);
         assert_eq!(Arc::strong_count(&used), 1);
+        no_leaks(&parent);
     }
 }
 
@@ -169,6 +175,7 @@ async fn g6_dropped_then_the_parent_lives_on() {
     assert!(ran.load(Ordering::SeqCst));
     assert!(!parent.is_done());
     handle.cancel();
+    no_leaks(&parent);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use errgroup::{BoxError, Context, Failure, Group, GroupBuilder, Reason, Spawner}
 use tokio::sync::oneshot;
 
 use crate::group_support::*;
-use crate::support::Log;
+use crate::support::{Log, no_leaks};
 
 fn isolated() -> GroupBuilder<BoxError> {
     Group::builder().isolated()
@@ -101,6 +101,7 @@ on_both_runtimes! {
         assert_eq!(group.suppressed(), 1);
         handle.cancel();
         group.wait().await.unwrap();
+        no_leaks(&parent);
     }
 
     async fn g18_parent_ends_then_a_task_cut_short_makes_it_an_error() {
@@ -111,6 +112,7 @@ on_both_runtimes! {
         handle.cancel();
         assert!(group.wait().await.is_err());
         assert!(log.take().is_empty());
+        no_leaks(&parent);
     }
 
     async fn on_failure_is_told_of_the_first_after_the_context_has_ended_for_it() {
@@ -272,5 +274,6 @@ on_both_runtimes! {
         group.spawn(fail("told"));
         assert_eq!(cancelled(sibling).await.reason(), Reason::Cancelled);
         assert!(group.wait().await.is_err());
+        no_leaks(&parent);
     }
 }

@@ -358,3 +358,36 @@ fn g13_tasks_of_the_inner_group_run_on_another_runtime() {
         assert_eq!(Arc::strong_count(&used), 1);
     });
 }
+
+/// A batch between the two is no host: its items do not wait for what they leave behind, the group does.
+#[tokio::test]
+async fn g13_dropped_in_an_item_of_a_batch_then_the_group_above_waits() {
+    let used = Arc::new(());
+    let (Stubborn { finish, started }, job) = stubborn(&used);
+    let mut outer: Group = Group::new();
+    let job = std::sync::Mutex::new(Some((job, started)));
+    let (tell, told) = oneshot::channel();
+    let tell = std::sync::Mutex::new(Some(tell));
+    outer.spawn_with(async move |ctx| {
+        let batch = errgroup::batch([()], 1).context(&ctx);
+        batch
+            .for_each(move |ctx, ()| {
+                let (job, started) = job.lock().unwrap().take().unwrap();
+                let tell = tell.lock().unwrap().take().unwrap();
+                async move {
+                    let inner: Group = Group::with_context(&ctx);
+                    inner.spawn_blocking(job);
+                    started.await.unwrap();
+                    drop(inner);
+                    tell.send(()).unwrap();
+                    Ok::<_, BoxError>(())
+                }
+            })
+            .await
+    });
+    told.await.unwrap();
+    assert!(poll(&mut outer.wait()).is_pending());
+    finish.send(()).unwrap();
+    outer.wait().await.unwrap();
+    assert_eq!(Arc::strong_count(&used), 1);
+}

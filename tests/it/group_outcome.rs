@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::group_support::*;
+use crate::support::no_leaks;
 
 /// Completed, failed, panicked, cut short, aborted, never started.
 fn counts<E>(outcome: &Outcome<E>) -> [usize; 6] {
@@ -239,6 +240,7 @@ async fn parent_ended_then_the_outcome_has_its_end() {
     assert!(error.downcast_ref::<ContextError>().is_some());
     // Told once.
     assert!(group.wait_outcome().await.ended().is_none());
+    no_leaks(&parent);
 }
 
 #[tokio::test]

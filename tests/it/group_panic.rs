@@ -10,7 +10,7 @@ use errgroup::{Group, Reason, Task};
 use tokio::sync::oneshot;
 
 use crate::group_support::*;
-use crate::support::panic_text;
+use crate::support::{no_leaks, panic_text};
 
 /// Every way in which the code of a task can panic with `"boom"`.
 const WAYS: [fn(&Group) -> Task<()>; 10] = [
@@ -98,6 +98,7 @@ on_both_runtimes! {
         let context = group.context().clone();
         assert!(payload_of(group.into_future()).await.downcast_ref() == Some(&"owned".to_owned()));
         assert!(context.err().unwrap().to_string().contains("panicked: owned"));
+        no_leaks(&context);
     }
 
     async fn g5_others_are_blocked_then_the_end_comes_at_once_and_the_panic_last() {

@@ -12,7 +12,7 @@ use futures::executor::block_on;
 use tokio::sync::oneshot;
 
 use crate::group_support::*;
-use crate::support::bomb;
+use crate::support::{bomb, no_leaks};
 
 #[derive(Debug, thiserror::Error)]
 enum SyncError {
@@ -191,6 +191,7 @@ on_both_runtimes! {
         handle.cancel();
         assert_eq!(end_of(&run.await.unwrap_err()), Reason::Cancelled);
         assert_eq!(Arc::strong_count(&used), 1);
+        no_leaks(&parent);
     }
 
     async fn g9_parent_had_ended_then_the_body_is_not_called() {
@@ -202,6 +203,7 @@ on_both_runtimes! {
         let error = Result::<(), _>::unwrap_err(run.await);
         assert_eq!(end_of(&error), Reason::Cancelled);
         assert_eq!(Arc::strong_count(&used), 1);
+        no_leaks(&parent);
     }
 
     async fn run_borrows_from_the_caller() {
@@ -336,6 +338,7 @@ on_both_runtimes! {
             pend()
         });
         assert_eq!(panic_of(run).await, "uncalled");
+        no_leaks(&parent);
     }
 
     async fn g19_dropped_half_way_and_the_body_panics_then_it_goes_no_further() {
@@ -368,6 +371,7 @@ on_both_runtimes! {
         handle.cancel();
         assert_eq!(panic_of(run).await, "unmakable");
         assert_eq!(Arc::strong_count(&used), 1);
+        no_leaks(&parent);
     }
 
     async fn g11_body_aborts_what_it_need_not_wait_for() {
@@ -438,6 +442,7 @@ fn run_needs_no_runtime_where_the_body_spawns_nothing() {
     let ctx = Context::background().with_timeout(Duration::from_millis(1));
     let error = block_on(Group::run(&ctx, async |_: Spawner| pend().await)).unwrap_err();
     assert_eq!(end_of(&error), Reason::DeadlineExceeded);
+    no_leaks(&parent);
 }
 
 #[test]
@@ -451,6 +456,7 @@ fn body_polled_with_another_waker_then_that_one_is_woken() {
     handle.cancel();
     assert_eq!((first.woken(), second.woken()), (0, 1));
     assert!(block_on(run).is_err());
+    no_leaks(&parent);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::group_support::*;
-use crate::support::panic_text;
+use crate::support::{no_leaks, panic_text};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -35,6 +35,7 @@ on_both_runtimes! {
         for task in tasks {
             assert_eq!(cancelled(task).await.reason(), Reason::Shutdown);
         }
+        no_leaks(&context);
     }
 
     async fn g16_task_failed_before_then_its_error_is_the_result() {
@@ -61,6 +62,7 @@ on_both_runtimes! {
         let context = group.context().clone();
         group.shutdown(GRACE).await.result().unwrap();
         assert_eq!(context.err().unwrap().reason(), Reason::Cancelled);
+        no_leaks(&parent);
     }
 
     async fn g16_dropped_then_the_group_is() {
@@ -83,6 +85,7 @@ on_both_runtimes! {
         let context = group.context().clone();
         drop(group.shutdown(GRACE));
         assert_eq!(context.err().unwrap().reason(), Reason::GroupDropped);
+        no_leaks(&context);
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::group_support::*;
+use crate::support::no_leaks;
 
 // G1
 
@@ -499,6 +500,7 @@ on_both_runtimes! {
         assert_eq!(panic_of(group.wait()).await, "no conversion");
         assert_eq!(group.len(), 0);
         assert!(group.wait().await.is_ok());
+        no_leaks(&parent);
     }
 }
 

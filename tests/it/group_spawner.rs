@@ -10,6 +10,7 @@ use errgroup::{BoxError, Context, Group, Reason, Spawner};
 use tokio::sync::oneshot;
 
 use crate::group_support::*;
+use crate::support::no_leaks;
 
 /// A task that spawns the next before it ends, and so on down.
 fn descend(
@@ -203,6 +204,7 @@ async fn g12_spawned_in_a_callback_of_the_parents_end_then_refused() {
     handle.cancel();
     drop(end);
     assert_eq!(*told.lock().unwrap(), Some((true, true, true)));
+    no_leaks(&parent);
 }
 
 // G13

@@ -6,7 +6,7 @@ use std::time::Duration;
 use errgroup::{Context, Group, Reason};
 use tokio::time::{Instant, sleep};
 
-use crate::support::Log;
+use crate::support::{Log, no_leaks};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -46,6 +46,7 @@ async fn drain_then_tasks_finish_and_it_is_over_with_the_last() {
     assert_eq!(begun.reason(), Reason::Stopping);
     assert_eq!(begun.location().map(|place| place.line()), Some(line));
     assert_eq!(ctx.err().unwrap().reason(), Reason::Shutdown);
+    no_leaks(&ctx);
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,6 +111,7 @@ async fn parent_ends_during_the_drain_then_the_grace_begins() {
     let shutdown = stop.await.unwrap();
     assert_eq!(start.elapsed(), 3 * SECOND);
     assert_eq!(shutdown.stragglers.len(), 1);
+    no_leaks(&parent);
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,6 +229,7 @@ async fn stop_dropped_during_the_drain_then_the_group_is() {
     drop(stop);
     assert_eq!(ctx.err().unwrap().reason(), Reason::GroupDropped);
     assert!(task.await.is_err());
+    no_leaks(&ctx);
 }
 
 #[tokio::test(start_paused = true)]

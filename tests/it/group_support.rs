@@ -67,6 +67,9 @@ pub(crate) fn on_current_thread<T>(body: impl Future<Output = T>) -> T {
 }
 
 pub(crate) fn on_multi_thread<T>(body: impl Future<Output = T>) -> T {
+    // A test that hangs fails after its time, and this has told before who is still there.
+    #[cfg(feature = "testing")]
+    let _watchdog = errgroup::testing::Watchdog::new(PATIENCE / 2);
     multi_thread().block_on(patiently(body))
 }
 

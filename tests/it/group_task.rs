@@ -7,6 +7,7 @@ use errgroup::{Context, Group, Reason, Task};
 use tokio::sync::oneshot;
 
 use crate::group_support::*;
+use crate::support::no_leaks;
 
 on_both_runtimes! {
     async fn g11_half_aborted_then_the_others_complete() {
@@ -204,6 +205,7 @@ on_both_runtimes! {
         assert_eq!(own_end(task).await, Reason::TaskAborted);
         handle.cancel();
         group.wait().await.unwrap();
+        no_leaks(&parent);
     }
 }
 
@@ -357,5 +359,6 @@ fn tasks_one_after_the_other_then_ids_rise_and_names_are_their_own() {
         group.await.unwrap_err();
         let task = ctx.err().unwrap().task().unwrap().to_owned();
         assert!(task.starts_with('#'), "{task}");
+        no_leaks(&ctx);
     });
 }

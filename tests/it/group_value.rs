@@ -15,7 +15,7 @@ use futures::FutureExt;
 use futures::executor::block_on;
 
 use crate::group_support::*;
-use crate::support::Counter;
+use crate::support::{Counter, no_leaks};
 
 /// How the handle of a task with a value goes, while the task runs, ends, or has ended.
 const HANDLES: [fn(Task<Arc<()>>); 6] = [
@@ -298,6 +298,7 @@ on_both_runtimes! {
         ctx.done().await;
         assert_eq!(ctx.err().unwrap().reason(), Reason::GroupDropped);
         stopped_by_drop(stubborn).await;
+        no_leaks(&ctx);
     }
 
     // Late errors
@@ -406,6 +407,7 @@ on_both_runtimes! {
         assert!(why.to_string().contains("failed: counted"), "{why}");
         assert!(error.is_gone());
         assert_eq!(ctx.err().unwrap().reason(), Reason::TaskFailed);
+        no_leaks(&ctx);
     }
 
     async fn display_of_the_first_error_uses_its_group() {

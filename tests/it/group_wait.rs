@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::group_support::*;
-use crate::support::Counter;
+use crate::support::{Counter, no_leaks};
 
 // G3
 
@@ -326,6 +326,7 @@ on_both_runtimes! {
         let end: &ContextError = error.downcast_ref().unwrap();
         assert_eq!(end.reason(), Reason::Cancelled);
         group.wait().await.unwrap();
+        no_leaks(&parent);
     }
 
     async fn g4_no_task_then_wait_returns_at_once() {
@@ -353,6 +354,7 @@ on_both_runtimes! {
         drop(wait);
         assert_eq!(context.err().unwrap().reason(), Reason::GroupDropped);
         stopped_by_drop(task).await;
+        no_leaks(&context);
     }
 
     async fn g4_wait_polled_on_a_foreign_executor_then_it_returns() {
@@ -382,6 +384,7 @@ on_both_runtimes! {
         };
         assert_eq!(error.to_string(), parent.err().unwrap().to_string());
         assert_eq!(cancelled(task).await.to_string(), error.to_string());
+        no_leaks(&parent);
     }
 
     async fn g7_parent_ends_then_a_task_that_passes_it_on_makes_it_an_error() {
@@ -417,6 +420,7 @@ on_both_runtimes! {
         assert!(group.wait().await.is_err());
         assert!(running.await.is_ok());
         cancelled(queued).await;
+        no_leaks(&parent);
     }
 
     async fn g7_task_refused_after_the_end_makes_it_an_error() {
@@ -427,6 +431,7 @@ on_both_runtimes! {
         assert!(group.wait().await.is_err());
         let mut none: Group = Group::with_context(&parent);
         none.wait().await.unwrap();
+        no_leaks(&parent);
     }
 
     async fn g7_all_completed_before_the_end_then_ok() {
@@ -436,6 +441,7 @@ on_both_runtimes! {
         handle.cancel();
         group.wait().await.unwrap();
         assert_eq!(group.context().err().unwrap().reason(), Reason::Cancelled);
+        no_leaks(&parent);
     }
 
     async fn g7_all_completed_in_spite_of_the_end_then_ok() {
@@ -449,6 +455,7 @@ on_both_runtimes! {
         start.await.unwrap();
         handle.cancel();
         group.wait().await.unwrap();
+        no_leaks(&parent);
     }
 
     async fn g7_a_failure_outranks_the_end() {
@@ -465,6 +472,7 @@ on_both_runtimes! {
         handle.cancel();
         assert_eq!(group.wait().await.unwrap_err().to_string(), "its own");
         assert_eq!(group.context().err().unwrap().reason(), Reason::Cancelled, "the first end");
+        no_leaks(&parent);
     }
 }
 
@@ -551,6 +559,7 @@ on_both_runtimes! {
         handle.cancel();
         group.cancel();
         assert!(group.wait().await.is_err());
+        no_leaks(&parent);
     }
 
     async fn g8_parent_ends_after_cancel_then_ok() {
@@ -560,6 +569,7 @@ on_both_runtimes! {
         group.cancel();
         handle.cancel();
         group.wait().await.unwrap();
+        no_leaks(&parent);
     }
 
     async fn g8_cancelled_then_a_late_spawn_is_no_error() {

@@ -115,12 +115,13 @@
 // Before those that use its macros.
 #[macro_use]
 mod group_support;
+#[macro_use]
+mod scope_support;
 
 mod batch_blocks;
 mod batch_end;
 mod batch_failure;
 mod batch_foreign;
-
 mod batch_model;
 mod batch_order;
 mod batch_race;
@@ -174,6 +175,11 @@ mod process;
 #[cfg(unix)]
 mod programs;
 mod scope;
+mod scope_end;
+mod scope_hostile;
+mod scope_nest;
+mod scope_task;
+mod scope_waker;
 #[cfg(all(unix, feature = "signal"))]
 mod signal;
 mod snapshot;
@@ -182,6 +188,7 @@ mod snapshot_stragglers;
 mod snapshot_testing;
 #[cfg(feature = "tracing")]
 mod snapshot_tracing;
+mod snapshot_work;
 mod static_assertions;
 mod sum_support;
 mod supervisor_command;

@@ -8,12 +8,27 @@ use errgroup::{
     BoxError, Context, Diagnosis, Group, Reason, Snapshot, TaskKind, TaskSnapshot, TaskState, What,
     dump_all,
 };
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
 type Unit = Result<(), BoxError>;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// A dump of the process sees the tasks of all tests, and for how long a task has waited is not known where it was seen before
+/// that. So tests that dump run beside none that want to know.
+static DUMPS: RwLock<()> = RwLock::const_new(());
+
+/// Nobody dumps the process meanwhile.
+pub(crate) async fn undisturbed() -> RwLockReadGuard<'static, ()> {
+    DUMPS.read().await
+}
+
+/// Nobody is disturbed by a dump of the process.
+pub(crate) async fn alone() -> RwLockWriteGuard<'static, ()> {
+    DUMPS.write().await
+}
 
 /// A tree with ids numbered from 1 as they come, and without the places, which move.
 pub(crate) fn plain(tree: &str) -> String {
@@ -72,6 +87,7 @@ async fn deaf(_ctx: Context) -> Unit {
 
 #[tokio::test(start_paused = true)]
 async fn nested_groups_are_drawn_three_deep() {
+    let _undisturbed = undisturbed().await;
     let outer: Group = Group::builder().name("api").build();
     let middle: Group = Group::builder()
         .context(outer.context())
@@ -113,6 +129,7 @@ async fn nested_groups_are_drawn_three_deep() {
 
 #[tokio::test(start_paused = true)]
 async fn places_are_those_of_the_calls() {
+    let _undisturbed = undisturbed().await;
     let group: Group = Group::new();
     let spawned = line!() + 1;
     group.task("a").spawn(pending::<Unit>());
@@ -127,6 +144,7 @@ async fn places_are_those_of_the_calls() {
 
 #[tokio::test(start_paused = true)]
 async fn group_ended_by_a_deadline_then_each_straggler_is_told_from_the_others() {
+    let _undisturbed = undisturbed().await;
     let (ctx, _handle) = Context::background().with_cancel();
     let timed = ctx.with_timeout(SECOND);
     let group: Group = Group::builder().context(&timed).name("request").build();
@@ -172,6 +190,7 @@ async fn group_ended_by_a_deadline_then_each_straggler_is_told_from_the_others()
 
 #[tokio::test(start_paused = true)]
 async fn parents_failure_seen_from_a_grandchild_names_the_task_and_its_place() {
+    let _undisturbed = undisturbed().await;
     let outer: Group = Group::new();
     let middle: Group = Group::with_context(outer.context());
     let inner: Group = Group::builder()
@@ -201,6 +220,7 @@ async fn parents_failure_seen_from_a_grandchild_names_the_task_and_its_place() {
 /// An end takes a group out of its parent's list.
 #[tokio::test(start_paused = true)]
 async fn ended_group_with_a_straggler_is_found_from_above_with_the_way_to_it() {
+    let _undisturbed = undisturbed().await;
     let (ctx, _handle) = Context::background().with_cancel();
     let (request, cancel) = ctx.with_cancel();
     let (_beside, _other) = request.with_cancel();
@@ -233,6 +253,7 @@ async fn ended_group_with_a_straggler_is_found_from_above_with_the_way_to_it() {
 
 #[tokio::test(start_paused = true)]
 async fn group_below_a_merged_context_is_shown_once_and_found_through_either_parent() {
+    let _undisturbed = undisturbed().await;
     let (first, _one) = Context::background().with_cancel();
     let (second, end) = Context::background().with_cancel();
     let (top, _top) = first.with_cancel();
@@ -250,6 +271,7 @@ async fn group_below_a_merged_context_is_shown_once_and_found_through_either_par
 
 #[tokio::test(start_paused = true)]
 async fn group_dropped_inside_another_is_shown_below_it_while_its_tasks_live() {
+    let _undisturbed = undisturbed().await;
     let outer: Group = Group::builder().name("outer").build();
     let ctx = outer.context().clone();
     let (leave, left) = mpsc::channel::<()>();
@@ -276,6 +298,7 @@ async fn group_dropped_inside_another_is_shown_below_it_while_its_tasks_live() {
 
 #[tokio::test(start_paused = true)]
 async fn dump_has_every_group_once_below_the_one_above_it() {
+    let _alone = alone().await;
     let name = "dump_has_every_group";
     let outer: Group = Group::builder().name(name).build();
     let mut deep = outer.context().clone();
@@ -358,6 +381,7 @@ fn chain_of_many_contexts_is_shown_and_drawn() {
 /// Each with a context beside it, so that every level is drawn.
 #[tokio::test(start_paused = true)]
 async fn deep_tree_is_drawn_to_some_depth_and_the_rest_counted() {
+    let _undisturbed = undisturbed().await;
     let (root, _handle) = Context::background().with_cancel();
     let mut ctx = root.clone();
     let mut beside = Vec::new();
@@ -375,6 +399,7 @@ async fn deep_tree_is_drawn_to_some_depth_and_the_rest_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn of_many_tasks_the_stragglers_and_the_oldest_are_drawn_and_all_are_kept() {
+    let _undisturbed = undisturbed().await;
     let group: Group = Group::new();
     for number in 0..100 {
         group
@@ -406,6 +431,7 @@ async fn of_many_tasks_the_stragglers_and_the_oldest_are_drawn_and_all_are_kept(
 
 #[tokio::test(start_paused = true)]
 async fn limited_group_tells_who_holds_and_who_waits() {
+    let _undisturbed = undisturbed().await;
     let group: Group = Group::builder().limit(2).build();
     group.task("a").spawn(pending::<Unit>());
     group.task("b").spawn_with(async |_| {
@@ -452,6 +478,7 @@ async fn limited_group_tells_who_holds_and_who_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn states_of_tasks_are_told_apart() {
+    let _undisturbed = undisturbed().await;
     let group: Group = Group::new();
     let (tell, told) = mpsc::channel();
     let spawner = group.spawner();
@@ -501,6 +528,7 @@ async fn states_of_tasks_are_told_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn counts_of_ended_tasks_are_told() {
+    let _undisturbed = undisturbed().await;
     let group: Group = Group::builder().isolated().build();
     group.spawn(async { Ok(()) });
     group.spawn(async { Ok(()) });
@@ -552,6 +580,7 @@ async fn hostile() -> Snapshot {
 
 #[tokio::test(start_paused = true)]
 async fn hostile_names_stay_on_their_lines_in_the_tree() {
+    let _undisturbed = undisturbed().await;
     let tree = hostile().await;
     let items = tree.items().len();
     for drawn in [tree.to_string(), format!("{tree:#}")] {
@@ -577,6 +606,7 @@ async fn hostile_names_stay_on_their_lines_in_the_tree() {
 
 #[tokio::test(start_paused = true)]
 async fn hostile_names_are_harmless_in_dot_and_mermaid() {
+    let _undisturbed = undisturbed().await;
     let tree = hostile().await;
     let items = tree.items().len();
     let dot = tree.to_dot();
@@ -621,6 +651,7 @@ async fn hostile_names_are_harmless_in_dot_and_mermaid() {
 /// `dot` itself, where it is installed.
 #[tokio::test(start_paused = true)]
 async fn graphviz_takes_the_drawing() {
+    let _undisturbed = undisturbed().await;
     let dot = hostile().await.to_dot();
     let started = std::process::Command::new("dot")
         .arg("-Tsvg")
@@ -644,6 +675,7 @@ async fn graphviz_takes_the_drawing() {
 #[cfg(feature = "serde")]
 #[tokio::test(start_paused = true)]
 async fn json_round_trips_and_tells_its_version() {
+    let _undisturbed = undisturbed().await;
     let tree = hostile().await;
     let json = serde_json::to_string(&tree).unwrap();
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -679,6 +711,7 @@ fn json_of_another_version_or_in_no_order_is_refused() {
 /// A cause whose text nobody asks for is not asked.
 #[tokio::test(start_paused = true)]
 async fn causes_are_told_when_the_tree_is_drawn_and_may_panic() {
+    let _undisturbed = undisturbed().await;
     #[derive(Debug)]
     struct Cause(mpsc::Sender<()>);
     impl std::fmt::Display for Cause {
@@ -701,6 +734,7 @@ async fn causes_are_told_when_the_tree_is_drawn_and_may_panic() {
 
 #[tokio::test(start_paused = true)]
 async fn diagnosis_is_that_of_the_task_and_not_its_neighbours() {
+    let _undisturbed = undisturbed().await;
     let group: Group = Group::new();
     let (wake, woken) = tokio::sync::oneshot::channel::<()>();
     group.task("woken").spawn_with(async |_| {
@@ -724,6 +758,7 @@ async fn diagnosis_is_that_of_the_task_and_not_its_neighbours() {
 /// Who waits for a slot has a place in the registry, and no polls to be counted.
 #[tokio::test(start_paused = true)]
 async fn many_wait_for_slots_during_the_end_then_only_the_task_is_a_straggler() {
+    let _undisturbed = undisturbed().await;
     let group: Group = Group::builder().limit(1).build();
     group.spawn_with(deaf);
     let waiting: Vec<_> = (0..100)

@@ -233,6 +233,7 @@ async fn polled_since_is_told_from_not_polled_since() {
 /// A snapshot of one group takes nothing of another, however it looks for what has ended below its own.
 #[tokio::test(start_paused = true)]
 async fn snapshot_of_a_group_then_another_has_not_been_looked_at() {
+    let _undisturbed = crate::snapshot::undisturbed().await;
     let (group, other): (Group, Group) = (Group::new(), Group::new());
     group.task("waits").spawn(async {
         yield_now().await;
@@ -457,4 +458,74 @@ async fn only_a_guest_is_left_then_patience_reports_it() {
     assert_eq!(told.try_recv(), Ok(1));
     drop(go);
     waiting.await.unwrap();
+}
+
+/// Neither does the timer panic there, nor is the report lost.
+#[test]
+fn runtime_has_no_timer_then_patience_reports_all_the_same() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (tell, told) = oneshot::channel();
+        let tell = Mutex::new(Some(tell));
+        let thread = thread::current().id();
+        let mut group: Group = Group::builder()
+            .on_stragglers(move |tasks| {
+                let names: Vec<_> = tasks.iter().map(|task| task.name.clone()).collect();
+                let tell = tell.lock().unwrap().take().unwrap();
+                tell.send((names, thread::current().id())).unwrap();
+            })
+            .patience(Duration::from_millis(1))
+            .build();
+        let (go, wait) = oneshot::channel::<()>();
+        group
+            .task("lingers")
+            .spawn_with(async move |_| Ok(wait.await?));
+        settle().await;
+        group.cancel();
+        let waits = async { group.wait().await.unwrap() };
+        let reported = async {
+            let (names, on) = told.await.unwrap();
+            assert_eq!(names, [Some("lingers".into())]);
+            assert_eq!(on, thread, "not on the thread that all deadlines wait for");
+            go.send(()).unwrap();
+        };
+        futures::join!(waits, reported);
+    });
+}
+
+/// The timer goes with the group: it keeps nothing, and nobody is called.
+#[tokio::test(start_paused = true)]
+async fn group_is_dropped_before_patience_is_over_then_nothing_is_reported() {
+    let (group, reports) = impatient(Some(SECOND));
+    let held = Arc::clone(&reports);
+    assert_eq!(Arc::strong_count(&held), 3);
+    lingers(&group, 60 * SECOND);
+    settle().await;
+    group.cancel();
+    settle().await;
+    drop(group);
+    settle().await;
+    assert_eq!(Arc::strong_count(&held), 2, "the callback is dropped");
+    sleep(5 * SECOND).await;
+    assert!(reports.lock().unwrap().is_empty());
+}
+
+/// What reports is a task of the group's runtime, and that of the paused clock is the group's, not that of who ends it.
+#[test]
+fn context_ended_from_outside_then_patience_counts_by_the_clock_of_the_group() {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (mut group, reports) = impatient(Some(3_600 * SECOND));
+        lingers(&group, 7_200 * SECOND);
+        settle().await;
+        thread::scope(|scope| {
+            scope.spawn(|| group.cancel());
+        });
+        group.wait().await.unwrap();
+        assert_eq!(*reports.lock().unwrap(), [["lingers"]]);
+    });
 }

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use crate::supervisor_support::{End, Stage, builder, idle, paused, run};
-use crate::support::{Log, OnDrop, advance, ms};
+use crate::support::{Log, OnDrop, advance, ms, no_leaks};
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -328,6 +328,7 @@ fn s7_commands_before_the_run_wait_and_after_it_are_refused() {
         assert!((&mut start).now_or_never().is_none());
         drop(supervisor);
         assert_eq!(start.await, Err(CommandError::SupervisorStopping));
+        no_leaks(&ctx);
     });
 }
 

@@ -11,7 +11,7 @@ use errgroup::{
 use tokio::time::Instant;
 
 use crate::supervisor_support::{End, Stage, builder, idle, paused, run};
-use crate::support::{Log, OnDrop, advance, ms, reason};
+use crate::support::{Log, OnDrop, advance, ms, no_leaks, reason};
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -322,6 +322,7 @@ fn s5_contexts_of_children_have_the_values_and_not_the_end_of_the_supervisors() 
         cancel.cancel();
         run.await.unwrap().unwrap();
         assert_eq!(log.take(), [Some(17)]);
+        no_leaks(&parent);
     });
 }
 
@@ -706,6 +707,7 @@ fn handle_asked_before_the_run_and_after_it_was_dropped_then_not_all_are_up() {
 #[test]
 fn supervisors_below_a_context_are_in_its_tree_one_below_the_other() {
     paused(async {
+        let _alone = crate::snapshot::alone().await;
         let (ctx, stop) = Context::background().with_cancel();
         let leaf = || Child::new("twig", |_ctx| pending());
         let inner = move || {
@@ -741,5 +743,6 @@ fn supervisors_below_a_context_are_in_its_tree_one_below_the_other() {
         stop.cancel();
         run.await.unwrap().unwrap();
         assert_eq!(ctx.tree().tasks().count(), 0);
+        no_leaks(&ctx);
     });
 }

@@ -264,3 +264,11 @@ pub(crate) fn child(parent: &Context) -> Context {
     handle.detach();
     ctx
 }
+
+/// Fails, with the tree, if anything is left below a context. Without the feature `testing` there is nobody to look.
+pub(crate) fn no_leaks(ctx: &Context) {
+    #[cfg(feature = "testing")]
+    errgroup::testing::assert_no_leaks(ctx);
+    #[cfg(not(feature = "testing"))]
+    drop(ctx.clone());
+}

@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::mem::forget;
 use std::pin::pin;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use errgroup::{BoxError, CancelHandle, Context, ContextError, Group, GroupError};
@@ -383,4 +384,49 @@ pub async fn batch_stream<W: Work>(n: usize) {
 /// A spawn that is distinct for each `N`.
 pub fn distinct<const N: usize>(group: &Group) {
     group.spawn(text::job::<N>());
+}
+
+/// Takes a snapshot of a group with `n` tasks, which run meanwhile: how long the snapshot took.
+pub async fn dump_while_running(n: usize) -> Duration {
+    let mut group: Group = Group::new();
+    for _ in 0..n {
+        group.spawn(spins());
+    }
+    // So that the tasks run, each of them.
+    for _ in 0..2 {
+        group
+            .spawn(job::<Yields<1>>())
+            .await
+            .expect("it does not fail");
+    }
+    let start = Instant::now();
+    let snapshot = group.snapshot();
+    let took = start.elapsed();
+    assert_eq!(snapshot.tasks().count(), n);
+    group.cancel();
+    group.wait().await.expect("it was cancelled");
+    took
+}
+
+/// Wakes itself for ever.
+async fn spins() -> Result<(), BoxError> {
+    loop {
+        yield_now().await;
+    }
+}
+
+/// As `tasks`, while another thread takes one snapshot of the group after the other.
+pub async fn tasks_beside_snapshots<W: Work>(n: usize) {
+    let mut group: Group = Group::new();
+    let (spawner, ctx) = (group.spawner(), group.context().clone());
+    let watcher = thread::spawn(move || {
+        while !ctx.is_done() {
+            black_box(spawner.snapshot());
+        }
+    });
+    for _ in 0..n {
+        group.spawn(job::<W>());
+    }
+    group.wait().await.expect("no task fails");
+    watcher.join().expect("it does not panic");
 }

@@ -69,12 +69,27 @@ pub(super) fn rows() -> Vec<Row> {
             spawned::<Yields<4>>(rt, "waits four times", 1.10).go("yield4", rt.threads()),
         ]);
     }
+    rows.extend([
+        // 200 ms for all of them.
+        Row::timed(31, "dump of 100,000 tasks that run, per task, 2 workers")
+            .ours(on(BOTH[1], ours::dump_while_running))
+            .at_most(2_000.0),
+        Row::timed(
+            32,
+            "spawn + wait of 100,000 tasks, each waits once, beside a loop of snapshots, current_thread",
+        )
+        .ours(on(ONE, ours::tasks_beside_snapshots::<Yields<1>>))
+        .rival(UNWATCHED, 1.1, on(ONE, ours::tasks::<Yields<1>>)),
+    ]);
     rows.extend(BOTH.map(|rt| first_error(rt).in_readme_if(rt != ONE)));
     rows
 }
 
 /// As another contender: a group of few tasks.
 const FEW: &str = "errgroup, 200 tasks";
+
+/// As another contender: ours, and nobody takes snapshots.
+const UNWATCHED: &str = "errgroup, not looked at";
 
 fn cancelled(error: &str) -> Row {
     let work = format!("cancelled task that passes the end on as {error}");

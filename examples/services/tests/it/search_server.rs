@@ -220,6 +220,62 @@ async fn tasks_asked_for_as_tree_json_or_page_then_shown_as_such() {
     server.wait_for_nothing().await;
 }
 
+/// The page, drawn by a browser from what it has fetched itself.
+#[tokio::test]
+async fn debug_tasks_page_is_opened_in_a_browser_then_it_draws_the_tree() {
+    let Some(mut browser) = browser() else {
+        say("skipped: no browser to open the page with (Debian's package chromium)");
+        return;
+    };
+    let server = Server::start(ENDLESS).await;
+    let searching = server
+        .send("GET /search?q=rust HTTP/1.1\r\nHost: here\r\n\r\n")
+        .await;
+    server.wait_for("archive", 1).await;
+    let profile = tempfile::tempdir().expect("a directory");
+    browser
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(["--virtual-time-budget=3000", "--dump-dom"])
+        .arg(format!("http://{}/debug/tasks?as=page", server.address));
+    let output = patient("a page", browser.output()).await.expect("it runs");
+    let page = String::from_utf8(output.stdout).expect("UTF-8");
+    let said = String::from_utf8_lossy(&output.stderr);
+    for part in [
+        "<div class=\"group\">group \"connections\" #",
+        "<div class=\"task\">task \"connection from 127.0.0.1:",
+        "task \"archive\" #",
+        "<span class=\"place\">",
+        "request.rs:",
+    ] {
+        assert!(page.contains(part), "{part} in {page}, {said}");
+    }
+    assert!(!page.contains(">gone: "), "{page}");
+    drop(searching);
+    server.wait_for_nothing().await;
+}
+
+/// A browser without a window, which loads nothing but what it is told to.
+fn browser() -> Option<Command> {
+    let probe = std::process::Command::new("chromium")
+        .arg("--version")
+        .output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        return None;
+    }
+    let mut browser = Command::new("chromium");
+    browser.kill_on_drop(true).args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]);
+    Some(browser)
+}
+
 // One bad connection is one bad connection.
 
 #[tokio::test]

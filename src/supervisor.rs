@@ -3,8 +3,8 @@
 //! The way of an event: a child's task ends, or says that it is ready, or a handle gives a command: a `Message` for the
 //! `Driver` (`run`), which tells the `Machine` and carries out what it decides: starts, stops and aborts tasks of its group.
 //!
-//! Who knows whom: `machine` knows `entry` and `intensity`, plain data; `service` and `handle` know the machine through
-//! `shared`; `run` knows all; nobody outside knows any.
+//! Who knows whom: `machine` knows `entry`, `intensity` and the words of `event` and `handle`, plain data; `service` and `handle`
+//! reach the machine through `shared`; `run` knows all; nobody outside knows any.
 
 mod backoff;
 mod child;
@@ -78,24 +78,38 @@ use crate::sync::Mutex;
 ///
 /// # Comparison to its peers
 ///
-/// | | here | Elixir's [`Supervisor`] | [`tokio-graceful-shutdown`] | [`ractor`] | systemd |
+/// | | here | Elixir's [`Supervisor`] | [`tokio-graceful-shutdown`] | [`ractor`], with [`ractor-supervisor`] | systemd |
 /// |---|---|---|---|---|---|
-/// | restarts | permanent, transient, temporary | the same | by hand | by hand, in the supervisor's handler, or by `ractor-supervisor` | `Restart=` |
-/// | with siblings | one, all, the rest | the same | | by hand | `PartOf=`, `BindsTo=` |
-/// | too often | a sliding period, then it fails | the same | | | `StartLimitBurst=`, `StartLimitIntervalSec=` |
-/// | delay before a restart | any iterator of durations, jitter, reset | none | | | `RestartSec=`, `RestartSteps=`, without jitter |
-/// | readiness holds up the next | yes, with a time limit | yes, `init` has returned | none | `pre_start` has returned | `Type=notify`, `TimeoutStartSec=` |
-/// | stop | in reverse order; drain, end, grace, abort | in reverse order; `shutdown`, kill | all at once, or in order by hand; one timeout for all | children are told, or killed | in reverse order of `After=`; `SIGTERM`, `SIGKILL` |
-/// | who would not stop is named | yes | in a report | the subsystems that timed out | no | in the journal |
-/// | the last failures of each child | kept | in the log | returned at the end | in the event | in the journal |
+/// | restarts | permanent, transient, temporary | the same | by hand | by hand, in the supervisor's handler; the same | `Restart=` |
+/// | with siblings | one, all, the rest | the same | | by hand; the same | `PartOf=`, `BindsTo=` |
+/// | too often | a sliding period, then it fails | the same | | by hand; the same | `StartLimitBurst=`, `StartLimitIntervalSec=` |
+/// | delay before a restart | any iterator of durations, jitter, reset | none | | by hand; a function, reset | `RestartSec=`, `RestartSteps=`, without jitter |
+/// | readiness holds up the next | yes, with a time limit | yes, `init` has returned | none | yes, `pre_start` has returned | `Type=notify`, `TimeoutStartSec=` |
+/// | stop | in reverse order; drain, end, grace, abort | in reverse order; `shutdown`, kill | all at once, or in order by hand; one timeout for all | children are killed when their supervisor ends; told, all at once, by hand | in reverse order of `After=`; `SIGTERM`, `SIGKILL` |
+/// | who would not stop is named | yes | in the log | in the log | no | in the journal |
+/// | the last failures of each child | kept | in the log | all, returned at the end | in the event; the number | in the journal |
 /// | its failure has a type | `E`, with its source | any term | yes | a boxed error | an exit status |
 ///
 /// In OTP and Elixir a supervisor is one process that does one thing after the other: while a child takes its time to start or to
-/// stop, nobody else is restarted, and no command is answered. Here only those wait whom the order concerns.
+/// stop, nobody else is restarted, and no command is answered. `ractor-supervisor` is one actor, and waits for `pre_start` in the
+/// same way. Here only those wait whom the order concerns.
+///
+/// What none of them has, and the test that shows it:
+///
+/// | | in `tests/it` |
+/// |---|---|
+/// | a stop in three steps, each of which the child's context tells | `supervisor_stop::s5_stopped_in_reverse_order_one_after_the_other_with_drain_end_grace_and_abort` |
+/// | a stop that is cut from above: drains end, graces hold | `supervisor_stop::s5_context_that_begins_to_stop_and_then_ends_cuts_the_drains` |
+/// | who would not stop, as a value | `supervisor_stop::s5_child_that_ignores_its_stop_is_aborted_and_one_that_cannot_be_is_left_behind` |
+/// | the last failures of each child, to be asked for at any time | `supervisor_restart::failures_are_kept_up_to_the_limit_the_latest_last` |
+/// | a backoff for several: the others stop at once, and start with the one that failed | `supervisor_restart::s4_backoff_with_a_restart_of_all_then_others_stop_at_once_and_start_with_it` |
+/// | a supervisor that is dropped leaves nobody behind | `supervisor_stop::s5_run_dropped_below_a_group_then_the_group_waits_for_the_children` |
+/// | in one process, others are restarted while one takes its time to start or to stop | `supervisor_peers::one_takes_its_time_to_start_and_one_to_stop_then_others_are_restarted_and_commands_answered` |
 ///
 /// [`Supervisor`]: https://hexdocs.pm/elixir/Supervisor.html
 /// [`tokio-graceful-shutdown`]: https://docs.rs/tokio-graceful-shutdown
 /// [`ractor`]: https://docs.rs/ractor
+/// [`ractor-supervisor`]: https://docs.rs/ractor-supervisor
 ///
 /// # Examples
 ///

@@ -14,7 +14,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use futures::Stream;
 use loom::thread::{self, JoinHandle};
 
-use super::queue::{CALLER, Permits, Queue, Rules};
+use super::queue::{CALLER, Call, Hand, Next, Permits, Pulled, Queue, Rules};
 use super::results::Discard;
 use super::worker::{Job, Work, Worker};
 use crate::context::Context;
@@ -358,6 +358,63 @@ fn source_blocks_until_an_item_of_the_same_pull_has_run_then_another_worker_runs
         let ran = batch.ran.clone();
         batch.run(|_| ());
         assert_eq!(ran.0.lock().items.len(), 4);
+    });
+}
+
+/// What a worker other than the puller does, with the queue alone.
+fn help(queue: &Queue<u32, ()>, ran: &Board) {
+    let mut hand = Hand::new(CALLER + 1);
+    block_on(poll_fn(|cx| {
+        loop {
+            match queue.next(&mut hand, 4) {
+                Next::Start => {
+                    hand.done = hand.block.len();
+                    hand.block.drain(..).for_each(|(_, item)| ran.note(item));
+                }
+                Next::Idle if !queue.idle(&mut hand, cx.waker().clone()) => {}
+                Next::Idle => return Poll::Pending,
+                Next::Watch => thread::yield_now(),
+                Next::Over => return Poll::Ready(()),
+                Next::Poll | Next::Pull(..) | Next::Call(_) => unreachable!(),
+            }
+        }
+    }));
+}
+
+/// The source blocks after each item that it gives out, until that has run.
+#[test]
+fn pull_shows_item_after_item_while_the_other_worker_becomes_idle_then_that_one_runs_each() {
+    loom::model(|| {
+        let queue: Arc<Queue<u32, ()>> = Queue::new(Box::pin(Feed::default()), rules(8, 2), None);
+        let ran = Board::default();
+        let mut hand = Hand::new(CALLER);
+        let Next::Pull(source, permits) = queue.next(&mut hand, 4) else {
+            panic!("there is a source to be polled");
+        };
+        let mut helper = None;
+        for item in 0..3 {
+            match queue.show((item, item as u32)) {
+                Some(Call::Start(_)) => {
+                    let (queue, ran) = (queue.clone(), ran.clone());
+                    helper = Some(thread::spawn(move || help(&queue, &ran)));
+                }
+                Some(Call::Wake(waker)) => waker.wake(),
+                None => {}
+            }
+            ran.wait(item as u32);
+        }
+        drop(source);
+        assert!(
+            queue
+                .put_source(Pulled::Dry, permits - 3, &mut hand)
+                .1
+                .is_none()
+        );
+        assert!(hand.block.is_empty());
+        while !matches!(queue.next(&mut hand, 4), Next::Over) {
+            thread::yield_now();
+        }
+        helper.expect("it was called").join().unwrap();
     });
 }
 

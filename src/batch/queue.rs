@@ -13,7 +13,8 @@
 //!    gives its permit back when it is done, or when its result has been yielded (`Permits`).
 //! 3. While there is work that nobody has in hand (`work`), some worker is not idle. Whoever makes work while he is none
 //!    himself, or leaves it, wakes an idle one, under the same lock; a worker becomes idle under the lock, after a look. A
-//!    worker that finds more than it can do itself calls another (`Next::Call`).
+//!    worker that finds more than it can do itself calls another (`Next::Call`). What a pull has shown so far counts, too:
+//!    with `Shown::may_call` the puller calls somebody for it, and who becomes idle sets that, or finds an item.
 //! 4. A wake-up of the source is never lost: it is noted even while the source is taken. Each leads to one poll. After
 //!    its end, or a panic, the source is not polled again.
 //! 5. A running item that is woken is ready as soon as it is put back. A waker left over from an earlier item of the same
@@ -23,7 +24,10 @@
 //! 7. After `close` no item is given out. What a pull still brings in is taken out by the end, which closes again.
 //!
 //! Why are items that one worker has pulled shown to the others while it pulls more? The source may block its thread until
-//! an item that it gave out before has run. So another worker watches, and takes them if the pull does not proceed.
+//! an item that it gave out before has run. So another worker watches, and takes them if the pull does not proceed. They lie
+//! under a lock of their own, which nobody else takes while it does: a pull shows an item in some nanoseconds.
+//!
+//! Lock order: `state`, then `shown`.
 //!
 //! Why one lock, and not a queue a worker? An item that waits takes it three times, some 20 ns each, where a task of its
 //! own costs 400. Items that end at once come in blocks. And there is one order, and one place to look into.
@@ -32,6 +36,7 @@ mod watch;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::hint;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
@@ -40,7 +45,7 @@ use futures::Stream;
 
 use crate::context::{Listing, Node};
 use crate::panic::contain;
-use crate::sync::{AtomicUsize, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
 
 pub(crate) use self::watch::Report;
@@ -49,16 +54,24 @@ pub use self::watch::SourceState;
 /// The id of the worker that the batch's caller polls.
 pub(super) const CALLER: usize = 0;
 
+/// As long as a pull of a block takes, about a microsecond.
+const SPINS: usize = 32;
+
 /// As a waker it is the source's.
+// In this order, so that what the puller writes with each item (`shown`) does not lie beside what the others read meanwhile.
+#[repr(C)]
 pub(super) struct Queue<T, Fut> {
-    state: Mutex<State<T, Fut>>,
+    pub(super) rules: Rules,
     /// How many permits the consumer of a stream gathers before it gives them back. A hint.
     pub(super) release_size: AtomicUsize,
-    pub(super) rules: Rules,
+    /// The source is taken. A hint.
+    is_pulling: AtomicBool,
+    state: Mutex<State<T, Fut>>,
     pub(super) name: Option<Cow<'static, str>>,
     /// In snapshots.
     id: TaskId,
     listing: Listing,
+    shown: Mutex<Shown<T>>,
 }
 
 /// What never changes.
@@ -83,10 +96,8 @@ pub(super) enum Permits {
 
 struct State<T, Fut> {
     source: Place<T>,
-    /// Pulled, in the order of the indexes.
+    /// Pulled by workers that gave way, in the order of the indexes.
     unstarted: VecDeque<(usize, T)>,
-    /// Counts the pulls, and the items that they show: it changes while a pull proceeds.
-    progress: usize,
     /// By key.
     entries: Vec<Entry<Fut>>,
     /// How many items were woken, and the first and the last of them. `Entry::next` links them.
@@ -109,6 +120,16 @@ struct State<T, Fut> {
     node: Weak<Node>,
     /// No worker is left.
     is_finished: bool,
+}
+
+/// What the pull under way has brought.
+struct Shown<T> {
+    /// In the order of the indexes. They count as `live` once they are taken.
+    items: VecDeque<(usize, T)>,
+    /// Counts the pulls, and what they show: it changes while a pull proceeds.
+    progress: usize,
+    /// Perhaps there is another worker to be called.
+    may_call: bool,
 }
 
 /// Where the source is.
@@ -161,7 +182,7 @@ pub(super) struct Hand<T, Fut> {
     pub(super) current: Option<Running<Fut>>,
     /// Items that are done and not yet told of.
     pub(super) done: usize,
-    /// `State::progress` when another worker was last seen pulling.
+    /// `Shown::progress` when another worker was last seen pulling.
     seen: Option<usize>,
     /// How many items that were woken it polls before it takes new ones: as many as it took of those.
     polls: usize,
@@ -230,7 +251,6 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
             state: Mutex::new(State {
                 source: Place::Over,
                 unstarted: VecDeque::new(),
-                progress: 0,
                 entries: Vec::new(),
                 ready: 0,
                 first_ready: 0,
@@ -246,6 +266,12 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
                 node: Weak::new(),
                 is_finished: false,
             }),
+            shown: Mutex::new(Shown {
+                items: VecDeque::new(),
+                progress: 0,
+                may_call: rules.workers > 1,
+            }),
+            is_pulling: AtomicBool::new(false),
             release_size: AtomicUsize::new(1),
             rules,
             name,
@@ -289,18 +315,34 @@ impl<T, Fut> Queue<T, Fut> {
     pub(super) fn next(&self, hand: &mut Hand<T, Fut>, size: usize) -> Next<T> {
         let mut state = self.state.lock();
         let unused = state.settle(hand, self.rules);
-        let next = state.choose(hand, size, self.rules);
-        if let Next::Over = next {
-            wake_all(state);
+        let next = state.choose(hand, size, self.rules, &self.shown);
+        match next {
+            Next::Over => wake_all(state),
+            Next::Pull(..) => {
+                self.is_pulling.store(true, Ordering::Relaxed);
+                std::mem::swap(&mut self.shown.lock().items, &mut hand.block);
+            }
+            _ => {}
         }
         drop(unused);
         next
     }
 
+    /// Gives a pull the moment that most of them take; `false` if it goes on.
+    pub(super) fn spin(&self) -> bool {
+        // A model has no time.
+        let spins = if cfg!(errgroup_loom) { 0 } else { SPINS };
+        (0..spins).any(|_| {
+            hint::spin_loop();
+            !self.is_pulling.load(Ordering::Relaxed)
+        })
+    }
+
     /// Makes a worker idle; `false` if there is something for it meanwhile.
     pub(super) fn idle(&self, hand: &mut Hand<T, Fut>, waker: Waker) -> bool {
         let mut state = self.state.lock();
-        if state.work(self.rules) > 0 || state.is_over() {
+        let has_none = state.work(self.rules) == 0 && !state.is_over();
+        if !has_none || !self.shown.lock().call_for_next() {
             drop(state);
             drop(waker);
             return false;
@@ -313,16 +355,29 @@ impl<T, Fut> Queue<T, Fut> {
         true
     }
 
-    /// Shows an item to the others while its worker pulls on. They may have to be called for it.
+    /// Shows an item to the others while its worker pulls on. Somebody may have to be called for it.
+    #[inline]
     pub(super) fn show(&self, item: (usize, T)) -> Option<Call> {
-        let mut state = self.state.lock();
-        state.live += 1;
-        state.progress += 1;
-        state.unstarted.push_back(item);
-        match state.unstarted.len() {
-            1 => state.call(self.rules),
-            _ => None,
+        let mut shown = self.shown.lock();
+        shown.items.push_back(item);
+        shown.progress += 1;
+        match shown.may_call {
+            true => {
+                drop(shown);
+                self.call_for_shown()
+            }
+            false => None,
         }
+    }
+
+    #[inline(never)]
+    fn call_for_shown(&self) -> Option<Call> {
+        let mut state = self.state.lock();
+        let call = state.call(self.rules);
+        if call.is_none() {
+            self.shown.lock().may_call = false;
+        }
+        call
     }
 
     /// Ends a pull, which leaves some of its permits. What it has shown goes before what is in the worker's block. Returns
@@ -335,10 +390,12 @@ impl<T, Fut> Queue<T, Fut> {
     ) -> (bool, Option<Call>) {
         let mut state = self.state.lock();
         state.used -= permits_left;
+        let mut shown = self.shown.lock();
+        shown.items.append(&mut hand.block);
+        std::mem::swap(&mut shown.items, &mut hand.block);
+        drop(shown);
         state.live += hand.block.len();
-        while let Some(item) = state.unstarted.pop_back() {
-            hand.block.push_front(item);
-        }
+        self.is_pulling.store(false, Ordering::Relaxed);
         let is_woken = matches!(state.source, Place::Taken { is_woken: true });
         let is_ready = !matches!(pulled, Pulled::NotReady(_));
         state.source = match pulled {
@@ -427,7 +484,8 @@ impl<T, Fut> Queue<T, Fut> {
         let mut state = self.state.lock();
         state.is_closed = true;
         state.ready = 0;
-        let unstarted = std::mem::take(&mut state.unstarted);
+        let mut unstarted = std::mem::take(&mut state.unstarted);
+        unstarted.append(&mut self.shown.lock().items);
         let entries = std::mem::take(&mut state.entries);
         let mut started = std::mem::take(&mut state.spare);
         wake_all(state);
@@ -448,6 +506,14 @@ impl<T, Fut> Queue<T, Fut> {
             Place::Here(source) | Place::Waiting(source) => Some(source),
             Place::Taken { .. } | Place::Over => None,
         }
+    }
+}
+
+impl<T> Shown<T> {
+    /// Has the one who becomes idle called for the next item; `false` if one is there.
+    fn call_for_next(&mut self) -> bool {
+        self.may_call |= self.items.is_empty();
+        self.items.is_empty()
     }
 }
 
@@ -475,7 +541,13 @@ impl<T, Fut> State<T, Fut> {
         idle.or_else(|| self.idle_caller.take())
     }
 
-    fn choose(&mut self, hand: &mut Hand<T, Fut>, size: usize, rules: Rules) -> Next<T> {
+    fn choose(
+        &mut self,
+        hand: &mut Hand<T, Fut>,
+        size: usize,
+        rules: Rules,
+        shown: &Mutex<Shown<T>>,
+    ) -> Next<T> {
         if self.is_over() {
             return Next::Over;
         }
@@ -492,14 +564,24 @@ impl<T, Fut> State<T, Fut> {
             hand.polls = hand.polls.saturating_sub(1);
             return Next::Poll;
         }
-        if self.is_pulling() && hand.seen.replace(self.progress) != Some(self.progress) {
-            return Next::Watch;
-        }
         if !self.unstarted.is_empty() {
             hand.polls = size;
             let size = size.min(self.unstarted.len());
             hand.block.extend(self.unstarted.drain(..size));
             return Next::Start;
+        }
+        let mut shown = shown.lock();
+        if self.is_pulling() {
+            if hand.seen.replace(shown.progress) != Some(shown.progress) {
+                return Next::Watch;
+            }
+            if !shown.items.is_empty() {
+                hand.polls = size;
+                let size = size.min(shown.items.len());
+                hand.block.extend(shown.items.drain(..size));
+                self.live += size;
+                return Next::Start;
+            }
         }
         if !self.can_pull(rules) {
             return Next::Idle;
@@ -511,7 +593,7 @@ impl<T, Fut> State<T, Fut> {
             unreachable!("errgroup: asked before");
         };
         self.used += permits;
-        self.progress += 1;
+        shown.progress += 1;
         Next::Pull(source, permits)
     }
 

@@ -15,7 +15,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::task::yield_now;
 
 use super::block::BlockSize;
-use super::queue::{Call, Hand, Next, Pulled, Queue, Source};
+use super::queue::{CALLER, Call, Hand, Next, Pulled, Queue, Source};
 use super::results::{Sink, Verdict};
 use crate::context::{Context, Node};
 use crate::error::{ContextError, GroupError, GroupId, Reason, Who, text_of};
@@ -44,7 +44,7 @@ pub(super) struct Work<J: Job> {
     pub(super) queue: Arc<ItemQueue<J>>,
     pub(super) job: Contained<J>,
     pub(super) sink: J::Sink,
-    /// What the items are given. The batch ends it.
+    /// The batch's own. The batch ends it.
     pub(super) ctx: Context,
     /// There is a context above it.
     pub(super) is_child: bool,
@@ -64,6 +64,9 @@ pub(super) enum Failure<E> {
 
 pub(super) struct Worker<J: Job> {
     work: Arc<Work<J>>,
+    /// What its items are given. Each worker but the caller has a context of its own: they count who holds one, and would
+    /// meet there with each item.
+    ctx: Context,
     hand: Hand<J::Item, J::Future>,
     /// The source that is being polled, and how many items it may give.
     source: Option<(Source<J::Item>, usize)>,
@@ -96,6 +99,11 @@ impl<J: Job> Work<J> {
             failure: Mutex::default(),
             is_finished: AtomicBool::new(false),
         })
+    }
+
+    fn below(&self) -> Context {
+        let node = Node::derive(Some(self.node()), 0, self.location);
+        self.ctx.with_node(node)
     }
 
     pub(super) fn node(&self) -> &Arc<Node> {
@@ -198,8 +206,13 @@ impl<J: Job> Drop for Work<J> {
 impl<J: Job> Worker<J> {
     pub(super) fn new(work: Arc<Work<J>>, id: usize) -> Self {
         let rules = work.queue.rules;
+        let ctx = match id {
+            CALLER => work.ctx.clone(),
+            _ => work.below(),
+        };
         Self {
             work,
+            ctx,
             hand: Hand::new(id),
             source: None,
             results: Vec::new(),
@@ -243,8 +256,8 @@ impl<J: Job> Worker<J> {
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
         self.turn = TURN;
-        let mut is_live = !self.work.ctx.is_done();
-        while is_live && !self.work.node().has_ended() {
+        let mut is_live = !self.ctx.is_done();
+        while is_live && !has_ended(&self.ctx) {
             if self.turn == 0 {
                 return self.give_way(cx);
             }
@@ -259,9 +272,10 @@ impl<J: Job> Worker<J> {
                     self.source = Some((source, permits));
                     self.pull(start);
                     // The clock, if there is a deadline: once a block.
-                    is_live = !self.work.ctx.is_done();
+                    is_live = !self.ctx.is_done();
                 }
                 Next::Call(call) => self.call(call, start),
+                Next::Watch if self.work.queue.spin() => self.turn -= 1,
                 Next::Watch => self.turn = 0,
                 Next::Idle => {
                     let waker = cx.waker().clone();
@@ -290,7 +304,7 @@ impl<J: Job> Worker<J> {
             none => none.insert(self.work.queue.memory()),
         };
         running.index = index;
-        let future = self.work.job.start(self.work.ctx.clone(), item);
+        let future = self.work.job.start(self.ctx.clone(), item);
         running.future.set(Some(future));
         self.poll_item();
     }
@@ -388,7 +402,7 @@ impl<J: Job> Worker<J> {
         if J::Sink::IS_RACE && source.next == 0 {
             work.count_items(0, source.stream.size_hint().1);
         }
-        while *permits > 0 && call.is_none() && !work.node().has_ended() {
+        while *permits > 0 && call.is_none() && !has_ended(&self.ctx) {
             let item = match source.stream.as_mut().poll_next(&mut cx) {
                 Poll::Ready(Some(item)) => (source.next, item),
                 Poll::Ready(None) => {
@@ -458,6 +472,12 @@ impl<J: Job> Worker<J> {
         }
         Poll::Pending
     }
+}
+
+/// Without a look at the clock.
+#[inline]
+fn has_ended(ctx: &Context) -> bool {
+    ctx.node().is_some_and(|node| node.has_ended())
 }
 
 impl<J: Job> Unpin for Worker<J> {}

@@ -12,7 +12,7 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use futures::FutureExt;
 use tokio::runtime::Handle;
@@ -27,6 +27,7 @@ use super::watch::ScopeTasks;
 use crate::context::{Context, Grace, Node, Owner, Steps};
 use crate::error::{BoxError, ContextError, GroupError, GroupId, Reason, text_of};
 use crate::panic::{Payload, catch, contain, discard, message};
+use crate::sync::OnceBox;
 use crate::task::{Home, Owned, TaskId};
 
 pub(crate) struct Core<E> {
@@ -37,7 +38,7 @@ pub(crate) struct Core<E> {
     config: Option<Box<Config<E>>>,
     /// The text of `E::from` the context's end; `None` in it if that does not show the end's own. Made when an error
     /// first has to be compared with it.
-    end_text: OnceLock<Option<Box<str>>>,
+    end_text: OnceBox<Option<Box<str>>>,
     /// Zeros, unless it is a scope's.
     pub(crate) scope: ScopeTasks,
     #[cfg(feature = "tracing")]
@@ -115,7 +116,7 @@ impl<E> Core<E> {
                 span: crate::trace::group(config.name(), id.0, location),
                 failures: FailureLog::new(config.kept()),
                 config: (!config.is_default()).then(|| Box::new(config)),
-                end_text: OnceLock::new(),
+                end_text: OnceBox::default(),
                 scope: ScopeTasks::default(),
             }
         });
@@ -424,7 +425,7 @@ impl<E: GroupError> Core<E> {
             None => {
                 // Not within the cell: it is foreign code, and may come here again.
                 let text = text_of_end::<E>(&end);
-                self.end_text.get_or_init(|| text)
+                self.end_text.get_or_init(|| Box::new(text))
             }
         };
         is_text_of(text.as_deref()?, error).then_some(end)

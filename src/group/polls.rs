@@ -27,6 +27,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use once_cell::race::OnceBox;
+
 /// Places within the group itself: most groups have no more tasks at once.
 const INLINE: usize = 8;
 
@@ -36,7 +38,7 @@ const BLOCKS: usize = ((u32::BITS - INLINE.ilog2()) as usize).div_ceil(2);
 #[derive(Default)]
 pub(super) struct Polls {
     inline: [Count; INLINE],
-    blocks: OnceLock<Box<[Block; BLOCKS]>>,
+    blocks: OnceBox<[Block; BLOCKS]>,
 }
 
 type Block = OnceLock<Box<[Count]>>;

@@ -27,7 +27,6 @@ pub struct Backoff(Kind);
 
 #[derive(Clone)]
 enum Kind {
-    Fixed(Duration),
     Exponential(Exponential),
     Made(Arc<dyn Fn() -> BoxedDelays + Send + Sync>),
 }
@@ -47,9 +46,10 @@ impl Backoff {
     /// Doubles the delay with each restart, from `min` up to `max`, with jitter: a delay lies between half of that and all of
     /// it, but is never less than `min`. It never ends.
     pub fn exponential(min: Duration, max: Duration) -> Self {
+        let min = min.min(max);
         Self(Kind::Exponential(Exponential {
-            next: min.min(max),
-            min: min.min(max),
+            next: min,
+            min,
             max,
             has_jitter: true,
         }))
@@ -57,7 +57,7 @@ impl Backoff {
 
     /// Waits as long each time. It never ends.
     pub fn fixed(delay: Duration) -> Self {
-        Self(Kind::Fixed(delay))
+        Self::exponential(delay, delay)
     }
 
     /// Makes the delays by calling `f`, anew after each [reset](crate::Child::reset_after).
@@ -94,7 +94,6 @@ impl IntoIterator for Backoff {
 
     fn into_iter(self) -> BackoffDelays {
         BackoffDelays(match self.0 {
-            Kind::Fixed(delay) => Source::Fixed(delay),
             Kind::Exponential(exponential) => Source::Exponential(exponential, Random::new()),
             Kind::Made(f) => Source::Made(f()),
         })
@@ -104,7 +103,9 @@ impl IntoIterator for Backoff {
 impl fmt::Debug for Backoff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Fixed(delay) => write!(f, "Backoff::fixed({delay:?})"),
+            Kind::Exponential(Exponential { min, max, .. }) if min == max => {
+                write!(f, "Backoff::fixed({min:?})")
+            }
             Kind::Exponential(Exponential { min, max, .. }) => {
                 write!(f, "Backoff::exponential({min:?}, {max:?})")
             }
@@ -117,7 +118,6 @@ impl fmt::Debug for Backoff {
 pub struct BackoffDelays(Source);
 
 enum Source {
-    Fixed(Duration),
     Exponential(Exponential, Random),
     Made(BoxedDelays),
 }
@@ -127,7 +127,6 @@ impl Iterator for BackoffDelays {
 
     fn next(&mut self) -> Option<Duration> {
         match &mut self.0 {
-            Source::Fixed(delay) => Some(*delay),
             Source::Exponential(exponential, random) => Some(exponential.step(random)),
             Source::Made(delays) => delays.next(),
         }
@@ -171,34 +170,25 @@ impl Random {
     }
 }
 
-/// The delays of one child, of whatever type.
-pub(super) trait Schedule: Send {
-    /// Returns the next delay; `None` if there is none left.
-    fn next(&mut self) -> Option<Duration>;
-
-    /// Begins anew.
-    fn reset(&mut self);
+/// The delays of one child.
+pub(super) struct Schedule {
+    make: Box<dyn Fn() -> BoxedDelays + Send>,
+    delays: Option<BoxedDelays>,
 }
 
-/// A [`Schedule`] over what can be cloned to begin anew.
-pub(super) struct Restartable<B: IntoIterator> {
-    pub(super) origin: B,
-    pub(super) delays: Option<B::IntoIter>,
-}
-
-impl<B> Schedule for Restartable<B>
-where
-    B: IntoIterator<Item = Duration> + Clone + Send,
-    B::IntoIter: Send,
-{
-    fn next(&mut self) -> Option<Duration> {
-        let origin = &self.origin;
-        self.delays
-            .get_or_insert_with(|| origin.clone().into_iter())
-            .next()
+impl Schedule {
+    pub(super) fn new(make: impl Fn() -> BoxedDelays + Send + 'static) -> Self {
+        let make = Box::new(make);
+        Self { make, delays: None }
     }
 
-    fn reset(&mut self) {
+    /// Returns the next delay; `None` if there is none left.
+    pub(super) fn next(&mut self) -> Option<Duration> {
+        self.delays.get_or_insert_with(&self.make).next()
+    }
+
+    /// Begins anew.
+    pub(super) fn reset(&mut self) {
         self.delays = None;
     }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Supervisor;
-use super::backoff::{Restartable, Schedule};
+use super::backoff::Schedule;
 use super::entry::Spec;
 use super::error::SupervisorError;
 use super::ready::Ready;
-use super::service::{Plain, Service, Signalled};
+use super::service::{Function, Post, Service};
 use crate::context::Context;
 use crate::error::{BoxError, GroupError};
 use crate::group::name;
@@ -64,7 +64,7 @@ pub enum Restart {
 pub struct Child<E = BoxError> {
     pub(super) spec: Spec,
     pub(super) service: Arc<dyn Service<E>>,
-    pub(super) backoff: Option<Box<dyn Schedule>>,
+    pub(super) backoff: Option<Schedule>,
 }
 
 /// The grace of a child, as in OTP.
@@ -87,7 +87,8 @@ impl<E: GroupError> Child<E> {
         F: Fn(Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
     {
-        Self::of(name, Arc::new(Plain(f)), None)
+        let call = move |post: &Post<E>| f(post.ctx.clone());
+        Self::of(name, Arc::new(Function(call)), None)
     }
 
     /// Makes a child that says when it is ready: until then the next one is not started.
@@ -118,8 +119,8 @@ impl<E: GroupError> Child<E> {
         F: Fn(Context, Ready) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
     {
-        let limit = Some(DEFAULT_READY_WITHIN);
-        Self::of(name, Arc::new(Signalled(f)), limit)
+        let call = move |post: &Post<E>| f(post.ctx.clone(), post.ready());
+        Self::of(name, Arc::new(Function(call)), Some(DEFAULT_READY_WITHIN))
     }
 
     /// Makes a child that is a supervisor itself. Its context is the child's, unless the builder was given another.
@@ -201,10 +202,7 @@ impl<E> Child<E> {
         B::IntoIter: Send + 'static,
     {
         self.spec.has_backoff = true;
-        self.backoff = Some(Box::new(Restartable {
-            origin: backoff,
-            delays: None,
-        }));
+        self.backoff = Some(Schedule::new(move || Box::new(backoff.clone().into_iter())));
         self
     }
 

@@ -1,8 +1,11 @@
 //! Commands to the machine, and what comes of them.
 
+use std::task::Poll;
+
 use tokio::time::Instant;
 
 use super::entry::{Cause, ChildId, Down, Entry, State, Then};
+use super::handle::CommandError;
 use super::machine::{Machine, Phase};
 
 /// What somebody who gave a command waits for.
@@ -15,33 +18,27 @@ pub(super) enum Goal {
     Gone,
 }
 
-/// What came of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Came {
-    NotYet,
-    Done,
-    Failed(String),
-    Stopped,
-    SupervisorStopping,
-}
+/// What came of it, if it has come.
+pub(super) type Came = Poll<Result<(), CommandError>>;
+
+/// A command on a child that there is.
+pub(super) type Order = fn(&mut Machine, ChildId, Instant) -> Goal;
 
 impl Machine {
     /// Whether what a command was for has come true.
-    pub(super) fn came(&self, id: ChildId, goal: Goal) -> Came {
-        let Some(entry) = self.entries.get(id) else {
-            return match goal {
-                Goal::Up(_) => Came::Stopped,
-                Goal::Down(_) | Goal::Gone => Came::Done,
-            };
-        };
-        match goal {
-            Goal::Gone => Came::NotYet,
-            Goal::Down(generation) => match entry.is_live() && entry.generation == generation {
-                true => Came::NotYet,
-                false => Came::Done,
+    pub(super) fn came(&self, id: ChildId, name: &str, goal: Goal) -> Came {
+        match (goal, self.entries.get(id)) {
+            (Goal::Up(_), None) => Poll::Ready(Err(CommandError::Stopped(name.to_owned()))),
+            (_, None) => Poll::Ready(Ok(())),
+            (Goal::Gone, Some(_)) => Poll::Pending,
+            (Goal::Down(generation), Some(_)) => match self.current(id, generation) {
+                Some(_) => Poll::Pending,
+                None => Poll::Ready(Ok(())),
             },
-            Goal::Up(_) if self.phase != Phase::Running => Came::SupervisorStopping,
-            Goal::Up(generation) => came_up(entry, generation),
+            (Goal::Up(_), Some(_)) if self.phase != Phase::Running => {
+                Poll::Ready(Err(CommandError::SupervisorStopping))
+            }
+            (Goal::Up(generation), Some(entry)) => came_up(entry, name, generation),
         }
     }
 
@@ -150,22 +147,26 @@ impl Machine {
 }
 
 /// Whether a child has come up as whoever started it waits for.
-fn came_up(entry: &Entry, generation: u64) -> Came {
-    let failed = || match entry.failures.back() {
-        Some(failure) => Came::Failed(failure.to_string()),
-        None => Came::Failed("it ended before it was ready".to_owned()),
+fn came_up(entry: &Entry, name: &str, generation: u64) -> Came {
+    let failed = || {
+        let text = match entry.failures.back() {
+            Some(failure) => failure.to_string(),
+            None => "it ended before it was ready".to_owned(),
+        };
+        let child = name.to_owned();
+        Poll::Ready(Err(CommandError::StartFailed { child, text }))
     };
     match entry.state {
         _ if entry.failed_start >= generation => failed(),
-        State::Down(Down::Stopped) => Came::Stopped,
-        _ if entry.generation < generation => Came::NotYet,
+        State::Down(Down::Stopped) => Poll::Ready(Err(CommandError::Stopped(name.to_owned()))),
+        _ if entry.generation < generation => Poll::Pending,
         State::Up | State::Down(Down::Ended) | State::Deciding | State::BackingOff { .. } => {
-            Came::Done
+            Poll::Ready(Ok(()))
         }
         State::Down(Down::Failed) => failed(),
         State::Down(Down::Waiting)
         | State::Starting(_)
         | State::Doomed(_)
-        | State::Stopping { .. } => Came::NotYet,
+        | State::Stopping { .. } => Poll::Pending,
     }
 }

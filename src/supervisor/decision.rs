@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::entry::ChildId;
+use super::event::SupervisorEventKind;
 
 /// What the driver has to do, or to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,19 +32,8 @@ pub(super) enum Decision {
     Remove(ChildId),
     /// All children are being stopped.
     ShutDown,
-    /// Nothing to do.
-    Told(ChildId, Notice),
-}
-
-/// A change that is only told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Notice {
-    Ready,
-    BackingOff(Duration),
-    /// Ended by itself, with a failure or without.
-    Failed,
-    Finished,
-    Stopped,
+    /// A change that is only told.
+    Tell(ChildId, SupervisorEventKind),
 }
 
 /// Why a supervisor fails.

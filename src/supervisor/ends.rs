@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::child::Restart;
-use super::decision::{Decision, GiveUp, Notice};
+use super::decision::{Decision, GiveUp};
 use super::entry::{Cause, ChildId, Down, Exit, NotReady, State, Then};
+use super::event::SupervisorEventKind;
 use super::intensity::Verdict;
 use super::machine::{Machine, Phase};
 use super::order::YIELD;
@@ -28,19 +29,17 @@ impl Machine {
         self.advance(now);
     }
 
-    /// The child has said that it is ready.
-    pub(super) fn ready(&mut self, id: ChildId, generation: u64, now: Instant) {
-        if let Some(State::Starting(_)) = self.current(id, generation) {
+    /// The child has said that it is ready, or has dropped its `Ready`.
+    pub(super) fn readiness(&mut self, id: ChildId, generation: u64, is_ready: bool, now: Instant) {
+        let Some(State::Starting(cause)) = self.current(id, generation) else {
+            return;
+        };
+        if is_ready {
             self.set_up(id, now);
-            self.tell(id, Notice::Ready);
+            self.tell(id, SupervisorEventKind::Ready);
             self.advance(now);
-        }
-    }
-
-    /// The child has dropped its `Ready`.
-    pub(super) fn not_ready(&mut self, id: ChildId, generation: u64, now: Instant) {
-        if let Some(State::Starting(cause)) = self.current(id, generation) {
-            self.stop_unready(id, Then::Fail(cause, NotReady::Dropped), now);
+        } else {
+            self.stop_now(id, Then::Fail(cause, NotReady::Dropped), now);
         }
     }
 
@@ -77,6 +76,11 @@ impl Machine {
         self.advance(now);
     }
 
+    fn tell_failure(&mut self, id: ChildId) {
+        let text = self.last_failure.clone().unwrap_or_default();
+        self.tell(id, SupervisorEventKind::Failed(text));
+    }
+
     /// Returns whether it is a failure.
     pub(super) fn record(
         &mut self,
@@ -101,13 +105,10 @@ impl Machine {
     pub(super) fn ended_by_itself(&mut self, id: ChildId, is_failure: bool, now: Instant) {
         // It holds up nobody any longer.
         self.starts.remove(&id);
-        self.tell(
-            id,
-            match is_failure {
-                true => Notice::Failed,
-                false => Notice::Finished,
-            },
-        );
+        match is_failure {
+            true => self.tell_failure(id),
+            false => self.tell(id, SupervisorEventKind::Finished),
+        }
         let spec = &self.entry(id).spec;
         let is_restarted = match spec.restart {
             Restart::Permanent => true,
@@ -118,7 +119,11 @@ impl Machine {
             return self.restart_after_end(id, now);
         }
         let is_significant = spec.is_significant;
-        self.settle(id, is_failure, now);
+        let down = match is_failure {
+            true => Down::Failed,
+            false => Down::Ended,
+        };
+        self.set_down(id, down, now);
         if is_significant && self.phase == Phase::Running && self.is_end_for_all() {
             match is_failure {
                 true => self.give_up(id, GiveUp::Significant, now),
@@ -128,14 +133,6 @@ impl Machine {
         if self.entry(id).is_forgotten_when_down() {
             self.forget(id);
         }
-    }
-
-    pub(super) fn settle(&mut self, id: ChildId, is_failure: bool, now: Instant) {
-        let down = match is_failure {
-            true => Down::Failed,
-            false => Down::Ended,
-        };
-        self.set_down(id, down, now);
     }
 
     /// A significant child has ended by itself: whether the supervisor stops for it.
@@ -190,7 +187,7 @@ impl Machine {
                     .checked_add(delay)
                     .unwrap_or_else(|| now + Duration::from_secs(86_400 * 365 * 30));
                 self.set(id, State::BackingOff { until }, Some(until), now);
-                self.tell(id, Notice::BackingOff(delay));
+                self.tell(id, SupervisorEventKind::BackingOff(delay));
             }
         }
         self.advance(now);
@@ -211,12 +208,12 @@ impl Machine {
         match cause {
             Cause::Restart | Cause::Reload => self.ended_by_itself(id, true, now),
             Cause::Initial => {
-                self.tell(id, Notice::Failed);
+                self.tell_failure(id);
                 self.set_down(id, Down::Failed, now);
                 self.give_up(id, GiveUp::Start, now);
             }
             Cause::Command | Cause::Added => {
-                self.tell(id, Notice::Failed);
+                self.tell_failure(id);
                 self.starts.remove(&id);
                 self.set_down(id, Down::Failed, now);
             }
@@ -232,7 +229,7 @@ impl Machine {
 
     /// A child that was told to stop has ended.
     pub(super) fn stopped(&mut self, id: ChildId, then: Then, now: Instant) {
-        self.tell(id, Notice::Stopped);
+        self.tell(id, SupervisorEventKind::Stopped);
         match then {
             Then::Start(cause) if self.phase == Phase::Running => self.start_now(id, cause, now),
             Then::Wait if self.phase == Phase::Running => self.set_down(id, Down::Waiting, now),
@@ -259,7 +256,7 @@ impl Machine {
         match self.state(id) {
             State::BackingOff { .. } => self.delay_over(id, now),
             State::Starting(cause) => {
-                self.stop_unready(id, Then::Fail(cause, NotReady::TimedOut), now);
+                self.stop_now(id, Then::Fail(cause, NotReady::TimedOut), now);
             }
             State::Stopping {
                 then,

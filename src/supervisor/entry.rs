@@ -152,6 +152,11 @@ impl Entry {
         }
     }
 
+    /// Whether its grace was over before it had stopped.
+    pub(super) fn is_aborted(&self) -> bool {
+        matches!(self.state, State::Stopping { is_aborted, .. } if is_aborted)
+    }
+
     /// Whether it is none that could still end by itself (OTP's "active" child is one that could).
     pub(super) fn is_active(&self) -> bool {
         !matches!(

@@ -6,6 +6,7 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
+use super::entry::Spec;
 use crate::error::{BoxError, ContextError};
 use crate::group::{Name, Straggler};
 
@@ -26,7 +27,7 @@ use crate::group::{Name, Straggler};
 /// `Display` is one line:
 ///
 /// ```text
-/// supervisor "api" gave up: child "db" ended 6 times within 60s, and 5 restarts are allowed: connection refused (src/main.rs:12:8)
+/// supervisor "api" gave up: child "db" ended, restart 6 within 60s where 5 are allowed: connection refused (src/main.rs:12:8)
 /// ```
 pub struct SupervisorError<E = BoxError>(Box<Inner<E>>);
 
@@ -35,7 +36,10 @@ struct Inner<E> {
     child: Name,
     location: &'static Location<'static>,
     kind: SupervisorErrorKind,
-    last: LastFailure<E>,
+    /// What the child returned last, if it did.
+    error: Option<E>,
+    /// What it failed of: the text of its error, a panic, what it did not do.
+    text: Option<String>,
     stragglers: Vec<Straggler>,
 }
 
@@ -65,28 +69,21 @@ pub enum SupervisorErrorKind {
     SignificantPermanent,
 }
 
-/// What the child failed of that a supervisor gave up for.
-pub(super) enum LastFailure<E> {
-    Error(E),
-    /// A panic, or what the child did not do.
-    Text(String),
-    /// It ended, and that was all.
-    None,
-}
-
 impl<E> SupervisorError<E> {
     pub(super) fn new(
         supervisor: Option<Name>,
-        child: (Name, &'static Location<'static>),
+        child: &Spec,
         kind: SupervisorErrorKind,
-        last: LastFailure<E>,
+        error: Option<E>,
+        text: Option<String>,
     ) -> Self {
         Self(Box::new(Inner {
             supervisor,
-            child: child.0,
-            location: child.1,
+            child: child.name.clone(),
+            location: child.location,
             kind,
-            last,
+            error,
+            text,
             stragglers: Vec::new(),
         }))
     }
@@ -121,18 +118,12 @@ impl<E> SupervisorError<E> {
 
     /// Returns the error that the child returned last; `None` if it panicked, or did not fail.
     pub fn error(&self) -> Option<&E> {
-        match &self.0.last {
-            LastFailure::Error(error) => Some(error),
-            LastFailure::Text(_) | LastFailure::None => None,
-        }
+        self.0.error.as_ref()
     }
 
     /// Returns the error that the child returned last, for keeps.
     pub fn into_error(self) -> Option<E> {
-        match self.0.last {
-            LastFailure::Error(error) => Some(error),
-            LastFailure::Text(_) | LastFailure::None => None,
-        }
+        self.0.error
     }
 
     /// Returns the children that did not stop within their grace when the supervisor gave up.
@@ -148,42 +139,33 @@ impl<E: fmt::Display> fmt::Display for SupervisorError<E> {
         if let Some(name) = self.supervisor() {
             write!(f, "{name:?} ")?;
         }
-        match self.0.kind {
+        let what = match self.0.kind {
             SupervisorErrorKind::IntensityExceeded {
                 restarts,
                 limit,
                 period,
-            } => write!(
-                f,
+            } => format!(
                 "gave up: child {child:?} ended, restart {restarts} within {period:?} where {limit} are allowed"
-            )?,
+            ),
             SupervisorErrorKind::BackoffExhausted => {
-                write!(
-                    f,
-                    "gave up: child {child:?} ended, and its backoff has no further delay"
-                )?;
+                format!("gave up: child {child:?} ended, and its backoff has no further delay")
             }
             SupervisorErrorKind::StartFailed => {
-                write!(
-                    f,
-                    "did not start: child {child:?} failed before it was ready"
-                )?;
+                format!("did not start: child {child:?} failed before it was ready")
             }
             SupervisorErrorKind::SignificantFailed => {
-                write!(f, "stopped: child {child:?}, which is significant, failed")?;
+                format!("stopped: child {child:?}, which is significant, failed")
             }
             SupervisorErrorKind::DuplicateName => {
-                write!(f, "did not start: two children have the name {child:?}")?;
+                format!("did not start: two children have the name {child:?}")
             }
-            SupervisorErrorKind::SignificantPermanent => write!(
-                f,
+            SupervisorErrorKind::SignificantPermanent => format!(
                 "did not start: child {child:?} is significant and permanent, but a permanent child never ends by itself"
-            )?,
-        }
-        match &self.0.last {
-            LastFailure::Error(error) => write!(f, ": {error}")?,
-            LastFailure::Text(text) => write!(f, ": {text}")?,
-            LastFailure::None => {}
+            ),
+        };
+        f.write_str(&what)?;
+        if let Some(text) = &self.0.text {
+            write!(f, ": {text}")?;
         }
         write!(f, " ({})", self.0.location)
     }
@@ -191,15 +173,12 @@ impl<E: fmt::Display> fmt::Display for SupervisorError<E> {
 
 impl<E: fmt::Debug> fmt::Debug for SupervisorError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("SupervisorError");
-        debug.field("child", &self.child());
-        debug.field("kind", &self.0.kind);
-        match &self.0.last {
-            LastFailure::Error(error) => debug.field("last", error),
-            LastFailure::Text(text) => debug.field("last", text),
-            LastFailure::None => &mut debug,
-        };
-        debug.finish_non_exhaustive()
+        f.debug_struct("SupervisorError")
+            .field("child", &self.child())
+            .field("kind", &self.0.kind)
+            .field("error", &self.0.error)
+            .field("text", &self.0.text)
+            .finish_non_exhaustive()
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::child::Child;
+use super::machine::Machine;
 use super::shared::{Command, Message, Shared};
 use super::status::ChildStatus;
 use crate::error::BoxError;
@@ -95,7 +96,7 @@ impl<E: Send + 'static> SupervisorHandle<E> {
     ///
     /// There is none of this name, or it failed before it was ready: then it stays down, as OTP's `restart_child` has it.
     pub fn start(&self, name: &str) -> impl Future<Output = Result<(), CommandError>> + use<E> {
-        self.give(Command::Start(name.to_owned()))
+        self.give(Command::Order(name.to_owned(), Machine::start))
     }
 
     /// Stops a child, with its drain and its grace, and waits for its end. It stays down until it is started by name, or with its
@@ -105,7 +106,7 @@ impl<E: Send + 'static> SupervisorHandle<E> {
     ///
     /// There is none of this name.
     pub fn stop(&self, name: &str) -> impl Future<Output = Result<(), CommandError>> + use<E> {
-        self.give(Command::Stop(name.to_owned()))
+        self.give(Command::Order(name.to_owned(), Machine::stop))
     }
 
     /// Stops a child, with its drain and its grace, and starts it again; one that is down is started. Its siblings are not
@@ -116,7 +117,7 @@ impl<E: Send + 'static> SupervisorHandle<E> {
     /// There is none of this name, or it failed before it was ready: then it is restarted as its
     /// [`Restart`](crate::Restart) says.
     pub fn restart(&self, name: &str) -> impl Future<Output = Result<(), CommandError>> + use<E> {
-        self.give(Command::Restart(name.to_owned()))
+        self.give(Command::Order(name.to_owned(), Machine::restart))
     }
 
     /// Stops a child as [`stop`](SupervisorHandle::stop) does, and forgets it.
@@ -125,7 +126,7 @@ impl<E: Send + 'static> SupervisorHandle<E> {
     ///
     /// There is none of this name.
     pub fn remove(&self, name: &str) -> impl Future<Output = Result<(), CommandError>> + use<E> {
-        self.give(Command::Remove(name.to_owned()))
+        self.give(Command::Order(name.to_owned(), Machine::remove))
     }
 
     /// Drops a child at the await it stands at, as if it had crashed: OTP's `exit(Pid, kill)`. Whether it is restarted is for

@@ -29,6 +29,11 @@ impl<T> IdMap<T> {
         }
     }
 
+    /// Makes room for so many more, in one allocation.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.places.reserve(more);
+    }
+
     /// Adds the value of an id that is larger than all before.
     pub(super) fn push(&mut self, id: ChildId, value: T) {
         debug_assert!(self.places.last().is_none_or(|&(last, _)| last < id));
@@ -71,7 +76,9 @@ impl<T> IdMap<T> {
     }
 
     pub(super) fn ids(&self) -> Vec<ChildId> {
-        self.iter().map(|(id, _)| id).collect()
+        let mut ids = Vec::with_capacity(self.live);
+        ids.extend(self.iter().map(|(id, _)| id));
+        ids
     }
 }
 

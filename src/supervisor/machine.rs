@@ -21,8 +21,9 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use tokio::time::Instant;
 
-use super::decision::{Decision, Notice};
+use super::decision::Decision;
 use super::entry::{ChildId, Down, Entry, Spec, State};
+use super::event::SupervisorEventKind;
 use super::id_map::IdMap;
 use super::intensity::Intensity;
 use super::names::NameKey;
@@ -81,6 +82,7 @@ impl Machine {
             last_failure: None,
         }
     }
+
     pub(super) fn decide(&mut self) -> Option<Decision> {
         self.decisions.pop_front()
     }
@@ -101,6 +103,15 @@ impl Machine {
                 .values()
                 .all(|entry| entry.public_state().is_up())
     }
+
+    /// Makes room for so many more children.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.entries.reserve(more);
+        self.names.reserve(more);
+        // Each is started, or told to stop.
+        self.decisions.reserve(more);
+    }
+
     /// Takes a child; gives the spec back if there is one of its name.
     pub(super) fn add(
         &mut self,
@@ -174,7 +185,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn tell(&mut self, id: ChildId, notice: Notice) {
-        self.decisions.push_back(Decision::Told(id, notice));
+    pub(super) fn tell(&mut self, id: ChildId, what: SupervisorEventKind) {
+        self.decisions.push_back(Decision::Tell(id, what));
     }
 }

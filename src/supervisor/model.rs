@@ -11,8 +11,10 @@ use proptest::sample::Index;
 use tokio::time::Instant;
 
 use super::child::Restart;
-use super::decision::{Decision, Notice};
+use super::command::Order;
+use super::decision::Decision;
 use super::entry::{ChildId, Down, Exit, Spec, State, Then};
+use super::event::SupervisorEventKind;
 use super::intensity::Intensity;
 use super::machine::{Machine, Phase};
 use super::strategy::{AutoShutdown, Strategy};
@@ -21,16 +23,12 @@ use super::strategy::{AutoShutdown, Strategy};
 #[derive(Clone, Debug)]
 enum Step {
     End(Index, Exit),
-    Ready(Index),
-    NotReady(Index),
+    Readiness(Index, bool),
     /// So many milliseconds pass.
     Pass(u64),
     /// Time passes until something is due.
     PassToDue,
-    Start(Index),
-    Stop(Index),
-    Restart(Index),
-    Remove(Index),
+    Order(Index, (&'static str, Order)),
     Add(Kind),
     ShutDown,
     EndContext,
@@ -130,13 +128,9 @@ impl Driver {
                 self.live.remove(&id);
                 machine.ended(id, one.generation, exit.clone(), now);
             }
-            Step::Ready(index) if !live.is_empty() => {
+            Step::Readiness(index, is_ready) if !live.is_empty() => {
                 let (id, one) = live[index.index(live.len())];
-                machine.ready(id, one.generation, now);
-            }
-            Step::NotReady(index) if !live.is_empty() => {
-                let (id, one) = live[index.index(live.len())];
-                machine.not_ready(id, one.generation, now);
+                machine.readiness(id, one.generation, *is_ready, now);
             }
             Step::Pass(millis) => {
                 self.now += Duration::from_millis(*millis);
@@ -146,21 +140,9 @@ impl Driver {
                 self.now = machine.next_due().unwrap_or(now).max(now);
                 machine.tick(self.now);
             }
-            Step::Start(index) if is_running && !ids.is_empty() => {
+            Step::Order(index, (_, order)) if is_running && !ids.is_empty() => {
                 self.is_commanded = true;
-                machine.start(ids[index.index(ids.len())], now);
-            }
-            Step::Stop(index) if is_running && !ids.is_empty() => {
-                self.is_commanded = true;
-                machine.stop(ids[index.index(ids.len())], now);
-            }
-            Step::Restart(index) if is_running && !ids.is_empty() => {
-                self.is_commanded = true;
-                machine.restart(ids[index.index(ids.len())], now);
-            }
-            Step::Remove(index) if is_running && !ids.is_empty() => {
-                self.is_commanded = true;
-                machine.remove(ids[index.index(ids.len())], now);
+                order(machine, ids[index.index(ids.len())], now);
             }
             Step::Add(kind) if is_running => {
                 let id = self.add(kind, true);
@@ -190,13 +172,13 @@ impl Driver {
                     assert!(!self.live.contains_key(&id));
                     assert!(self.machine.entries.get(id).is_none());
                 }
-                Decision::Told(id, Notice::Ready) => {
+                Decision::Tell(id, SupervisorEventKind::Ready) => {
                     assert!(self.live.contains_key(&id));
                 }
                 Decision::GiveUp(..) | Decision::ShutDown => {
                     assert_ne!(self.machine.phase, Phase::Running);
                 }
-                Decision::Told(..) => {}
+                Decision::Tell(..) => {}
             }
         }
         self.end_aborted();
@@ -387,16 +369,19 @@ fn any_kind() -> impl Strategy_<Value = Kind> {
 
 fn any_step() -> impl Strategy_<Value = Step> {
     let index = any::<Index>;
+    let orders: Vec<(_, Order)> = vec![
+        ("start", Machine::start),
+        ("stop", Machine::stop),
+        ("restart", Machine::restart),
+        ("remove", Machine::remove),
+    ];
     prop_oneof![
         8 => (index(), any_exit()).prop_map(|(index, exit)| Step::End(index, exit)),
-        6 => index().prop_map(Step::Ready),
-        1 => index().prop_map(Step::NotReady),
+        6 => index().prop_map(|index| Step::Readiness(index, true)),
+        1 => index().prop_map(|index| Step::Readiness(index, false)),
         3 => (0..60_u64).prop_map(Step::Pass),
         6 => Just(Step::PassToDue),
-        1 => index().prop_map(Step::Start),
-        1 => index().prop_map(Step::Stop),
-        1 => index().prop_map(Step::Restart),
-        1 => index().prop_map(Step::Remove),
+        4 => (index(), prop::sample::select(orders)).prop_map(|(index, order)| Step::Order(index, order)),
         1 => any_kind().prop_map(Step::Add),
         1 => prop_oneof![9 => Just(Step::PassToDue), 1 => Just(Step::ShutDown), 1 => Just(Step::EndContext)],
     ]

@@ -51,11 +51,6 @@ impl Machine {
         self.decisions.push_back(Decision::Stop { id, drain });
     }
 
-    /// A child that is not ready, and will not be. It keeps its place in `starts`: the next waits until it has failed.
-    pub(super) fn stop_unready(&mut self, id: ChildId, then: Then, now: Instant) {
-        self.stop_now(id, then, now);
-    }
-
     /// The siblings of a child that is restarted, as far as the strategy takes them along.
     pub(super) fn sweep_siblings(&mut self, id: ChildId, now: Instant) {
         let mut swept = self.entries.ids();
@@ -77,39 +72,35 @@ impl Machine {
             true => entry.then_stay(),
             false => Then::Wait,
         };
-        match entry.state {
-            State::Deciding | State::BackingOff { .. } | State::Down(_) => {
-                if !is_temporary {
-                    self.undelay(id);
-                    self.set_down(id, Down::Waiting, now);
-                    self.starts.insert(id);
-                } else if self.starts.remove(&id) {
-                    self.set_down(id, Down::Stopped, now);
-                }
-                return;
+        if !entry.is_live() {
+            if !is_temporary {
+                self.undelay(id);
+                self.set_down(id, Down::Waiting, now);
+                self.starts.insert(id);
+            } else if self.starts.remove(&id) {
+                self.set_down(id, Down::Stopped, now);
             }
-            State::Starting(_) | State::Up | State::Doomed(_) => {
-                self.set(id, State::Doomed(then), None, now);
-            }
-            State::Stopping {
-                then: Then::Remove, ..
-            } => {}
-            State::Stopping { is_aborted, .. } => {
-                entry.state = State::Stopping { then, is_aborted };
-            }
+            return;
         }
-        self.stops.insert(id);
-        match self.then(id) {
-            Some(Then::Wait) => self.starts.insert(id),
+        match self.doom(id, then, now) {
+            Then::Wait => self.starts.insert(id),
             _ => self.starts.remove(&id),
         };
     }
 
-    /// What follows the stop that is due or under way.
-    pub(super) fn then(&self, id: ChildId) -> Option<Then> {
+    /// Takes a live child into the ordered stop. Returns what follows that.
+    fn doom(&mut self, id: ChildId, then: Then, now: Instant) -> Then {
+        self.stops.insert(id);
         match self.state(id) {
-            State::Doomed(then) | State::Stopping { then, .. } => Some(then),
-            _ => None,
+            State::Stopping { then, .. } if then == Then::Remove => then,
+            State::Stopping { is_aborted, .. } => {
+                self.entry(id).state = State::Stopping { then, is_aborted };
+                then
+            }
+            _ => {
+                self.set(id, State::Doomed(then), None, now);
+                then
+            }
         }
     }
 
@@ -129,31 +120,25 @@ impl Machine {
         self.delayed = None;
         let ids = self.entries.ids();
         for id in ids {
-            self.doom(id, now);
+            self.shut_down_child(id, now);
         }
         self.advance(now);
     }
 
-    pub(super) fn doom(&mut self, id: ChildId, now: Instant) {
+    fn shut_down_child(&mut self, id: ChildId, now: Instant) {
         let entry = self.entry(id);
         let then = entry.then_stay();
-        match entry.state {
-            State::Down(Down::Waiting) | State::Deciding | State::BackingOff { .. } => {
-                return self.set_down(id, Down::Stopped, now);
+        // Aborted, and the time that it had to come to an await is over.
+        let is_overdue = entry.timer.is_none() && entry.is_aborted();
+        if !entry.is_live() {
+            if entry.is_active() {
+                self.set_down(id, Down::Stopped, now);
             }
-            State::Down(_) => return,
-            State::Starting(_) | State::Up | State::Doomed(_) => {
-                self.set(id, State::Doomed(then), None, now);
-            }
-            State::Stopping { is_aborted, .. } => {
-                let is_overdue = is_aborted && entry.timer.is_none();
-                entry.state = State::Stopping { then, is_aborted };
-                if is_overdue {
-                    return self.abandon(id, now);
-                }
-            }
+        } else if is_overdue {
+            self.abandon(id, now);
+        } else {
+            self.doom(id, then, now);
         }
-        self.stops.insert(id);
     }
 
     /// The supervisor's own context has ended. If it is stopping already, the time for that is over.
@@ -174,13 +159,7 @@ impl Machine {
             .entries
             .iter()
             .filter(|(_, entry)| {
-                matches!(
-                    entry.state,
-                    State::Stopping {
-                        is_aborted: false,
-                        ..
-                    }
-                )
+                matches!(entry.state, State::Stopping { .. }) && !entry.is_aborted()
             })
             .map(|(id, _)| id)
             .collect();

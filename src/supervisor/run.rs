@@ -13,15 +13,15 @@ use tokio::time::Instant;
 
 use super::OnEvent;
 use super::child::{Child, Restart};
-use super::decision::{Decision, GiveUp, Notice};
+use super::decision::{Decision, GiveUp};
 use super::entry::{ChildId, Exit};
-use super::error::{LastFailure, SupervisorError, SupervisorErrorKind};
+use super::error::{SupervisorError, SupervisorErrorKind};
 use super::event::{SupervisorEvent, SupervisorEventKind};
 use super::id_map::IdMap;
 use super::machine::{Machine, Phase};
-use super::service::{Outcome, Post, task_spec};
+use super::service::{Outcome, Post};
 use super::shared::{Gone, Inbox, Message, Shared};
-use super::waiter::{Refused, Waiter};
+use super::waiter::Waiter;
 use super::wake::{Parent, Timer, Wake};
 use super::worker::{Incarnation, Right, Worker};
 use crate::context::Context;
@@ -72,16 +72,18 @@ impl<E: GroupError> Driver<E> {
         children: Vec<Child<E>>,
     ) -> Result<(), SupervisorError<E>> {
         let now = Instant::now();
+        self.children.reserve(children.len());
+        self.shared.machine.lock().reserve(children.len());
         for child in children {
             if let Err(error) = self.take(child, now) {
                 self.shared.machine.lock().phase = Phase::Over;
                 return Err(error);
             }
         }
-        let is_to_stop = parent.stopping().is_done();
-        let mut parent = Parent::new(&parent);
+        let stopping = parent.stopping();
+        let mut parent = Parent::new(&parent, &stopping);
         let mut timer = Timer::default();
-        match is_to_stop {
+        match stopping.is_done() {
             true => self.step(Machine::shut_down),
             false => self.step(Machine::begin),
         }
@@ -98,36 +100,28 @@ impl<E: GroupError> Driver<E> {
 
     /// Takes one of the children that are there from the beginning.
     fn take(&mut self, child: Child<E>, now: Instant) -> Result<(), SupervisorError<E>> {
-        let (name, location) = (child.spec.name.clone(), child.spec.location);
-        let refused = match self.add(child, false, now) {
-            Ok(_) => return Ok(()),
-            Err(Refused::DuplicateName) => SupervisorErrorKind::DuplicateName,
-            Err(Refused::SignificantPermanent) => SupervisorErrorKind::SignificantPermanent,
-        };
-        let last = LastFailure::None;
-        let supervisor = self.shared.name.clone();
-        Err(SupervisorError::new(
-            supervisor,
-            (name, location),
-            refused,
-            last,
-        ))
+        let spec = child.spec.clone();
+        let added = self.add(child, false, now);
+        added.map(drop).map_err(|refused| {
+            SupervisorError::new(self.shared.name.clone(), &spec, refused, None, None)
+        })
     }
 
+    /// Takes a child; an error says why not.
     pub(super) fn add(
         &mut self,
         child: Child<E>,
         is_dynamic: bool,
         now: Instant,
-    ) -> Result<ChildId, Refused> {
+    ) -> Result<ChildId, SupervisorErrorKind> {
         if child.spec.is_significant && child.spec.restart == Restart::Permanent {
-            return Err(Refused::SignificantPermanent);
+            return Err(SupervisorErrorKind::SignificantPermanent);
         }
         let spec = child.spec.clone();
         let mut machine = self.shared.machine.lock();
         let added = machine.add(child.spec, is_dynamic, now);
         drop(machine);
-        let id = added.map_err(|_| Refused::DuplicateName)?;
+        let id = added.map_err(|_| SupervisorErrorKind::DuplicateName)?;
         let worker = Worker {
             service: Some(child.service),
             backoff: child.backoff,
@@ -188,10 +182,7 @@ impl<E: GroupError> Driver<E> {
                 id,
                 generation,
                 is_ready,
-            } => self.step(|machine, now| match is_ready {
-                true => machine.ready(id, generation, now),
-                false => machine.not_ready(id, generation, now),
-            }),
+            } => self.step(|machine, now| machine.readiness(id, generation, is_ready, now)),
             Message::Ended {
                 id,
                 generation,
@@ -237,16 +228,13 @@ impl<E: GroupError> Driver<E> {
             Decision::Abandon(id) => {
                 self.has_abandoned = true;
                 self.tell(Some(id), || SupervisorEventKind::Abandoned);
-                // It may have been aborted before the stop.
-                let straggler = self.straggler(id, now);
+                let left = self.straggler(id, now).map(|mut left| {
+                    left.was_aborted = false;
+                    (Some(id), left)
+                });
                 let mut stragglers = self.shared.stragglers.lock();
-                if stragglers.iter().all(|(child, _)| *child != Some(id)) {
-                    stragglers.extend(straggler.map(|straggler| (Some(id), straggler)));
-                }
-                let mine = stragglers
-                    .iter_mut()
-                    .filter(|(child, _)| *child == Some(id));
-                mine.for_each(|(_, straggler)| straggler.was_aborted = false);
+                stragglers.retain(|(child, _)| *child != Some(id));
+                stragglers.extend(left);
             }
             Decision::Delay { id, is_reset } => {
                 let delay = self.delay(id, is_reset);
@@ -258,7 +246,7 @@ impl<E: GroupError> Driver<E> {
                 self.children.remove(id);
             }
             Decision::ShutDown => self.tell(None, || SupervisorEventKind::ShuttingDown),
-            Decision::Told(id, notice) => self.notice(id, notice),
+            Decision::Tell(id, what) => self.tell(Some(id), || what),
         }
     }
 
@@ -281,7 +269,7 @@ impl<E: GroupError> Driver<E> {
             generation,
             ctx: ctx.clone(),
         };
-        let task = service.start(&self.group, task_spec(&worker.spec), post);
+        let task = service.start(&self.group, &worker.spec, post);
         worker.incarnation = Some(Incarnation {
             task,
             ctx,
@@ -346,33 +334,9 @@ impl<E: GroupError> Driver<E> {
         };
         let text = machine.last_failure.clone();
         drop(machine);
-        let last = match (self.last.take(), text) {
-            (Some(error), _) => LastFailure::Error(error),
-            (None, Some(text)) => LastFailure::Text(text),
-            (None, None) => LastFailure::None,
-        };
-        let error = SupervisorError::new(
-            self.shared.name.clone(),
-            (worker.spec.name.clone(), worker.spec.location),
-            kind,
-            last,
-        );
+        let supervisor = self.shared.name.clone();
+        let error = SupervisorError::new(supervisor, &worker.spec, kind, self.last.take(), text);
         self.error.get_or_insert(error);
-    }
-
-    // Telling.
-
-    pub(super) fn notice(&self, id: ChildId, notice: Notice) {
-        self.tell(Some(id), || match notice {
-            Notice::Ready => SupervisorEventKind::Ready,
-            Notice::BackingOff(delay) => SupervisorEventKind::BackingOff(delay),
-            Notice::Finished => SupervisorEventKind::Finished,
-            Notice::Stopped => SupervisorEventKind::Stopped,
-            Notice::Failed => {
-                let text = self.shared.machine.lock().last_failure.clone();
-                SupervisorEventKind::Failed(text.unwrap_or_default())
-            }
-        });
     }
 
     pub(super) fn tell(&self, id: Option<ChildId>, kind: impl FnOnce() -> SupervisorEventKind) {

@@ -6,11 +6,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::entry::ChildId;
+use super::entry::{ChildId, Spec};
 use super::ready::{Listen, Ready};
 use super::shared::{Message, Shared};
 use crate::context::Context;
@@ -21,12 +21,7 @@ use crate::task::Task;
 
 /// Starts incarnations.
 pub(super) trait Service<E>: Send + Sync {
-    fn start(
-        self: Arc<Self>,
-        group: &Group<ContextError>,
-        task: TaskSpec,
-        post: Post<E>,
-    ) -> Task<()>;
+    fn start(self: Arc<Self>, group: &Group<ContextError>, spec: &Spec, post: Post<E>) -> Task<()>;
 }
 
 /// What an incarnation came to.
@@ -46,71 +41,28 @@ pub(super) struct Post<E> {
     pub(super) ctx: Context,
 }
 
-/// The function of [`Child::new`](super::Child::new).
-pub(super) struct Plain<F>(pub(super) F);
+/// The function of a child.
+pub(super) struct Function<F>(pub(super) F);
 
-/// The function of [`Child::with_ready`](super::Child::with_ready).
-pub(super) struct Signalled<F>(pub(super) F);
-
-impl<E, F, Fut> Service<E> for Plain<F>
+impl<E, F, Fut> Service<E> for Function<F>
 where
     E: GroupError,
-    F: Fn(Context) -> Fut + Send + Sync + 'static,
+    F: Fn(&Post<E>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), E>> + Send + 'static,
 {
-    fn start(
-        self: Arc<Self>,
-        group: &Group<ContextError>,
-        task: TaskSpec,
-        post: Post<E>,
-    ) -> Task<()> {
-        let ctx = post.ctx.clone();
-        spawn(group, task, post, move || (self.0)(ctx))
-    }
-}
-
-impl<E, F, Fut> Service<E> for Signalled<F>
-where
-    E: GroupError,
-    F: Fn(Context, Ready) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), E>> + Send + 'static,
-{
-    fn start(
-        self: Arc<Self>,
-        group: &Group<ContextError>,
-        task: TaskSpec,
-        post: Post<E>,
-    ) -> Task<()> {
-        let ctx = post.ctx.clone();
-        let ready = Ready {
-            listener: post.shared.clone() as Arc<dyn Listen>,
-            id: post.id,
-            generation: post.generation,
-            is_told: false,
+    fn start(self: Arc<Self>, group: &Group<ContextError>, spec: &Spec, post: Post<E>) -> Task<()> {
+        let task = TaskSpec {
+            name: Some(spec.name.clone()),
+            location: spec.location,
+            slot: SlotRequest::Queue,
         };
-        spawn(group, task, post, move || (self.0)(ctx, ready))
-    }
-}
-
-fn spawn<E, F, Fut>(group: &Group<ContextError>, task: TaskSpec, post: Post<E>, f: F) -> Task<()>
-where
-    E: GroupError,
-    F: FnOnce() -> Fut + Send + 'static,
-    Fut: Future<Output = Result<(), E>> + Send + 'static,
-{
-    let life = Life {
-        code: Code::New { f: Some(f) },
-        post: Some(post),
-    };
-    Request::with_spec(group.core(), task).spawn_kind(Kind::Cooperative, life)
-}
-
-/// The task of a child, as its group lists it.
-pub(super) fn task_spec(spec: &super::entry::Spec) -> TaskSpec {
-    TaskSpec {
-        name: Some(spec.name.clone()),
-        location: spec.location,
-        slot: SlotRequest::Queue,
+        let life = Life {
+            code: Code::New {
+                function: Some(self),
+            },
+            post: Some(post),
+        };
+        Request::with_spec(group.core(), task).spawn_kind(Kind::Cooperative, life)
     }
 }
 
@@ -143,30 +95,31 @@ pin_project! {
 pin_project! {
     #[project = CodeProjection]
     enum Code<F, Fut> {
-        New { f: Option<F> },
+        New { function: Option<Arc<Function<F>>> },
         Running { #[pin] future: Fut },
         Over,
     }
 }
 
-impl<F, Fut, E> Life<F, Fut, E>
-where
-    F: FnOnce() -> Fut,
-    Fut: Future<Output = Result<(), E>>,
-    E: GroupError,
-{
-    fn poll_code(
-        mut code: Pin<&mut Code<F, Fut>>,
+impl<F, Fut> Code<F, Fut> {
+    fn poll<E>(
+        mut self: Pin<&mut Self>,
+        post: &Post<E>,
         cx: &mut TaskContext<'_>,
-    ) -> Poll<Result<Fut::Output, Payload>> {
-        if let CodeProjection::New { f } = code.as_mut().project() {
-            let f = f.take().expect("errgroup: called once");
-            match catch(f) {
-                Ok(future) => code.set(Code::Running { future }),
+    ) -> Poll<Result<Fut::Output, Payload>>
+    where
+        F: Fn(&Post<E>) -> Fut,
+        Fut: Future,
+    {
+        if let CodeProjection::New { function } = self.as_mut().project() {
+            let function = function.take().expect("errgroup: called once");
+            // It may be the last that keeps what the child captured: that is dropped in here, too.
+            match catch(move || (function.0)(post)) {
+                Ok(future) => self.set(Code::Running { future }),
                 Err(payload) => return Poll::Ready(Err(payload)),
             }
         }
-        let CodeProjection::Running { future } = code.project() else {
+        let CodeProjection::Running { future } = self.project() else {
             panic!("errgroup: a child is not polled after its end");
         };
         poll_catching(future, cx)
@@ -175,7 +128,7 @@ where
 
 impl<F, Fut, E> Future for Life<F, Fut, E>
 where
-    F: FnOnce() -> Fut,
+    F: Fn(&Post<E>) -> Fut,
     Fut: Future<Output = Result<(), E>>,
     E: GroupError,
 {
@@ -183,13 +136,25 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let result = std::task::ready!(Self::poll_code(this.code.as_mut(), cx));
+        let post = this.post.as_ref().expect("errgroup: a child ends once");
+        let result = ready!(this.code.as_mut().poll(post, cx));
         let dropped = catch(|| this.code.set(Code::Over));
         if let Some(post) = this.post.take() {
             let outcome = post.outcome(result, dropped);
             post.ended(outcome);
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<E: Send + 'static> Post<E> {
+    pub(super) fn ready(&self) -> Ready {
+        Ready {
+            listener: self.shared.clone() as Arc<dyn Listen>,
+            id: self.id,
+            generation: self.generation,
+            is_told: false,
+        }
     }
 }
 

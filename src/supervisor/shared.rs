@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
 use super::child::Child;
+use super::command::Order;
 use super::entry::ChildId;
 use super::machine::{Machine, Phase};
 use super::ready::Listen;
@@ -45,10 +46,7 @@ pub(super) enum Message<E> {
 
 pub(super) enum Command<E> {
     Add(Box<Child<E>>),
-    Start(String),
-    Stop(String),
-    Restart(String),
-    Remove(String),
+    Order(String, Order),
     Abort(String),
 }
 

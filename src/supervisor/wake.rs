@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -23,9 +24,11 @@ pub(super) struct Parent {
 }
 
 impl Parent {
-    pub(super) fn new(ctx: &Context) -> Self {
+    /// `stopping` is that of `ctx`. Where nothing above can be stopped in steps, it is the same, and not waited for twice.
+    pub(super) fn new(ctx: &Context, stopping: &Context) -> Self {
+        let [node, step] = [ctx, stopping].map(|ctx| ctx.node().map(Arc::as_ptr));
         Self {
-            stopping: Some(ctx.stopping_done()),
+            stopping: (step != node).then(|| stopping.done_owned()),
             done: Some(ctx.done_owned()),
         }
     }

@@ -18,7 +18,7 @@ use crate::task::Task;
 pub(super) struct Worker<E> {
     /// `None` while it is dropped.
     pub(super) service: Option<Arc<dyn Service<E>>>,
-    pub(super) backoff: Option<Box<dyn Schedule>>,
+    pub(super) backoff: Option<Schedule>,
     pub(super) spec: Spec,
     pub(super) incarnation: Option<Incarnation>,
 }

@@ -107,18 +107,21 @@
 //! | a supervisor under a supervisor | `supervisor_stop::s6_*` |
 //! | a child that must be killed | `supervisor_stop::s5_child_that_ignores_its_stop_*` |
 //! | a partial shutdown of a subtree | `supervisor_model`, `supervisor_command::s7_stop_start_restart_*` |
+//! | a child that fails at once, again and again: nothing grows, nobody starves | `supervisor_load`, `alloc_supervisor` |
+//! | what none of them has | `supervisor_peers`, and the table in the docs of `Supervisor` |
 //! | finished subsystems are forgotten | `supervisor_command::s7_temporary_ones_*`, `alloc_supervisor` |
 //! | any order of events at all | `supervisor_model`, `supervisor::model` in the crate |
 
 // Before those that use its macros.
 #[macro_use]
 mod group_support;
+#[macro_use]
+mod scope_support;
 
 mod batch_blocks;
 mod batch_end;
 mod batch_failure;
 mod batch_foreign;
-
 mod batch_model;
 mod batch_order;
 mod batch_race;
@@ -172,6 +175,11 @@ mod process;
 #[cfg(unix)]
 mod programs;
 mod scope;
+mod scope_end;
+mod scope_hostile;
+mod scope_nest;
+mod scope_task;
+mod scope_waker;
 #[cfg(all(unix, feature = "signal"))]
 mod signal;
 mod snapshot;
@@ -184,7 +192,9 @@ mod snapshot_work;
 mod static_assertions;
 mod sum_support;
 mod supervisor_command;
+mod supervisor_load;
 mod supervisor_model;
+mod supervisor_peers;
 mod supervisor_restart;
 mod supervisor_stop;
 mod supervisor_support;

@@ -242,6 +242,24 @@ fn s7_commands_during_a_slow_stop() {
 }
 
 #[test]
+fn s7_removal_under_way_when_the_supervisor_stops_is_carried_out() {
+    paused(async {
+        let slow = Child::<BoxError>::new("a", async |ctx: Context| {
+            ctx.done().await;
+            tokio::time::sleep(3 * SEC).await;
+            Ok(())
+        });
+        let running = run(builder(), [slow]).await;
+        let handle = running.handle.clone();
+        let removed = tokio::spawn(handle.remove("a"));
+        idle().await;
+        running.end().await.unwrap();
+        assert_eq!(removed.await.unwrap(), Ok(()));
+        assert!(handle.children().is_empty());
+    });
+}
+
+#[test]
 fn s7_restart_of_a_child_that_cannot_be_aborted_waits_for_its_end() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(3)

@@ -413,38 +413,3 @@ fn failures_are_kept_up_to_the_limit_the_latest_last() {
         running.end().await.unwrap();
     });
 }
-
-#[test]
-fn fails_at_once_a_million_times_then_others_run_in_between() {
-    // Without optimisation a million take half a minute.
-    const TIMES: usize = if cfg!(debug_assertions) {
-        100_000
-    } else {
-        1_000_000
-    };
-    paused(async {
-        let n = Arc::new(AtomicUsize::new(0));
-        let counted = n.clone();
-        let child = Child::<BoxError>::new("a", move |ctx| {
-            let n = counted.fetch_add(1, Ordering::Relaxed);
-            async move {
-                if n < TIMES {
-                    return Err("at once".into());
-                }
-                ctx.done().await;
-                Ok(())
-            }
-        });
-        let running = run(Supervisor::builder().intensity(usize::MAX, ms(1)), [child]).await;
-        let mut turns = 0;
-        while n.load(Ordering::Relaxed) <= TIMES {
-            tokio::task::yield_now().await;
-            turns += 1;
-        }
-        assert!(turns > TIMES / 100, "only {turns} turns for others");
-        idle().await;
-        let status = running.handle.child("a").unwrap();
-        assert_eq!((status.restarts, status.failures.len()), (TIMES as u64, 4));
-        running.end().await.unwrap();
-    });
-}

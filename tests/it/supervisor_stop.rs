@@ -242,29 +242,17 @@ fn s5_child_that_ignores_its_stop_is_aborted_and_one_that_cannot_be_is_left_behi
         assert_eq!(stage.took(), ["+a", "-a"]);
     });
     // One that blocks its thread, on a runtime with another.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    two_workers().block_on(async {
         let (release, released) = std::sync::mpsc::channel::<()>();
-        let released = Arc::new(Mutex::new(Some(released)));
         let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
-        let blocks = Child::new("blocks", move |_ctx| {
-            let (released, started) = (released.lock().unwrap().take().unwrap(), started.clone());
-            async move {
-                started.send(()).unwrap();
-                released.recv().unwrap();
-                Ok(())
-            }
-        });
-        let running = run(builder(), [blocks.grace(ms(10))]).await;
+        let blocks = blocking(released, started);
+        let running = run(builder(), [blocks()]).await;
         has_started.recv().await.unwrap();
         let handle = running.handle.clone();
-        running.end().await.unwrap();
+        let ended = tokio::time::timeout(20 * SEC, running.end()).await;
+        drop(release);
+        ended.expect("it waits for nobody").unwrap();
         assert!(!handle.stragglers()[0].was_aborted);
-        release.send(()).unwrap();
     });
 }
 

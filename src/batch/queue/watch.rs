@@ -72,6 +72,7 @@ impl<T, Fut> Queue<T, Fut> {
     fn make_report(&self) -> Report {
         let (name, waiting) = (self.name.clone(), self.list_waiting());
         let state = self.state.lock();
+        let shown = self.shown.lock().items.len();
         // A pull has permits for which no item has come.
         let are_results = self.rules.permits == Permits::WhenYielded && !state.is_pulling();
         Report {
@@ -80,8 +81,8 @@ impl<T, Fut> Queue<T, Fut> {
             limit: self.rules.limit,
             workers: state.workers,
             idle: state.idle.len() + usize::from(state.idle_caller.is_some()),
-            live: state.in_hand(),
-            unstarted: state.unstarted.len(),
+            live: state.in_hand() + shown,
+            unstarted: state.unstarted.len() + shown,
             done: state.done,
             unyielded: match are_results {
                 true => state.used.saturating_sub(state.live),

@@ -12,11 +12,13 @@ use reqwest::Client;
 use rusqlite::Connection;
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
-use crate::support::{Finished, Program, patient, wait_until};
+use crate::support::{Finished, Program, as_process_1, patient, wait_until};
+
+const DAEMON: &str = env!("CARGO_BIN_EXE_daemon");
 
 struct Daemon {
     program: Program,
@@ -35,7 +37,20 @@ impl Daemon {
     }
 
     async fn start_in(dir: TempDir, args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_daemon"));
+        let command = Command::new(DAEMON);
+        Self::start_command(dir, command, args).await
+    }
+
+    /// `None` where that is not allowed.
+    async fn start_as_process_1(args: &[&str]) -> Option<Self> {
+        let command = as_process_1(DAEMON)?;
+        let dir = TempDir::new().expect("a directory");
+        let mut daemon = Self::start_command(dir, command, args).await;
+        daemon.program.aim_at_child();
+        Some(daemon)
+    }
+
+    async fn start_command(dir: TempDir, mut command: Command, args: &[&str]) -> Self {
         command.arg("--database").arg(database(&dir)).args(args);
         let mut program = Program::start(&mut command);
         let address = program.line("listening on http://").await;
@@ -77,6 +92,15 @@ impl Daemon {
         let (_, restarts) = child.split_once(r#""restarts":"#).unwrap();
         let digits = restarts.split([',', '}']).next().unwrap();
         digits.parse().unwrap()
+    }
+
+    /// That so many are served, the one that asks included.
+    async fn wait_for_connections(&self, count: usize) {
+        wait_until("they are served", async || {
+            let tree = self.text("/debug/tasks").await;
+            tree.matches(r#"task "connection from "#).count() == count
+        })
+        .await;
     }
 
     /// Posts a note; its number if it was acknowledged.
@@ -323,18 +347,106 @@ async fn workers_panic_then_restarted_and_beyond_the_intensity_it_gives_up_with_
 
 #[tokio::test]
 async fn terminated_under_load_then_what_was_acknowledged_is_written_and_nothing_runs_on() {
-    let daemon = Daemon::start(&["--work-ms", "2"]).await;
+    terminated_under_load(Daemon::start(&["--work-ms", "2"]).await).await;
+}
+
+/// As Kubernetes stops a pod.
+#[tokio::test]
+async fn terminated_under_load_as_process_1_then_the_same() {
+    if let Some(daemon) = Daemon::start_as_process_1(&["--work-ms", "2"]).await {
+        terminated_under_load(daemon).await;
+    }
+}
+
+async fn terminated_under_load(daemon: Daemon) {
     let load = Load::start(&daemon);
     load.until(100).await;
-    daemon.program.signal(Signal::TERM);
-    let finished = daemon.program.finish().await;
+    let tree = daemon.text("/debug/tasks").await;
+    assert!(tree.contains(r#"group "connections""#), "{tree}");
+    assert!(
+        tree.contains(r#"task "connection from 127.0.0.1:"#),
+        "{tree}"
+    );
+    let (finished, dir) = daemon.stop().await;
     finished.assert_exit(0);
     let acknowledged = load.end().await;
-    let written = notes(&daemon.dir);
+    let written = notes(&dir);
     assert!(acknowledged.len() >= 100);
     let lost: Vec<_> = acknowledged.difference(&written).collect();
     assert!(lost.is_empty(), "{lost:?}");
-    assert!(!finished.stderr.contains("aborted"), "{}", finished.stderr);
+    // It says so itself if anybody is left: a connection, a worker, a poller.
+    let log = finished.stderr;
+    for unwanted in ["aborted", "left behind", "was cut"] {
+        assert!(!log.contains(unwanted), "{unwanted}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn terminated_during_a_request_then_it_is_answered() {
+    let daemon = Daemon::start(&["--work-ms", "1000", "--drain-ms", "60000"]).await;
+    let (client, url) = (daemon.client.clone(), daemon.url("/notes"));
+    let posted = tokio::spawn(async move { post(&client, &url, "late").await });
+    daemon.wait_for_connections(2).await;
+    let (finished, dir) = daemon.stop().await;
+    finished.assert_exit(0);
+    assert_eq!(posted.await.unwrap(), Some(1));
+    assert_eq!(notes(&dir).len(), 1);
+}
+
+#[tokio::test]
+async fn half_a_request_at_the_stop_then_cut_at_the_end_of_the_drain_and_named() {
+    let daemon = Daemon::start(&["--drain-ms", "100"]).await;
+    let mut hung = TcpStream::connect(&daemon.address).await.unwrap();
+    hung.write_all(b"POST /notes HTTP/1.1\r\n").await.unwrap();
+    let connection = format!("connection from {}", hung.local_addr().unwrap());
+    wait_until("it is served", async || {
+        daemon.text("/debug/tasks").await.contains(&connection)
+    })
+    .await;
+    let (finished, _dir) = daemon.stop().await;
+    // The child has stopped in time.
+    finished.assert_exit(0);
+    assert_order(
+        &finished.stderr,
+        &[
+            r#"child "http" is to stop within 100ms"#,
+            &format!("{connection} was cut: "),
+            r#"child "http" has stopped"#,
+            r#"child "writer" has stopped"#,
+        ],
+    );
+    let mut rest = Vec::new();
+    let _ = patient("the connection ends", hung.read_to_end(&mut rest)).await;
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn worker_does_not_stop_then_aborted_after_the_grace_and_named_and_the_rest_is_written() {
+    let args = ["--buggy", "--drain-ms", "100", "--grace-ms", "100"];
+    let daemon = Daemon::start(&args).await;
+    let (client, url) = (daemon.client.clone(), daemon.url("/notes"));
+    let stuck = tokio::spawn(async move { post(&client, &url, "stuck").await });
+    daemon.wait_for_connections(2).await;
+    assert_eq!(daemon.post("good").await, Some(1));
+    let (finished, dir) = daemon.stop().await;
+    finished.assert_exit(2);
+    assert_eq!(stuck.await.unwrap(), None);
+    assert_order(
+        &finished.stderr,
+        &[
+            " was cut: ",
+            r#"child "http" has stopped"#,
+            r#"child "workers" did not stop within its grace, and is aborted"#,
+            r#"child "writer" has stopped"#,
+            r#"task "workers""#,
+        ],
+    );
+    assert!(
+        !finished.stderr.contains("left behind"),
+        "{}",
+        finished.stderr
+    );
+    assert_eq!(notes(&dir).len(), 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
-//! The front: notes come in, the state of things goes out.
+//! The front: notes come in, the state of things goes out. Each connection is a task of the child's own group.
 
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,30 +10,102 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use errgroup::{BoxError, ChildState, ChildStatus, Context, Ready, SupervisorHandle};
+use errgroup::{
+    BoxError, ChildState, ChildStatus, Context, Group, Ready, SupervisorHandle, dump_all,
+};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::Daemon;
 use crate::pool::Job;
 
+/// Out of file descriptors, most likely: it gets better when a connection ends.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Serves until it is to stop, and then what was accepted.
 pub async fn run(ctx: Context, ready: Ready, daemon: Arc<Daemon>) -> Result<(), BoxError> {
-    let listener = tokio::net::TcpListener::from_std(daemon.listener.try_clone()?)?;
+    let listener = TcpListener::from_std(daemon.listener.try_clone()?)?;
     ready.notify();
-    let (stopping, linger) = (ctx.stopping(), daemon.args.linger_ms);
-    let close = async move {
-        stopping.done().await;
-        sleep(linger).await;
-    };
-    let router = Router::new()
+    let mut connections: Group = Group::builder()
+        .context(&ctx)
+        .name("connections")
+        .isolated() // one bad connection is one bad connection
+        .on_failure(|failure| eprintln!("{failure}"))
+        .build();
+    let linger = daemon.args.linger_ms;
+    accept(listener, &connections, linger, app(daemon)).await;
+    connections.wait().await
+}
+
+fn app(daemon: Arc<Daemon>) -> Router {
+    Router::new()
         .route("/notes", post(note))
         .route("/healthz", get(health))
         .route("/debug/supervisor", get(children))
-        .with_state(daemon);
-    let serve = axum::serve(listener, router).with_graceful_shutdown(close);
-    Ok(ctx.run(serve.into_future()).await??)
+        .route("/debug/tasks", get(tasks))
+        .with_state(daemon)
+}
+
+async fn accept(listener: TcpListener, connections: &Group, linger: Duration, app: Router) {
+    let mut closing = pin!(closing(connections.context(), linger));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut closing => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (task, app) = (
+                    connections.task(format!("connection from {peer}")),
+                    app.clone(),
+                );
+                task.spawn_with(move |ctx| serve(ctx, stream, peer, linger, app));
+            }
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Ends so long after the stop begins.
+async fn closing(ctx: &Context, linger: Duration) {
+    ctx.stopping_done().await;
+    sleep(linger).await;
+}
+
+/// Serves one connection: from the stop on no further request, and to the end of the drain at most.
+async fn serve(
+    ctx: Context,
+    stream: TcpStream,
+    peer: SocketAddr,
+    linger: Duration,
+    app: Router,
+) -> Result<(), BoxError> {
+    let service = TowerToHyperService::new(app);
+    let mut http = http1::Builder::new();
+    let connection = http
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let served = async {
+        tokio::select! {
+            served = connection.as_mut() => return served,
+            () = closing(&ctx, linger) => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    };
+    match ctx.run(served).await {
+        Ok(served) => Ok(served?),
+        Err(end) => {
+            eprintln!("connection from {peer} was cut: {end}");
+            Err(end.into())
+        }
+    }
 }
 
 async fn note(State(daemon): State<Arc<Daemon>>, text: String) -> Response {
@@ -74,6 +148,11 @@ async fn children(State(daemon): State<Arc<Daemon>>, Query(query): Query<Format>
     }
     let children = supervisors.iter().flat_map(SupervisorHandle::children);
     Json(children.map(Shown::new).collect::<Vec<_>>()).into_response()
+}
+
+/// Who is alive, and what they are doing.
+async fn tasks() -> String {
+    format!("{}\n", dump_all())
 }
 
 impl Daemon {

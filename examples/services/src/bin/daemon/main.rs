@@ -12,19 +12,20 @@
 //! | `workers` | a pool that takes notes from a channel | | when none is left |
 //! | `upstream` | a supervisor of its own, of the `poller` of an upstream that may be away, under backoff | | |
 //! | `hangup` | restarts the poller, with new settings, at SIGHUP | | |
-//! | `http` | `POST /notes`, `GET /healthz`, `GET /debug/supervisor` | last | first: nothing new is accepted |
+//! | `http` | `POST /notes`, `GET /healthz`, `GET /debug/supervisor`, `GET /debug/tasks`; a task a connection | last | first: nothing new is accepted |
 //!
 //! A note is answered with 201 when it is in the database. `/healthz` is 200 while all children are up, and 503 from the stop
 //! on: for `--linger-ms`, before the port is closed, so that a load balancer sees it.
 //!
-//! SIGTERM and Ctrl-C stop it in order; a second one kills it. With `--buggy`, the note `poison` makes a worker panic: more than
-//! `--intensity` of these within ten seconds, and the supervisor gives up.
+//! SIGTERM and Ctrl-C stop it in order; a second one kills it. A connection that has not been answered when the drain is over is
+//! cut, and named. With `--buggy`, the note `poison` makes a worker panic: more than `--intensity` of these within ten seconds,
+//! and the supervisor gives up. The note `stuck` keeps a worker for ever, whatever it is told.
 //!
 //! | exit status | |
 //! |---|---|
 //! | 0 | it was stopped, and stopped in time |
 //! | 1 | its supervisor gave up: standard error says why |
-//! | 2 | it was stopped, and a child did not stop in time: standard error names it |
+//! | 2 | it was stopped, and a child did not stop in time, or left something behind: standard error names it |
 
 mod http;
 mod poller;
@@ -39,7 +40,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Parser;
-use errgroup::{Backoff, BoxError, Child, Context, Ready, Supervisor, SupervisorHandle};
+use errgroup::{Backoff, BoxError, Child, Context, Ready, Supervisor, SupervisorHandle, dump_all};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::pool::Pool;
@@ -64,7 +65,7 @@ pub struct Args {
     /// Let a worker take so long over a note
     #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
     work_ms: Duration,
-    /// Let a worker panic at the note "poison"
+    /// Let a worker panic at the note "poison", and stick to the note "stuck"
     #[arg(long)]
     buggy: bool,
     /// How many restarts are allowed within ten seconds
@@ -76,6 +77,9 @@ pub struct Args {
     /// How long each child may take to finish what it has
     #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds)]
     drain_ms: Duration,
+    /// How long each child may take to stop after that
+    #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds)]
+    grace_ms: Duration,
 }
 
 fn milliseconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
@@ -121,36 +125,39 @@ async fn main() -> Result<ExitCode, BoxError> {
     stragglers
         .iter()
         .for_each(|straggler| eprintln!("{straggler}"));
+    let left = dump_all();
+    let is_alone = left.tasks().next().is_none();
+    if !is_alone {
+        eprintln!("left behind:\n{left}");
+    }
     println!("stopped");
-    Ok(ExitCode::from(if stragglers.is_empty() { 0 } else { 2 }))
+    let is_clean = stragglers.is_empty() && is_alone;
+    Ok(ExitCode::from(if is_clean { 0 } else { 2 }))
 }
 
 fn supervise(ctx: &Context, daemon: &Arc<Daemon>) -> Supervisor {
-    let drain = daemon.args.drain_ms;
+    let args = &daemon.args;
+    let patient = |child: Child| child.drain(args.drain_ms).grace(args.grace_ms);
     let [writer, pool, upstream, hangup, http] = std::array::from_fn(|_| daemon.clone());
     Supervisor::builder()
         .context(ctx)
         .name("daemon")
-        .intensity(daemon.args.intensity, Duration::from_secs(10))
+        .intensity(args.intensity, Duration::from_secs(10))
         .on_event(|event| eprintln!("{event}"))
         .build()
-        .child(
-            Child::with_ready("writer", move |ctx, ready| {
-                writer::run(ctx, ready, writer.clone())
-            })
-            .drain(drain),
-        )
-        .child(Child::new("workers", move |ctx| pool::run(ctx, pool.clone())).drain(drain))
+        .child(patient(Child::with_ready("writer", move |ctx, ready| {
+            writer::run(ctx, ready, writer.clone())
+        })))
+        .child(patient(Child::new("workers", move |ctx| {
+            pool::run(ctx, pool.clone())
+        })))
         .child(Child::supervisor("upstream", move |_ctx| poll(&upstream)))
         .child(Child::with_ready("hangup", move |ctx, ready| {
             hang_up(ctx, ready, hangup.clone())
         }))
-        .child(
-            Child::with_ready("http", move |ctx, ready| {
-                http::run(ctx, ready, http.clone())
-            })
-            .drain(drain),
-        )
+        .child(patient(Child::with_ready("http", move |ctx, ready| {
+            http::run(ctx, ready, http.clone())
+        })))
 }
 
 /// An upstream may be away for hours, which is no reason to give up.

@@ -132,10 +132,21 @@ impl Collector {
         let place = match self.report(node) {
             Reported::Group(report) => self.add_group(node, *report, parent),
             Reported::Batch(report) => self.push(parent, self.batch(node, *report)),
-            Reported::Nothing => self.push(parent, What::Context(self.context(node))),
+            Reported::Nothing => match parent {
+                Some(batch) if self.is_of_worker(node, batch) => batch,
+                _ => self.push(parent, What::Context(self.context(node))),
+            },
         };
         self.met.insert(Arc::as_ptr(node), place);
         place
+    }
+
+    /// Whether it is what a batch's worker gives its items: that is the batch's context, as far as anybody can tell.
+    fn is_of_worker(&self, node: &Node, parent: usize) -> bool {
+        match &self.drafts[parent].what {
+            What::Batch(batch) => batch.place == node.location().into(),
+            _ => false,
+        }
     }
 
     fn report(&self, node: &Node) -> Reported {

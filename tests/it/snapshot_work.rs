@@ -166,6 +166,8 @@ fn items_block_two_threads_then_the_batch_has_two_workers_and_none_waits() {
     let parents = tree.tasks().count();
     assert_eq!((parents, tree.groups().count()), (1, 1), "{tree}");
     assert_eq!(tree.tasks().next().unwrap().name(), Some("busy"));
+    // What that worker gives its items is no context of its own: `ctx`, the batch, the group and its task.
+    assert_eq!(tree.to_string().lines().count(), 4, "{tree}");
     assert_eq!(ctx.tree().batches().count(), 0);
 }
 

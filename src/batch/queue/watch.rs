@@ -81,7 +81,7 @@ impl<T, Fut> Queue<T, Fut> {
             limit: self.rules.limit,
             workers: state.workers,
             idle: state.idle.len() + usize::from(state.idle_caller.is_some()),
-            live: state.in_hand() + shown,
+            live: self.in_hand(&state),
             unstarted: state.unstarted.len() + shown,
             done: state.done,
             unyielded: match are_results {
@@ -90,6 +90,14 @@ impl<T, Fut> Queue<T, Fut> {
             },
             source: state.source_state(),
             waiting,
+        }
+    }
+
+    /// Items that were cut short are not done, and in nobody's hand once the workers have gone.
+    fn in_hand(&self, state: &State<T, Fut>) -> usize {
+        match state.is_finished {
+            true => 0,
+            false => state.live + self.shown.lock().items.len(),
         }
     }
 
@@ -114,14 +122,6 @@ impl<T, Fut> Queue<T, Fut> {
 }
 
 impl<T, Fut> State<T, Fut> {
-    /// Items that were cut short are not done, and in nobody's hand once the workers have gone.
-    fn in_hand(&self) -> usize {
-        match self.is_finished {
-            true => 0,
-            false => self.live,
-        }
-    }
-
     fn source_state(&self) -> SourceState {
         match self.source {
             Place::Here(_) => SourceState::Ready,
@@ -138,7 +138,7 @@ impl<T, Fut> RefUnwindSafe for Queue<T, Fut> {}
 impl<T: Send + 'static, Fut: Send + 'static> Owner for Queue<T, Fut> {
     fn enter_directory(&self) {
         let state = self.state.lock();
-        let node = (state.in_hand() > 0)
+        let node = (self.in_hand(&state) > 0)
             .then(|| state.node.upgrade())
             .flatten();
         drop(state);
@@ -153,7 +153,7 @@ impl<T: Send + 'static, Fut: Send + 'static> Owner for Queue<T, Fut> {
     }
 
     fn is_empty(&self) -> bool {
-        self.state.lock().in_hand() == 0
+        self.in_hand(&self.state.lock()) == 0
     }
 
     fn report(&self, _now: Instant) -> Box<dyn Any> {

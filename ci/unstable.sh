@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks that the library builds, and that clippy finds nothing in it, under
 # `--cfg tokio_unstable`, where tokio is told the names of tasks. With the
-# argument `test` the test of that runs, too: it takes minutes more, since the
+# argument `test` tests run, too: it takes minutes more, since the
 # flag rebuilds all that tests need.
 # Needs cargo with the component clippy. Keeps its own target directory: the
 # flag rebuilds everything.
@@ -13,5 +13,6 @@ export CARGO_TARGET_DIR=target/unstable
 
 cargo clippy --lib --all-features -- -D warnings
 if [[ ${1:-} == test ]]; then
-    cargo test --features tracing --test unstable
+    cargo test --all-features --test unstable
+    cargo test --all-features --test it group_
 fi

@@ -28,8 +28,8 @@ pub use self::scope::ScopeSnapshot;
 use crate::context::Context;
 use crate::group::{Group, Spawner};
 
-/// Shows what stands below a context or a group: contexts, groups, tasks, batches, scopes, and what each of them is doing. The value of
-/// [`Context::tree`], [`Group::snapshot`] and [`dump_all`].
+/// Shows what stands below a context or a group: contexts, groups, tasks, batches, scopes, and what each of them is doing.
+/// The value of [`Context::tree`], [`Group::snapshot`] and [`dump_all`].
 ///
 /// It is owned data, taken piece by piece while everything goes on: what came or went meanwhile may be in it or not, and two
 /// counts in it may be of different moments. Taking it stops nobody, waits for no poll and runs no code of yours, except

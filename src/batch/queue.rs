@@ -25,7 +25,7 @@
 //!
 //! Why are items that one worker has pulled shown to the others while it pulls more? The source may block its thread until
 //! an item that it gave out before has run. So another worker watches, and takes them if the pull does not proceed. They lie
-//! under a lock of their own, which nobody else takes while it does: a pull shows an item in some nanoseconds.
+//! under a lock of their own, which hardly anybody else takes meanwhile: a pull shows an item in some nanoseconds.
 //!
 //! Lock order: `state`, then `shown`.
 //!
@@ -321,8 +321,9 @@ impl<T, Fut> Queue<T, Fut> {
             Next::Pull(..) => {
                 self.is_pulling.store(true, Ordering::Relaxed);
                 std::mem::swap(&mut self.shown.lock().items, &mut hand.block);
+                drop(state);
             }
-            _ => {}
+            _ => drop(state),
         }
         drop(unused);
         next
@@ -502,7 +503,11 @@ impl<T, Fut> Queue<T, Fut> {
     pub(super) fn take_source(&self) -> Option<Source<T>> {
         let mut state = self.state.lock();
         state.is_finished = true;
-        match std::mem::replace(&mut state.source, Place::Over) {
+        let source = std::mem::replace(&mut state.source, Place::Over);
+        drop(state);
+        // Foreign code may keep a waker, and the queue with it, for long.
+        self.listing.leave();
+        match source {
             Place::Here(source) | Place::Waiting(source) => Some(source),
             Place::Taken { .. } | Place::Over => None,
         }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::deadline::{later, node_ending_at};
 use super::listeners::{Hook, Waiter};
 use super::node::Node;
-use super::timer::now;
+use super::timer::{enter, now};
 use crate::error::ContextError;
 
 #[must_use = "it is armed by `arm`"]
@@ -73,14 +73,18 @@ pub(crate) struct Reminder {
 
 impl Reminder {
     /// Has `f` called after this time by the clock of `runtime`: on the thread that drives its time if that clock is paused, else
-    /// on the process's timer thread, so that the runtime needs no timer. `None` if that was now. Does not panic.
+    /// on the process's timer thread, so that the runtime needs no timer. `None` if that was now.
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose clock is paused, and which has no timer, by tokio.
     pub(crate) fn set(
         time: Duration,
-        runtime: Option<&Handle>,
+        runtime: &Handle,
         location: &'static Location<'static>,
         f: impl FnOnce() + Send + 'static,
     ) -> Option<Self> {
-        let _entered = runtime.map(Handle::enter);
+        let _entered = enter(runtime);
         let node = node_ending_at(later(now(), time), location);
         let call: Hook = Box::new(move |_: &ContextError| f());
         if let Err(Waiter::Hook(call)) = node.add(Waiter::Hook(call)) {

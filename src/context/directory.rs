@@ -1,8 +1,8 @@
 //! The directory: the nodes of the process from which whoever looks from outside begins. It knows them weakly.
 //!
-//! 1. The top of each tree that a group is in, from the making of its first group on: all that is live is found from there.
+//! 1. The top of each tree that a group or a batch is in, from the making of its first on: all that is live is found from there.
 //!    A tree without a group has no place here, so a context costs nothing.
-//! 2. Groups whose context has ended while they had tasks, from then on: an end takes them out of their parents' lists, and
+//! 2. Groups and batches whose context has ended while they had tasks or items, from then on: an end takes them out of their parents' lists, and
 //!    they are the ones that a dump is read for. They know their parents themselves. Groups far below a top, which nobody
 //!    looks for when a group is made, are here from the beginning.
 //!
@@ -66,7 +66,7 @@ pub(crate) fn listed() -> Vec<Arc<Node>> {
     found
 }
 
-/// A group's own place in the directory, if it has one.
+/// A group's or a batch's own place in the directory, if it has one.
 pub(crate) struct Listing(AtomicU32);
 
 /// In `Listing`: none. No key of a slab.
@@ -79,7 +79,7 @@ impl Default for Listing {
 }
 
 impl Listing {
-    /// Enters the group whose context this is. A second call does nothing.
+    /// Enters the group or batch whose context this is. A second call does nothing.
     pub(crate) fn enter(&self, node: &Arc<Node>) {
         // Relaxed, here and below: the key is used by the drop only, which has synchronised.
         if self.0.load(Ordering::Relaxed) != NONE {
@@ -94,13 +94,18 @@ impl Listing {
             leave(key);
         }
     }
+
+    /// Leaves: there is nothing left to be seen. Who enters it at the same moment stays until the drop.
+    pub(crate) fn leave(&self) {
+        match self.0.swap(NONE, Ordering::Relaxed) {
+            NONE => {}
+            key => leave(key),
+        }
+    }
 }
 
 impl Drop for Listing {
     fn drop(&mut self) {
-        match *self.0.get_mut() {
-            NONE => {}
-            key => leave(key),
-        }
+        self.leave();
     }
 }

@@ -17,7 +17,7 @@ use super::node::{BY_FINISH, BY_HANDLE, BY_PARENT, ENDED, GUARDED, Node, OVERDUE
 use super::timer::{Timers, now};
 use crate::destructor::nested;
 use crate::error::{ContextError, Reason};
-use crate::panic::contain;
+use crate::panic::{contain, discard};
 use crate::sync::Ordering;
 
 /// Why a node ends.
@@ -416,12 +416,15 @@ impl Walk {
 fn list(owner: Option<Arc<dyn Owner>>) {
     if let Some(owner) = owner {
         owner.enter_directory();
+        // Perhaps the last to know it.
+        discard(owner);
     }
 }
 
 fn tell_owner(owner: Option<Arc<dyn Owner>>) {
     if let Some(owner) = owner {
         owner.context_ended();
+        discard(owner);
     }
 }
 

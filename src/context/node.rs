@@ -264,7 +264,7 @@ impl Node {
         matches!(self.extra(), Some(Extra::Cleanup))
     }
 
-    /// Offers the groups above, whose contexts this one derives from, from the nearest on, until one is taken.
+    /// Offers the groups and batches above, whose contexts this one derives from, from the nearest on, until one is taken.
     pub(crate) fn find_owner_above(self: &Arc<Self>, is_taken: impl Fn(&Arc<dyn Owner>) -> bool) {
         climb(Some(self), |node| {
             let is_above = !Arc::ptr_eq(node, self);

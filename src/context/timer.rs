@@ -33,7 +33,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::{EnterGuard, Handle, Id};
 use tokio::task::AbortHandle;
 use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -403,6 +403,11 @@ pub(crate) fn now() -> Instant {
         return Instant::from_std(std::time::Instant::now());
     }
     Instant::now()
+}
+
+/// Enters a runtime, unless there is no place to note that.
+pub(super) fn enter(runtime: &Handle) -> Option<EnterGuard<'_>> {
+    (!has_lost_its_locals()).then(|| runtime.enter())
 }
 
 /// Whether this is the destructor of a thread-local, after that of tokio's own.

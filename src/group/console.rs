@@ -83,15 +83,18 @@ mod imp {
         spawned.expect("errgroup: the set takes a task")
     }
 
-    /// As tokio's own, this panics where the system has no thread.
+    /// As tokio's own, this panics where the system has no thread, and drops the function where the runtime goes.
     #[track_caller]
     pub(in super::super) fn spawn_blocking(
         runtime: &Handle,
         name: Option<&Name>,
         f: impl FnOnce() + Send + 'static,
     ) {
-        if let Err(error) = builder(name).spawn_blocking_on(f, runtime) {
-            panic!("OS can't spawn worker thread: {error}");
+        match builder(name).spawn_blocking_on(f, runtime) {
+            Err(error) if error.raw_os_error().is_some() => {
+                panic!("OS can't spawn worker thread: {error}")
+            }
+            _ => {}
         }
     }
 }

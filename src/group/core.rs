@@ -511,7 +511,8 @@ impl<E: Send + 'static> Owner for Core<E> {
             self.node().take_time();
             // A task may have come since `enter_directory`.
             self.registry.enter_directory(self.node());
-            self.begin_patience();
+            // Others are still to be told.
+            contain(|| self.begin_patience());
         }
     }
 

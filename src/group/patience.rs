@@ -7,7 +7,7 @@
 //! callback on the thread that all deadlines of the process wait for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -56,31 +56,20 @@ impl<E: Send + 'static> Core<E> {
         if patience.reminder.get().is_some() {
             return;
         }
-        let (runtime, core) = (self.runtime_at_hand(), patience.core.clone());
+        // The group's, if it has tasks there; else, since it may wait for those of guests, this thread's.
+        let runtime = self.registry.runtime();
+        let Some(runtime) = runtime.or_else(|| Handle::try_current().ok()) else {
+            return;
+        };
+        let (core, home) = (patience.core.clone(), runtime.clone());
         let location = self.node().location();
-        let reminder = Reminder::set(patience.time, runtime.as_ref(), location, move || {
+        let reminder = Reminder::set(patience.time, &runtime, location, move || {
             if let Some(core) = core.upgrade() {
-                core.be_reminded();
+                home.spawn(async move { core.report_stragglers(Duration::ZERO) });
             }
         });
-        // Unset before: a group's context ends once.
+        // Unset before, or by another thread a moment ago.
         let _ = patience.reminder.set(reminder);
-    }
-
-    /// The time has passed, and a thread that others need has come to say so.
-    fn be_reminded(self: Arc<Self>) {
-        match self.runtime_at_hand() {
-            Some(runtime) => {
-                runtime.spawn(async move { self.report_stragglers(Duration::ZERO) });
-            }
-            None => self.report_stragglers(Duration::ZERO),
-        }
-    }
-
-    /// The group's, if it has tasks there; else, since it may wait for those of guests, this thread's.
-    fn runtime_at_hand(&self) -> Option<Handle> {
-        let runtime = self.registry.runtime();
-        runtime.or_else(|| Handle::try_current().ok())
     }
 }
 

@@ -84,7 +84,7 @@ impl ScopeTasks {
     pub(crate) fn add(&self, tasks: usize) {
         let before = self.started.load(Ordering::Relaxed);
         self.started
-            .store(before.wrapping_add(tasks as u32), Ordering::Relaxed);
+            .store(before.wrapping_add(tasks as u32).max(1), Ordering::Relaxed);
     }
 
     pub(crate) fn set_live(&self, live: usize) {

@@ -141,6 +141,7 @@ impl<F, S, Fut, C, T, E: GroupError> Run<F, S, Fut, C, T, E> {
                 self.spawned = Vec::new();
             }
         }
+        core.scope.set_live(self.members.len());
         cx.waker().wake_by_ref();
         Poll::Pending
     }

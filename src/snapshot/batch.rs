@@ -29,7 +29,7 @@ pub struct BatchSnapshot {
 }
 
 impl BatchSnapshot {
-    /// Returns its number. Groups, batches and tasks of the process are numbered together.
+    /// Returns its number. Groups, batches, scopes and tasks of the process are numbered together.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -86,7 +86,8 @@ impl BatchSnapshot {
     }
 
     /// Returns how many results of [`map_stream`](crate::Batch::map_stream) its consumer has not taken: they take room under
-    /// the limit. Those that have to wait for another, since their order is that of the items, are among them.
+    /// the limit. Those that have to wait for another, since their order is that of the items, are among them, and so may be
+    /// a few that it has taken since. Zero while the source is being asked.
     pub fn unyielded(&self) -> usize {
         self.unyielded
     }

@@ -233,7 +233,7 @@ impl ContextSnapshot {
 }
 
 impl GroupSnapshot {
-    /// Returns its number. Groups and tasks of the process are numbered together.
+    /// Returns its number. Groups, batches, scopes and tasks of the process are numbered together.
     pub fn id(&self) -> u64 {
         self.id
     }

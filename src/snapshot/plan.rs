@@ -103,8 +103,12 @@ fn tally(items: &[Item]) -> Vec<Tally> {
     let mut tally = vec![Tally::default(); items.len()];
     // Children come after their parents.
     for (place, item) in items.iter().enumerate().rev() {
-        let is_straggler = matches!(&item.what, What::Task(task) if task.is_straggler());
-        tally[place].is_urgent |= is_straggler;
+        tally[place].is_urgent |= match &item.what {
+            What::Task(task) => task.is_straggler(),
+            What::Batch(batch) => batch.end.is_some() && batch.live > 0,
+            What::Scope(scope) => scope.end.is_some() && scope.live > 0,
+            What::Context(_) | What::Group(_) => false,
+        };
         let Tally { below, is_urgent } = tally[place];
         if let Some(parent) = item.parent {
             tally[parent].below += below + 1;

@@ -22,7 +22,7 @@ pub struct ScopeSnapshot {
 }
 
 impl ScopeSnapshot {
-    /// Returns its number. Groups, scopes and tasks of the process are numbered together.
+    /// Returns its number. Groups, batches, scopes and tasks of the process are numbered together.
     pub fn id(&self) -> u64 {
         self.id
     }

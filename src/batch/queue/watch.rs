@@ -101,6 +101,11 @@ impl<T, Fut> Queue<T, Fut> {
         }
     }
 
+    /// A source that is being asked may have given out an item that nobody has counted, or block its thread.
+    fn is_at_work(&self, state: &State<T, Fut>) -> bool {
+        self.in_hand(state) > 0 || (state.is_pulling() && !state.is_finished)
+    }
+
     fn list_waiting(&self) -> Vec<usize> {
         let mut waiting = Vec::new();
         for chunk in 0.. {
@@ -138,7 +143,8 @@ impl<T, Fut> RefUnwindSafe for Queue<T, Fut> {}
 impl<T: Send + 'static, Fut: Send + 'static> Owner for Queue<T, Fut> {
     fn enter_directory(&self) {
         let state = self.state.lock();
-        let node = (self.in_hand(&state) > 0)
+        let node = self
+            .is_at_work(&state)
             .then(|| state.node.upgrade())
             .flatten();
         drop(state);
@@ -153,7 +159,7 @@ impl<T: Send + 'static, Fut: Send + 'static> Owner for Queue<T, Fut> {
     }
 
     fn is_empty(&self) -> bool {
-        self.in_hand(&self.state.lock()) == 0
+        !self.is_at_work(&self.state.lock())
     }
 
     fn report(&self, _now: Instant) -> Box<dyn Any> {

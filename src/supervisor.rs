@@ -211,8 +211,9 @@ impl<E: GroupError> Supervisor<E> {
     ///
     /// Without children, or when all have ended, it goes on, as in OTP: others may be [added](SupervisorHandle::add).
     ///
-    /// A context that ends while the supervisor is stopping already, because its drain is over, cuts the drains of the
-    /// children that have not ended; each still has its grace. The stop itself has no limit but the sum of theirs.
+    /// A context that ends because its drain is over ([`Reason::Stopped`](crate::Reason::Stopped)), or while the supervisor is
+    /// stopping already, cuts the drains of the children that have not ended, also of those that are told only then; each still
+    /// has its grace. The stop itself has no limit but the sum of theirs.
     ///
     /// # Errors
     ///

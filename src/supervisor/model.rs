@@ -18,6 +18,7 @@ use super::event::SupervisorEventKind;
 use super::intensity::Intensity;
 use super::machine::{Machine, Phase};
 use super::strategy::{AutoShutdown, Strategy};
+use crate::error::Reason;
 
 /// What happens. An `Index` picks among the children, or those that live.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ enum Step {
     Order(Index, (&'static str, Order)),
     Add(Kind),
     ShutDown,
-    EndContext,
+    EndContext(Reason),
 }
 
 #[derive(Clone, Debug)]
@@ -149,7 +150,7 @@ impl Driver {
                 self.machine.start_added(id, now);
             }
             Step::ShutDown => machine.shut_down(now),
-            Step::EndContext => machine.end(now),
+            Step::EndContext(reason) => machine.end(*reason, now),
             _ => {}
         }
     }
@@ -207,7 +208,7 @@ impl Driver {
     fn told(&mut self, id: ChildId, drain: Duration) {
         let is_told = std::mem::replace(&mut self.live.get_mut(&id).unwrap().is_told, true);
         // A second time only to cut the drain.
-        assert!(!is_told || drain.is_zero());
+        assert!(drain.is_zero() || !is_told && !self.machine.is_cut);
         if self.machine.phase != Phase::Running && !is_told {
             let later = self.live.range(id..).filter(|&(&later, _)| later != id);
             assert_eq!(
@@ -367,6 +368,10 @@ fn any_kind() -> impl Strategy_<Value = Kind> {
     })
 }
 
+fn any_reason() -> impl Strategy_<Value = Reason> {
+    prop::sample::select(vec![Reason::Cancelled, Reason::Stopped])
+}
+
 fn any_step() -> impl Strategy_<Value = Step> {
     let index = any::<Index>;
     let orders: Vec<(_, Order)> = vec![
@@ -383,7 +388,7 @@ fn any_step() -> impl Strategy_<Value = Step> {
         6 => Just(Step::PassToDue),
         4 => (index(), prop::sample::select(orders)).prop_map(|(index, order)| Step::Order(index, order)),
         1 => any_kind().prop_map(Step::Add),
-        1 => prop_oneof![9 => Just(Step::PassToDue), 1 => Just(Step::ShutDown), 1 => Just(Step::EndContext)],
+        1 => prop_oneof![9 => Just(Step::PassToDue), 1 => Just(Step::ShutDown), 1 => any_reason().prop_map(Step::EndContext)],
     ]
 }
 

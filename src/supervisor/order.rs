@@ -9,6 +9,7 @@ use super::decision::{Decision, GiveUp};
 use super::entry::{Cause, ChildId, Down, State, Then};
 use super::machine::{Machine, Phase};
 use super::strategy::Strategy;
+use crate::error::Reason;
 
 /// How long a child that was told to abort gets to come to its next await, if its grace was shorter.
 pub(super) const YIELD: Duration = Duration::from_secs(1);
@@ -141,13 +142,13 @@ impl Machine {
         }
     }
 
-    /// The supervisor's own context has ended. If it is stopping already, the time for that is over.
-    pub(super) fn end(&mut self, now: Instant) {
-        match self.phase {
-            Phase::Running => self.shut_down(now),
-            Phase::Stopping => self.cut(now),
-            Phase::Over => {}
+    /// The supervisor's own context has ended. If it is stopping already, or hears of its stop only when the drain of that is
+    /// over, the time for drains is over.
+    pub(super) fn end(&mut self, reason: Reason, now: Instant) {
+        if self.phase == Phase::Stopping || reason == Reason::Stopped {
+            self.cut(now);
         }
+        self.shut_down(now);
     }
 
     /// Ends what drains, and gives no drain to whoever is told later.

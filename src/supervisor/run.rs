@@ -90,9 +90,9 @@ impl<E: GroupError> Driver<E> {
         while !self.is_over() {
             match self.next(&mut parent, &mut timer).await {
                 Wake::Message(message) => self.receive(message),
-                Wake::Due => self.step(Machine::tick),
+                Wake::Due => self.due(),
                 Wake::Stopping => self.step(Machine::shut_down),
-                Wake::Ended => self.step(Machine::end),
+                Wake::Ended(reason) => self.step(|machine, now| machine.end(reason, now)),
             }
         }
         self.finish().await
@@ -174,6 +174,17 @@ impl<E: GroupError> Driver<E> {
                 None => return,
             }
         }
+    }
+
+    /// A timer is due. What others said before is heard first: a child that has ended, or is ready, was in time.
+    fn due(&mut self) {
+        for _ in 0..self.inbox.0.len() {
+            match self.inbox.0.try_recv() {
+                Ok(message) => self.receive(message),
+                Err(_) => break,
+            }
+        }
+        self.step(Machine::tick);
     }
 
     pub(super) fn receive(&mut self, message: Message<E>) {

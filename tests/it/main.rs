@@ -192,6 +192,7 @@ mod snapshot_work;
 mod static_assertions;
 mod sum_support;
 mod supervisor_command;
+mod supervisor_hostile;
 mod supervisor_late;
 mod supervisor_load;
 mod supervisor_model;

@@ -200,6 +200,7 @@ mod supervisor_peers;
 mod supervisor_restart;
 mod supervisor_stop;
 mod supervisor_support;
+mod supervisor_under_way;
 mod support;
 mod tokio_parity;
 mod verify;

@@ -49,10 +49,15 @@ async fn work(ctx: Context, daemon: Arc<Daemon>) -> Result<(), BoxError> {
         let job = match stopping.run(next).await {
             Ok(Some(job)) => job,
             Ok(None) => return Ok(()),
-            Err(_) => match daemon.pool.inbox.lock().await.try_recv() {
-                Ok(job) => job,
-                Err(_) => return Ok(()),
-            },
+            Err(_) => {
+                let mut inbox = daemon.pool.inbox.lock().await;
+                // A sibling has panicked, or the drain is over: what is left is for those that are started next.
+                ctx.check()?;
+                match inbox.try_recv() {
+                    Ok(job) => job,
+                    Err(_) => return Ok(()),
+                }
+            }
         };
         finish(&ctx, &daemon, job).await?;
     }
@@ -61,7 +66,10 @@ async fn work(ctx: Context, daemon: Arc<Daemon>) -> Result<(), BoxError> {
 async fn finish(ctx: &Context, daemon: &Daemon, job: Job) -> Result<(), BoxError> {
     match job.text.as_str() {
         "poison" if daemon.args.buggy => panic!("a worker has a bug"),
-        "stuck" if daemon.args.buggy => std::future::pending().await,
+        "stuck" if daemon.args.buggy => {
+            println!("a worker is stuck");
+            std::future::pending().await
+        }
         _ => {}
     }
     if daemon.args.work_ms > Duration::ZERO {

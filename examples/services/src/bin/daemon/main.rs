@@ -210,10 +210,9 @@ async fn hang_up(ctx: Context, ready: Ready, daemon: Arc<Daemon>) -> Result<(), 
     loop {
         ctx.run(hangups.recv()).await?;
         let upstream = daemon.upstream.lock().unwrap().clone();
-        if let Some(upstream) = upstream {
-            if let Err(error) = ctx.run(upstream.restart("poller")).await? {
-                eprintln!("the poller was not restarted: {error}");
-            }
+        let Some(upstream) = upstream else { continue };
+        if let Err(error) = ctx.run(upstream.restart("poller")).await? {
+            eprintln!("the poller was not restarted: {error}");
         }
     }
 }

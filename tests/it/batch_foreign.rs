@@ -1,10 +1,11 @@
 //! C6 and G19 of batches: foreign code that comes back, blocks, or panics where it is dropped.
 
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
-use std::task::{Context as TaskContext, Waker};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -145,6 +146,52 @@ fn caller_does_not_poll_then_another_thread_runs_the_items() {
 }
 
 /// For one item no thread has to help.
+/// Wakes an item of the batch when it is dropped.
+struct WakesInDrop(Arc<Mutex<Option<Waker>>>);
+
+impl Wake for WakesInDrop {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for WakesInDrop {
+    fn drop(&mut self) {
+        let waker = self.0.lock().unwrap().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+#[test]
+fn waker_that_an_idle_caller_has_left_wakes_an_item_in_its_drop_then_nothing_hangs() {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = current_thread();
+        let _entered = runtime.enter();
+        let left = Arc::new(Mutex::new(None));
+        let leave = left.clone();
+        let mut job = Box::pin(batch(0..1, 1).for_each(move |_, _| {
+            let leave = leave.clone();
+            poll_fn(move |cx| {
+                *leave.lock().unwrap() = Some(cx.waker().clone());
+                Poll::<Unit>::Pending
+            })
+        }));
+        let first = Waker::from(Arc::new(WakesInDrop(left)));
+        let mut poll = |waker: &Waker| job.as_mut().poll(&mut TaskContext::from_waker(waker));
+        assert!(poll(&first).is_pending());
+        drop(first);
+        // The batch has the last, and drops it now.
+        assert!(poll(Waker::noop()).is_pending());
+        tell.send(()).unwrap();
+    });
+    assert_eq!(
+        told.recv_timeout(Duration::from_secs(60)),
+        Ok(()),
+        "it hangs"
+    );
+}
+
 #[test]
 fn source_says_that_it_has_one_item_then_no_task_is_started_to_help() {
     for way in WAYS {

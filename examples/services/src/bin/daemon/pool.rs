@@ -87,3 +87,45 @@ async fn finish(ctx: &Context, daemon: &Daemon, job: Job) -> Result<(), BoxError
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::sync::Mutex;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::Args;
+    use crate::writer::Writer;
+
+    fn daemon() -> Arc<Daemon> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        Arc::new(Daemon {
+            args: Args::parse_from(["daemon", "--database", "unused"]),
+            writer: Writer::new(),
+            pool: Pool::new(),
+            listener: Mutex::new(Some(listener)),
+            supervisor: Default::default(),
+            upstream: Default::default(),
+        })
+    }
+
+    #[tokio::test]
+    async fn sibling_has_panicked_then_a_worker_leaves_what_is_queued_to_those_after_it() {
+        let daemon = daemon();
+        let (ctx, end) = Context::background().with_cancel();
+        let (done, mut is_done) = oneshot::channel();
+        let text = "queued".to_owned();
+        daemon.pool.outbox.send(Job { text, done }).await.unwrap();
+        end.cancel();
+        work(ctx, daemon.clone()).await.unwrap_err();
+        assert_eq!(
+            is_done.try_recv(),
+            Err(oneshot::error::TryRecvError::Empty),
+            "whoever asked still waits"
+        );
+        let mut inbox = daemon.pool.inbox.try_lock().unwrap();
+        assert_eq!(inbox.try_recv().unwrap().text, "queued");
+    }
+}

@@ -4,7 +4,7 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -60,6 +60,12 @@ impl<T> Deref for Contained<T> {
 
     fn deref(&self) -> &T {
         self.0.as_ref().expect("errgroup: taken by the drop only")
+    }
+}
+
+impl<T> DerefMut for Contained<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect("errgroup: taken by the drop only")
     }
 }
 

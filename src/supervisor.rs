@@ -57,6 +57,7 @@ use self::shared::{Inbox, Shared};
 use crate::context::Context;
 use crate::error::{BoxError, GroupError};
 use crate::group::{Group, Name, name};
+use crate::panic::Contained;
 use crate::sync::Mutex;
 
 /// Keeps a few services running, and stops them in order.
@@ -171,10 +172,10 @@ pub struct SupervisorBuilder<E = BoxError> {
 struct Config {
     /// `None` for the background, or the context of the child that it is.
     parent: Option<Context>,
-    on_event: Option<Box<OnEvent>>,
+    on_event: Option<OnEvent>,
 }
 
-type OnEvent = dyn Fn(&SupervisorEvent) + Send + Sync;
+type OnEvent = Contained<Box<dyn Fn(&SupervisorEvent) + Send + Sync>>;
 
 impl<E: GroupError> Supervisor<E> {
     /// Sets up a supervisor.
@@ -211,8 +212,9 @@ impl<E: GroupError> Supervisor<E> {
     ///
     /// Without children, or when all have ended, it goes on, as in OTP: others may be [added](SupervisorHandle::add).
     ///
-    /// A context that ends while the supervisor is stopping already, because its drain is over, cuts the drains of the
-    /// children that have not ended; each still has its grace. The stop itself has no limit but the sum of theirs.
+    /// A context that ends because its drain is over ([`Reason::Stopped`](crate::Reason::Stopped)), or while the supervisor is
+    /// stopping already, cuts the drains of the children that have not ended, also of those that are told only then; each still
+    /// has its grace. The stop itself has no limit but the sum of theirs.
     ///
     /// # Errors
     ///
@@ -283,7 +285,7 @@ impl<E> SupervisorBuilder<E> {
 
     /// Calls `f` for every decision, in the supervisor's task. A panic in it is contained.
     pub fn on_event(mut self, f: impl Fn(&SupervisorEvent) + Send + Sync + 'static) -> Self {
-        self.config.on_event = Some(Box::new(f));
+        self.config.on_event = Some(Contained::new(Box::new(f)));
         self
     }
 

@@ -6,6 +6,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::panic::Contained;
+
 /// The delays before a child's first, second, third … restart in a row.
 ///
 /// It is what [`Child::backoff`](crate::Child::backoff) takes, among other things: any cloneable [`IntoIterator`] of durations
@@ -172,19 +174,22 @@ impl Random {
 
 /// The delays of one child.
 pub(super) struct Schedule {
-    make: Box<dyn Fn() -> BoxedDelays + Send>,
-    delays: Option<BoxedDelays>,
+    make: Contained<Box<dyn Fn() -> BoxedDelays + Send>>,
+    delays: Option<Contained<BoxedDelays>>,
 }
 
 impl Schedule {
     pub(super) fn new(make: impl Fn() -> BoxedDelays + Send + 'static) -> Self {
-        let make = Box::new(make);
-        Self { make, delays: None }
+        Self {
+            make: Contained::new(Box::new(make)),
+            delays: None,
+        }
     }
 
     /// Returns the next delay; `None` if there is none left.
     pub(super) fn next(&mut self) -> Option<Duration> {
-        self.delays.get_or_insert_with(&self.make).next()
+        let make = || Contained::new((self.make)());
+        self.delays.get_or_insert_with(make).next()
     }
 
     /// Begins anew.

@@ -16,6 +16,7 @@ use super::service::{Function, Post, Service};
 use crate::context::Context;
 use crate::error::{BoxError, GroupError};
 use crate::group::name;
+use crate::panic::Contained;
 
 /// When a child that has ended by itself is restarted: OTP's [restart types].
 ///
@@ -63,7 +64,7 @@ pub enum Restart {
 #[must_use = "a child does nothing until a supervisor that it was given to runs"]
 pub struct Child<E = BoxError> {
     pub(super) spec: Spec,
-    pub(super) service: Arc<dyn Service<E>>,
+    pub(super) service: Contained<Arc<dyn Service<E>>>,
     pub(super) backoff: Option<Schedule>,
 }
 
@@ -174,7 +175,7 @@ impl<E: GroupError> Child<E> {
                 reset_after: DEFAULT_RESET_AFTER,
                 keep_failures: DEFAULT_FAILURES,
             },
-            service,
+            service: Contained::new(service),
             backoff: None,
         }
     }

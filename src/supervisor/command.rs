@@ -53,13 +53,10 @@ impl Machine {
         let generation = self.entry(id).generation;
         match self.state(id) {
             State::Starting(_) | State::Up => return Goal::Up(generation),
-            State::Stopping {
-                then: Then::Stay,
-                is_aborted,
-            } => {
-                let then = Then::Start(Cause::Command);
-                self.entry(id).state = State::Stopping { then, is_aborted };
-            }
+            State::Doomed(Then::Stay)
+            | State::Stopping {
+                then: Then::Stay, ..
+            } => self.entry(id).set_then(Then::Start(Cause::Command)),
             // The start that this would be is failing.
             State::Stopping {
                 then: Then::Fail(Cause::Command | Cause::Added | Cause::Reload, _),
@@ -68,7 +65,7 @@ impl Machine {
             State::Stopping { .. }
             | State::Doomed(_)
             | State::Deciding
-            | State::Down(Down::Waiting) => {}
+            | State::Down(Down::Waiting(_)) => {}
             State::BackingOff { .. } => {
                 self.delay_over(id, now);
                 self.advance(now);
@@ -103,19 +100,18 @@ impl Machine {
         match entry.state {
             State::Starting(_) | State::Up => {
                 let then = match self.starts.contains(&id) {
-                    true => Then::Wait,
+                    true => Then::Wait(Cause::Reload),
                     false => Then::Start(Cause::Reload),
                 };
                 self.stop_now(id, then, now);
                 self.advance(now);
                 Goal::Up(generation + 1)
             }
-            State::Stopping {
-                then: Then::Stay,
-                is_aborted,
+            State::Doomed(Then::Stay)
+            | State::Stopping {
+                then: Then::Stay, ..
             } => {
-                let then = Then::Start(Cause::Reload);
-                entry.state = State::Stopping { then, is_aborted };
+                entry.set_then(Then::Start(Cause::Reload));
                 Goal::Up(generation + 1)
             }
             _ => self.start(id, now),
@@ -135,13 +131,11 @@ impl Machine {
                 }
             },
             State::Starting(_) | State::Up => self.stop_now(id, then, now),
-            State::Doomed(_) => self.entry(id).state = State::Doomed(then),
-            State::Stopping {
+            State::Doomed(Then::Remove)
+            | State::Stopping {
                 then: Then::Remove, ..
             } => {}
-            State::Stopping { is_aborted, .. } => {
-                self.entry(id).state = State::Stopping { then, is_aborted };
-            }
+            State::Doomed(_) | State::Stopping { .. } => self.entry(id).set_then(then),
         }
     }
 }
@@ -159,12 +153,14 @@ fn came_up(entry: &Entry, name: &str, generation: u64) -> Came {
     match entry.state {
         _ if entry.failed_start >= generation => failed(),
         State::Down(Down::Stopped) => Poll::Ready(Err(CommandError::Stopped(name.to_owned()))),
+        // Final, whichever incarnation it was.
+        State::Down(Down::Failed) => failed(),
+        State::Down(Down::Ended) if entry.generation < generation => failed(),
         _ if entry.generation < generation => Poll::Pending,
         State::Up | State::Down(Down::Ended) | State::Deciding | State::BackingOff { .. } => {
             Poll::Ready(Ok(()))
         }
-        State::Down(Down::Failed) => failed(),
-        State::Down(Down::Waiting)
+        State::Down(Down::Waiting(_))
         | State::Starting(_)
         | State::Doomed(_)
         | State::Stopping { .. } => Poll::Pending,

@@ -22,7 +22,7 @@ impl Machine {
             if self.starts.is_empty() && self.known(id).spec.ready_within.is_none() {
                 self.start_now(id, Cause::Initial, now);
             } else {
-                self.set_down(id, Down::Waiting, now);
+                self.set_down(id, Down::Waiting(Cause::Initial), now);
                 self.starts.insert(id);
             }
         }
@@ -196,7 +196,7 @@ impl Machine {
     pub(super) fn delay_over(&mut self, id: ChildId, now: Instant) {
         self.undelay(id);
         match self.starts.contains(&id) {
-            true => self.set_down(id, Down::Waiting, now),
+            true => self.set_down(id, Down::Waiting(Cause::Restart), now),
             false => self.start_now(id, Cause::Restart, now),
         }
     }
@@ -220,10 +220,11 @@ impl Machine {
         }
     }
 
-    /// Removes a child whose first start failed, after that was told to whoever added it.
-    pub(super) fn withdraw(&mut self, id: ChildId) {
-        if self.entries.get(id).is_some_and(|entry| !entry.is_live()) {
-            self.forget(id);
+    /// Removes a child whose first start failed, after that was told to whoever added it. A restart of several may have
+    /// started it again by then.
+    pub(super) fn withdraw(&mut self, id: ChildId, now: Instant) {
+        if self.entries.get(id).is_some() {
+            self.remove(id, now);
         }
     }
 
@@ -232,9 +233,11 @@ impl Machine {
         self.tell(id, SupervisorEventKind::Stopped);
         match then {
             Then::Start(cause) if self.phase == Phase::Running => self.start_now(id, cause, now),
-            Then::Wait if self.phase == Phase::Running => self.set_down(id, Down::Waiting, now),
+            Then::Wait(cause) if self.phase == Phase::Running => {
+                self.set_down(id, Down::Waiting(cause), now);
+            }
             Then::Remove => self.forget(id),
-            Then::Stay | Then::Start(_) | Then::Wait | Then::Fail(..) => {
+            Then::Stay | Then::Start(_) | Then::Wait(_) | Then::Fail(..) => {
                 self.set_down(id, Down::Stopped, now);
             }
         }

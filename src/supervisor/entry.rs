@@ -80,8 +80,8 @@ pub(super) enum Down {
     /// Ended by itself, without a failure.
     Ended,
     Failed,
-    /// In the machine's `starts`.
-    Waiting,
+    /// In the machine's `starts`, for this.
+    Waiting(Cause),
 }
 
 /// What a start is for, which decides what a failure before readiness means.
@@ -105,8 +105,8 @@ pub(super) enum Then {
     Stay,
     Remove,
     Start(Cause),
-    /// Wait for its turn in `starts`.
-    Wait,
+    /// Wait for its turn in `starts`, for this.
+    Wait(Cause),
     /// It was stopped for not being ready: that is a failure.
     Fail(Cause, NotReady),
 }
@@ -169,6 +169,13 @@ impl Entry {
         self.is_dynamic && self.spec.restart == Restart::Temporary
     }
 
+    /// Changes what follows when it has been stopped; nothing for one that is not being stopped.
+    pub(super) fn set_then(&mut self, next: Then) {
+        if let State::Doomed(then) | State::Stopping { then, .. } = &mut self.state {
+            *then = next;
+        }
+    }
+
     /// What follows when it has been stopped and nobody wants it back.
     pub(super) fn then_stay(&self) -> Then {
         match self.is_forgotten_when_down() {
@@ -226,7 +233,7 @@ impl Entry {
         match self.state {
             State::Down(Down::Stopped | Down::Ended) => ChildState::Stopped,
             State::Down(Down::Failed) => ChildState::Failed,
-            State::Down(Down::Waiting) | State::Starting(_) | State::Deciding => {
+            State::Down(Down::Waiting(_)) | State::Starting(_) | State::Deciding => {
                 ChildState::Starting
             }
             State::BackingOff { until } => ChildState::BackingOff { until },

@@ -183,8 +183,8 @@ impl<E: fmt::Debug> fmt::Debug for SupervisorError<E> {
 }
 
 impl<E: fmt::Debug + fmt::Display + 'static> Error for SupervisorError<E> {
-    /// The child's error, where it can be told by its type that it is one: for [`BoxError`], [`ContextError`],
-    /// [`std::io::Error`] and another supervisor's.
+    /// The child's error, where it can be told by its type that it is one: if `E` is [`BoxError`], [`ContextError`] or
+    /// [`std::io::Error`]. For any other type it is `None`: [`error`](SupervisorError::error) has the child's error.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         let error: &dyn Any = self.error()?;
         if let Some(error) = error.downcast_ref::<BoxError>() {

@@ -172,6 +172,10 @@ impl<E> SupervisorHandle<E> {
     }
 
     /// Returns `true` while every child is up and the supervisor is not stopping: what a health check asks.
+    ///
+    /// A child that has finished and is not restarted, a temporary or a transient one, is not up, and neither is one that was
+    /// stopped by name: it is `false` until such a child is started or [removed](SupervisorHandle::remove). A temporary child that
+    /// was [added](SupervisorHandle::add) is forgotten when it has ended, and counts no more.
     pub fn is_all_up(&self) -> bool {
         self.shared.machine.lock().is_all_up()
     }

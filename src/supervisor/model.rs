@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -11,13 +12,15 @@ use proptest::sample::Index;
 use tokio::time::Instant;
 
 use super::child::Restart;
-use super::command::Order;
+use super::command::{Goal, Order};
 use super::decision::Decision;
 use super::entry::{ChildId, Down, Exit, Spec, State, Then};
 use super::event::SupervisorEventKind;
+use super::handle::CommandError;
 use super::intensity::Intensity;
 use super::machine::{Machine, Phase};
 use super::strategy::{AutoShutdown, Strategy};
+use crate::error::Reason;
 
 /// What happens. An `Index` picks among the children, or those that live.
 #[derive(Clone, Debug)]
@@ -31,7 +34,7 @@ enum Step {
     Order(Index, (&'static str, Order)),
     Add(Kind),
     ShutDown,
-    EndContext,
+    EndContext(Reason),
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +63,8 @@ struct Driver {
     /// The delays of backoffs, one after the other.
     delays: Vec<Option<u64>>,
     names: u64,
+    /// What those wait for who gave a command; of what was added, `true`.
+    waiters: Vec<(ChildId, Goal, bool)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +91,7 @@ impl Driver {
             is_commanded: false,
             delays,
             names: 0,
+            waiters: Vec::new(),
         }
     }
 
@@ -114,6 +120,7 @@ impl Driver {
         let before = self.machine.starts.clone();
         self.apply(step);
         self.carry_out(&before);
+        self.reply();
         self.check();
     }
 
@@ -142,15 +149,43 @@ impl Driver {
             }
             Step::Order(index, (_, order)) if is_running && !ids.is_empty() => {
                 self.is_commanded = true;
-                order(machine, ids[index.index(ids.len())], now);
+                let id = ids[index.index(ids.len())];
+                let goal = order(machine, id, now);
+                self.waiters.push((id, goal, false));
             }
             Step::Add(kind) if is_running => {
                 let id = self.add(kind, true);
-                self.machine.start_added(id, now);
+                let goal = self.machine.start_added(id, now);
+                self.waiters.push((id, goal, true));
             }
             Step::ShutDown => machine.shut_down(now),
-            Step::EndContext => machine.end(now),
+            Step::EndContext(reason) => machine.end(*reason, now),
             _ => {}
+        }
+    }
+
+    /// As in `waiter.rs`.
+    fn reply(&mut self) {
+        let mut withdrawn = Vec::new();
+        for (id, goal, is_add) in std::mem::take(&mut self.waiters) {
+            match self.machine.came(id, "", goal) {
+                Poll::Pending => self.waiters.push((id, goal, is_add)),
+                Poll::Ready(Err(CommandError::StartFailed { .. })) if is_add => withdrawn.push(id),
+                Poll::Ready(_) => {}
+            }
+        }
+        for id in withdrawn {
+            self.is_commanded = true;
+            let before = self.machine.starts.clone();
+            self.machine.withdraw(id, self.now);
+            self.carry_out(&before);
+            let kept = self.machine.entries.get(id).map(|entry| entry.state);
+            let is_to_go = |state| {
+                let removal = Then::Remove;
+                matches!(state, State::Doomed(then) | State::Stopping { then, .. } if then == removal)
+            };
+            assert!(kept.is_none_or(is_to_go), "{kept:?}");
+            self.reply();
         }
     }
 
@@ -207,7 +242,7 @@ impl Driver {
     fn told(&mut self, id: ChildId, drain: Duration) {
         let is_told = std::mem::replace(&mut self.live.get_mut(&id).unwrap().is_told, true);
         // A second time only to cut the drain.
-        assert!(!is_told || drain.is_zero());
+        assert!(drain.is_zero() || !is_told && !self.machine.is_cut);
         if self.machine.phase != Phase::Running && !is_told {
             let later = self.live.range(id..).filter(|&(&later, _)| later != id);
             assert_eq!(
@@ -251,7 +286,7 @@ impl Driver {
             assert!(entry.failures.len() <= 2);
             let (in_stops, in_starts) = (machine.stops.contains(&id), machine.starts.contains(&id));
             match entry.state {
-                State::Down(Down::Waiting) | State::Deciding => {
+                State::Down(Down::Waiting(_)) | State::Deciding => {
                     assert!(in_starts && !in_stops, "{id:?} {entry:?}");
                 }
                 State::Down(_) | State::Up => assert!(!in_starts && !in_stops, "{id:?} {entry:?}"),
@@ -263,16 +298,23 @@ impl Driver {
                 }
                 State::Starting(_) => assert!(!in_stops),
                 State::Doomed(then) => {
-                    assert!(in_stops && in_starts == (then == Then::Wait));
+                    assert!(in_stops && in_starts == matches!(then, Then::Wait(_)));
                     assert!(!self.live[&id].is_told);
                 }
                 State::Stopping { then, .. } => {
                     assert!(self.live[&id].is_told);
-                    let waits = matches!(then, Then::Wait | Then::Fail(..));
-                    assert!(!in_starts || waits, "{id:?} {entry:?}");
-                    assert!(then != Then::Wait || in_starts || machine.phase != Phase::Running);
+                    let waits = matches!(then, Then::Wait(_));
+                    let may_wait = waits || matches!(then, Then::Fail(..));
+                    assert!(!in_starts || may_wait, "{id:?} {entry:?}");
+                    assert!(!waits || in_starts || machine.phase != Phase::Running);
                 }
             }
+        }
+        for &(id, goal, _) in &self.waiters {
+            let entry = machine.entries.get(id);
+            let waits = entry.is_some_and(|entry| entry.is_active());
+            let is_gone = goal == Goal::Gone && machine.phase != Phase::Running;
+            assert!(waits || is_gone, "{goal:?} of {entry:?} is not answered");
         }
         assert_eq!(machine.timers, timers);
         let known = |id: &ChildId| machine.entries.get(*id).is_some();
@@ -293,7 +335,7 @@ impl Driver {
         if let Some(&last) = machine.stops.last() {
             assert!(matches!(machine.known(last).state, State::Stopping { .. }));
         } else if let Some(&first) = machine.starts.first() {
-            let waits = machine.known(first).state == State::Down(Down::Waiting);
+            let waits = matches!(machine.known(first).state, State::Down(Down::Waiting(_)));
             assert!(
                 !waits || machine.delayed.is_some(),
                 "{first:?} waits for nothing"
@@ -322,6 +364,7 @@ impl Driver {
                     self.machine
                         .ended(id, one.generation, Exit::Finished, self.now);
                     self.carry_out(&BTreeSet::new());
+                    self.reply();
                     self.check();
                 }
                 _ => {
@@ -367,6 +410,10 @@ fn any_kind() -> impl Strategy_<Value = Kind> {
     })
 }
 
+fn any_reason() -> impl Strategy_<Value = Reason> {
+    prop::sample::select(vec![Reason::Cancelled, Reason::Stopped])
+}
+
 fn any_step() -> impl Strategy_<Value = Step> {
     let index = any::<Index>;
     let orders: Vec<(_, Order)> = vec![
@@ -383,7 +430,7 @@ fn any_step() -> impl Strategy_<Value = Step> {
         6 => Just(Step::PassToDue),
         4 => (index(), prop::sample::select(orders)).prop_map(|(index, order)| Step::Order(index, order)),
         1 => any_kind().prop_map(Step::Add),
-        1 => prop_oneof![9 => Just(Step::PassToDue), 1 => Just(Step::ShutDown), 1 => Just(Step::EndContext)],
+        1 => prop_oneof![9 => Just(Step::PassToDue), 1 => Just(Step::ShutDown), 1 => any_reason().prop_map(Step::EndContext)],
     ]
 }
 

@@ -9,6 +9,7 @@ use super::decision::{Decision, GiveUp};
 use super::entry::{Cause, ChildId, Down, State, Then};
 use super::machine::{Machine, Phase};
 use super::strategy::Strategy;
+use crate::error::Reason;
 
 /// How long a child that was told to abort gets to come to its next await, if its grace was shorter.
 pub(super) const YIELD: Duration = Duration::from_secs(1);
@@ -70,12 +71,15 @@ impl Machine {
         let is_temporary = entry.spec.restart == Restart::Temporary;
         let then = match is_temporary {
             true => entry.then_stay(),
-            false => Then::Wait,
+            false => Then::Wait(Cause::Restart),
         };
         if !entry.is_live() {
             if !is_temporary {
                 self.undelay(id);
-                self.set_down(id, Down::Waiting, now);
+                // One that waits for its first start goes on to.
+                if !matches!(self.state(id), State::Down(Down::Waiting(_))) {
+                    self.set_down(id, Down::Waiting(Cause::Restart), now);
+                }
                 self.starts.insert(id);
             } else if self.starts.remove(&id) {
                 self.set_down(id, Down::Stopped, now);
@@ -83,7 +87,7 @@ impl Machine {
             return;
         }
         match self.doom(id, then, now) {
-            Then::Wait => self.starts.insert(id),
+            Then::Wait(_) => self.starts.insert(id),
             _ => self.starts.remove(&id),
         };
     }
@@ -92,9 +96,12 @@ impl Machine {
     fn doom(&mut self, id: ChildId, then: Then, now: Instant) -> Then {
         self.stops.insert(id);
         match self.state(id) {
-            State::Stopping { then, .. } if then == Then::Remove => then,
-            State::Stopping { is_aborted, .. } => {
-                self.entry(id).state = State::Stopping { then, is_aborted };
+            State::Doomed(Then::Remove)
+            | State::Stopping {
+                then: Then::Remove, ..
+            } => Then::Remove,
+            State::Stopping { .. } => {
+                self.entry(id).set_then(then);
                 then
             }
             _ => {
@@ -141,13 +148,13 @@ impl Machine {
         }
     }
 
-    /// The supervisor's own context has ended. If it is stopping already, the time for that is over.
-    pub(super) fn end(&mut self, now: Instant) {
-        match self.phase {
-            Phase::Running => self.shut_down(now),
-            Phase::Stopping => self.cut(now),
-            Phase::Over => {}
+    /// The supervisor's own context has ended. If it is stopping already, or hears of its stop only when the drain of that is
+    /// over, the time for drains is over.
+    pub(super) fn end(&mut self, reason: Reason, now: Instant) {
+        if self.phase == Phase::Stopping || reason == Reason::Stopped {
+            self.cut(now);
         }
+        self.shut_down(now);
     }
 
     /// Ends what drains, and gives no drain to whoever is told later.
@@ -188,14 +195,12 @@ impl Machine {
             self.phase = Phase::Over;
         }
         while let Some(&first) = self.starts.first() {
-            if self.delayed.is_some() || self.state(first) != State::Down(Down::Waiting) {
-                return;
+            match self.state(first) {
+                State::Down(Down::Waiting(cause)) if self.delayed.is_none() => {
+                    self.start_now(first, cause, now);
+                }
+                _ => return,
             }
-            let cause = match self.known(first).generation {
-                0 => Cause::Initial,
-                _ => Cause::Restart,
-            };
-            self.start_now(first, cause, now);
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Driver<E> {
     group: Group<ContextError>,
     children: IdMap<Worker<E>>,
     pub(super) waiters: Vec<Waiter>,
-    on_event: Option<Box<OnEvent>>,
+    on_event: Option<OnEvent>,
     /// The error of the child whose end is being decided on.
     last: Option<E>,
     error: Option<SupervisorError<E>>,
@@ -49,7 +49,7 @@ impl<E: GroupError> Driver<E> {
         shared: Arc<Shared<E>>,
         inbox: Inbox<E>,
         group: Group<ContextError>,
-        on_event: Option<Box<OnEvent>>,
+        on_event: Option<OnEvent>,
     ) -> Self {
         Self {
             _gone: Gone(shared.clone()),
@@ -90,9 +90,9 @@ impl<E: GroupError> Driver<E> {
         while !self.is_over() {
             match self.next(&mut parent, &mut timer).await {
                 Wake::Message(message) => self.receive(message),
-                Wake::Due => self.step(Machine::tick),
+                Wake::Due => self.due(),
                 Wake::Stopping => self.step(Machine::shut_down),
-                Wake::Ended => self.step(Machine::end),
+                Wake::Ended(reason) => self.step(|machine, now| machine.end(reason, now)),
             }
         }
         self.finish().await
@@ -123,7 +123,7 @@ impl<E: GroupError> Driver<E> {
         drop(machine);
         let id = added.map_err(|_| SupervisorErrorKind::DuplicateName)?;
         let worker = Worker {
-            service: Some(child.service),
+            service: child.service,
             backoff: child.backoff,
             spec,
             incarnation: None,
@@ -174,6 +174,17 @@ impl<E: GroupError> Driver<E> {
                 None => return,
             }
         }
+    }
+
+    /// A timer is due. What others said before is heard first: a child that has ended, or is ready, was in time.
+    fn due(&mut self) {
+        for _ in 0..self.inbox.0.len() {
+            match self.inbox.0.try_recv() {
+                Ok(message) => self.receive(message),
+                Err(_) => break,
+            }
+        }
+        self.step(Machine::tick);
     }
 
     pub(super) fn receive(&mut self, message: Message<E>) {
@@ -259,8 +270,7 @@ impl<E: GroupError> Driver<E> {
         let Some(worker) = self.children.get_mut(id) else {
             return;
         };
-        let service = worker.service.clone();
-        let service = service.expect("errgroup: it is dropped with the child");
+        let service = Arc::clone(&worker.service);
         let parent = self.group.context();
         let (ctx, right) = Right::derive(parent, &worker.spec);
         let post = Post {

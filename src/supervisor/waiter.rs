@@ -81,9 +81,14 @@ impl<E: GroupError> Driver<E> {
         self.reply();
     }
 
-    /// Replies to whoever waits for what has come true.
+    /// Replies to whoever waits for what has come true. Forgets who waits no longer, but for what was added: if that does not
+    /// come up, it is not kept.
     pub(super) fn reply(&mut self) {
+        let mut withdrawn = Vec::new();
         for waiter in std::mem::take(&mut self.waiters) {
+            if waiter.reply.is_closed() && !waiter.is_add {
+                continue;
+            }
             let (id, name) = (waiter.id, &waiter.name);
             // A statement of its own, for the lock.
             let came = self.shared.machine.lock().came(id, name, waiter.goal);
@@ -91,13 +96,53 @@ impl<E: GroupError> Driver<E> {
                 self.waiters.push(waiter);
                 continue;
             };
-            let has_failed = matches!(result, Err(CommandError::StartFailed { .. }));
-            let _ = waiter.reply.send(result);
-            if waiter.is_add && has_failed {
-                // It is removed after that was told to whoever added it.
-                self.shared.machine.lock().withdraw(id);
-                self.carry_out_all(Instant::now());
+            if waiter.is_add && matches!(result, Err(CommandError::StartFailed { .. })) {
+                withdrawn.push(id);
             }
+            let _ = waiter.reply.send(result);
         }
+        // Others may wait for what comes of that.
+        for id in withdrawn {
+            self.step(|machine, now| machine.withdraw(id, now));
+        }
+    }
+}
+
+#[cfg(all(test, not(errgroup_loom)))]
+mod tests {
+    use std::panic::Location;
+
+    use tokio::sync::oneshot;
+    use tokio::time::Instant;
+
+    use crate::context::Context;
+    use crate::group::Group;
+    use crate::supervisor::machine::Machine;
+    use crate::supervisor::run::Driver;
+    use crate::supervisor::shared::Command;
+    use crate::{Child, Ready, Supervisor};
+
+    #[tokio::test]
+    async fn commands_given_up_a_thousand_times_then_none_is_kept() {
+        let supervisor: Supervisor = Supervisor::builder().build();
+        let group = Group::hosted(&Context::background(), None, Location::caller());
+        let mut driver = Driver::new(supervisor.shared, supervisor.inbox, group, None);
+        let slow = async |_ctx, ready: Ready| {
+            let _ready = ready;
+            std::future::pending().await
+        };
+        let now = Instant::now();
+        driver
+            .add(Child::with_ready("slow", slow), false, now)
+            .unwrap();
+        driver.step(Machine::begin);
+        for _ in 0..1000 {
+            let (reply, replied) = oneshot::channel();
+            driver.command(Command::Order("slow".to_owned(), Machine::start), reply);
+            assert_eq!(driver.waiters.len(), 1, "whoever waits is kept");
+            drop(replied);
+        }
+        driver.reply();
+        assert!(driver.waiters.is_empty());
     }
 }

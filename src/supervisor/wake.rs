@@ -9,12 +9,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::shared::Message;
 use crate::context::{Context, DoneOwned};
+use crate::error::Reason;
 
 pub(super) enum Wake<E> {
     Message(Message<E>),
     Due,
     Stopping,
-    Ended,
+    Ended(Reason),
 }
 
 /// What the supervisor's own context says.
@@ -35,25 +36,26 @@ impl Parent {
 
     /// Tells each of the two once; the end first, which is the beginning of the stop, too, where there is no other.
     pub(super) fn poll<E>(&mut self, cx: &mut TaskContext<'_>) -> Poll<Wake<E>> {
-        if is_over(&mut self.done, cx) {
+        if let Some(reason) = end(&mut self.done, cx) {
             self.stopping = None;
-            return Poll::Ready(Wake::Ended);
+            return Poll::Ready(Wake::Ended(reason));
         }
-        if is_over(&mut self.stopping, cx) {
+        if end(&mut self.stopping, cx).is_some() {
             return Poll::Ready(Wake::Stopping);
         }
         Poll::Pending
     }
 }
 
-fn is_over(done: &mut Option<DoneOwned>, cx: &mut TaskContext<'_>) -> bool {
-    let is_over = done
-        .as_mut()
-        .is_some_and(|done| Pin::new(done).poll(cx).is_ready());
-    if is_over {
-        *done = None;
+/// Of what the context has ended, once.
+fn end(done: &mut Option<DoneOwned>, cx: &mut TaskContext<'_>) -> Option<Reason> {
+    match Pin::new(done.as_mut()?).poll(cx) {
+        Poll::Ready(end) => {
+            *done = None;
+            Some(end.reason())
+        }
+        Poll::Pending => None,
     }
-    is_over
 }
 
 /// The supervisor's one timer: for whatever is due first.

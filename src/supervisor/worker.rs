@@ -11,13 +11,12 @@ use super::entry::Spec;
 use super::service::Service;
 use crate::context::{CancelHandle, Context, StopHandle};
 use crate::error::{ContextError, Reason};
-use crate::panic::discard;
+use crate::panic::Contained;
 use crate::task::Task;
 
 /// A child, as far as the machine does not know it.
 pub(super) struct Worker<E> {
-    /// `None` while it is dropped.
-    pub(super) service: Option<Arc<dyn Service<E>>>,
+    pub(super) service: Contained<Arc<dyn Service<E>>>,
     pub(super) backoff: Option<Schedule>,
     pub(super) spec: Spec,
     pub(super) incarnation: Option<Incarnation>,
@@ -37,12 +36,6 @@ pub(super) enum Right {
         _handle: CancelHandle,
     },
     Stop(StopHandle),
-}
-
-impl<E> Drop for Worker<E> {
-    fn drop(&mut self) {
-        discard((self.service.take(), self.backoff.take()));
-    }
 }
 
 impl Right {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use errgroup::{
     AutoShutdown, BoxError, Child, ChildState, Context, Group, Ready, Reason, Restart, Strategy,
-    Supervisor, SupervisorErrorKind, SupervisorEvent,
+    Supervisor, SupervisorErrorKind, SupervisorEvent, SupervisorEventKind,
 };
 use tokio::time::Instant;
 
@@ -674,12 +674,16 @@ fn s5_child_that_was_aborted_before_the_stop_and_goes_on_is_listed() {
         let (release, released) = std::sync::mpsc::channel::<()>();
         let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
         let blocks = blocking(released, started);
-        let running = run(builder(), [blocks()]).await;
+        let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let builder = builder().on_event(move |event: &SupervisorEvent| {
+            events.send(event.kind().clone()).unwrap();
+        });
+        let running = run(builder, [blocks()]).await;
         has_started.recv().await.unwrap();
         let handle = running.handle.clone();
-        let stopping = handle.stop("blocks");
-        // Until its grace is over, and longer.
-        assert!(tokio::time::timeout(ms(100), stopping).await.is_err());
+        let stopping = tokio::spawn(handle.stop("blocks"));
+        while told.recv().await.expect("it is aborted") != SupervisorEventKind::Aborting {}
+        assert!(!stopping.is_finished());
         running.end().await.unwrap();
         let stragglers = handle.stragglers();
         drop(release);
@@ -702,6 +706,30 @@ fn handle_asked_before_the_run_and_after_it_was_dropped_then_not_all_are_up() {
         idle().await;
         assert!(!handle.is_all_up());
     });
+}
+
+#[test]
+fn handle_asked_when_a_child_has_finished_then_not_all_are_up_until_it_is_started_or_removed() {
+    for restart in [Restart::Transient, Restart::Temporary] {
+        paused(async {
+            let stage = Stage::new();
+            let children = [stage.child("a"), stage.child("job").restart(restart)];
+            let running = run(builder(), children).await;
+            for is_removed in [false, true] {
+                assert!(running.handle.is_all_up());
+                stage.end("job", End::Finish);
+                idle().await;
+                assert!(!running.handle.is_all_up());
+                match is_removed {
+                    true => running.handle.remove("job").await.unwrap(),
+                    false => running.handle.start("job").await.unwrap(),
+                }
+                idle().await;
+            }
+            assert!(running.handle.is_all_up());
+            running.end().await.unwrap();
+        });
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 
 use crate::support::{Finished, Program, as_process_1, patient, wait_until};
 
@@ -94,13 +96,30 @@ impl Daemon {
         digits.parse().unwrap()
     }
 
-    /// That so many are served, the one that asks included.
-    async fn wait_for_connections(&self, count: usize) {
-        wait_until("they are served", async || {
-            let tree = self.text("/debug/tasks").await;
-            tree.matches(r#"task "connection from "#).count() == count
-        })
-        .await;
+    /// Begins to post a note of so many bytes. When this returns, the daemon has the head and asks for the rest.
+    async fn begin_to_post(&self, length: usize) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        let head = format!(
+            "POST /notes HTTP/1.1\r\nHost: {}\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n",
+            self.address
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+        let read = patient("it asks for the rest", stream.read_exact(&mut answer));
+        read.await.expect("an answer");
+        assert!(answer.starts_with(b"HTTP/1.1 100 "));
+        stream
+    }
+
+    /// Posts a note in a task.
+    fn post_in_task(&self, text: &'static str) -> JoinHandle<Option<i64>> {
+        let (client, url) = (self.client.clone(), self.url("/notes"));
+        tokio::spawn(async move { post(&client, &url, text).await })
+    }
+
+    async fn is_refused(&self) -> bool {
+        let connected = TcpStream::connect(&self.address).await;
+        connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     }
 
     /// Posts a note; its number if it was acknowledged.
@@ -315,7 +334,8 @@ async fn hung_up_then_the_poller_alone_is_restarted_with_new_settings() {
 
 #[tokio::test]
 async fn workers_panic_then_restarted_and_beyond_the_intensity_it_gives_up_with_the_last_error() {
-    let daemon = Daemon::start(&["--buggy", "--intensity", "2"]).await;
+    let args = ["--buggy", "--intensity", "2", "--period-ms", "600000"];
+    let daemon = Daemon::start(&args).await;
     for restarts in 1..=2 {
         assert_eq!(daemon.post("poison").await, None);
         wait_until("it was restarted, and is up again", async || {
@@ -347,16 +367,18 @@ async fn workers_panic_then_restarted_and_beyond_the_intensity_it_gives_up_with_
 
 #[tokio::test]
 async fn terminated_under_load_then_what_was_acknowledged_is_written_and_nothing_runs_on() {
-    terminated_under_load(Daemon::start(&["--work-ms", "2"]).await).await;
+    terminated_under_load(Daemon::start(&LOADED).await).await;
 }
 
 /// As Kubernetes stops a pod.
 #[tokio::test]
 async fn terminated_under_load_as_process_1_then_the_same() {
-    if let Some(daemon) = Daemon::start_as_process_1(&["--work-ms", "2"]).await {
+    if let Some(daemon) = Daemon::start_as_process_1(&LOADED).await {
         terminated_under_load(daemon).await;
     }
 }
+
+const LOADED: [&str; 4] = ["--work-ms", "2", "--drain-ms", "60000"];
 
 async fn terminated_under_load(daemon: Daemon) {
     let load = Load::start(&daemon);
@@ -383,14 +405,67 @@ async fn terminated_under_load(daemon: Daemon) {
 
 #[tokio::test]
 async fn terminated_during_a_request_then_it_is_answered() {
-    let daemon = Daemon::start(&["--work-ms", "1000", "--drain-ms", "60000"]).await;
-    let (client, url) = (daemon.client.clone(), daemon.url("/notes"));
-    let posted = tokio::spawn(async move { post(&client, &url, "late").await });
-    daemon.wait_for_connections(2).await;
-    let (finished, dir) = daemon.stop().await;
+    let daemon = Daemon::start(&["--drain-ms", "60000"]).await;
+    let mut late = daemon.begin_to_post("late".len()).await;
+    daemon.program.signal(Signal::TERM);
+    // Although the one that was accepted is still served.
+    wait_until("the port is closed", async || daemon.is_refused().await).await;
+    late.write_all(b"late").await.unwrap();
+    let mut answer = String::new();
+    let read = patient("an answer", late.read_to_string(&mut answer));
+    read.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 Created\r\n"), "{answer}");
+    let finished = daemon.program.finish().await;
     finished.assert_exit(0);
-    assert_eq!(posted.await.unwrap(), Some(1));
-    assert_eq!(notes(&dir).len(), 1);
+    assert_eq!(notes(&daemon.dir).len(), 1);
+}
+
+#[tokio::test]
+async fn lingers_longer_than_the_drain_then_it_stops_with_the_drain() {
+    let args = ["--linger-ms", "600000", "--drain-ms", "100"];
+    let daemon = Daemon::start(&args).await;
+    let (finished, _dir) = daemon.stop().await;
+    finished.assert_exit(0);
+}
+
+#[tokio::test]
+async fn write_never_returns_then_its_thread_is_left_behind_and_named_and_the_process_ends() {
+    let args = ["--buggy", "--drain-ms", "100", "--grace-ms", "100"];
+    let mut daemon = Daemon::start(&args).await;
+    let jam = daemon.post_in_task("jam");
+    daemon.program.line("the writer is jammed").await;
+    let (finished, _dir) = daemon.stop().await;
+    finished.assert_exit(2);
+    assert_eq!(jam.await.unwrap(), None);
+    assert_order(
+        &finished.stderr,
+        &[
+            r#"child "writer" did not stop within its grace, and is aborted"#,
+            r#"task "writer""#,
+            "left behind",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn gives_up_while_a_write_never_returns_then_the_writer_is_named_after_the_error() {
+    let times = ["--drain-ms", "100", "--grace-ms", "100"];
+    let args = [&["--buggy", "--intensity", "0"], &times[..]].concat();
+    let mut daemon = Daemon::start(&args).await;
+    let jam = daemon.post_in_task("jam");
+    daemon.program.line("the writer is jammed").await;
+    assert_eq!(daemon.post("poison").await, None);
+    let finished = daemon.program.finish().await;
+    finished.assert_exit(1);
+    assert_eq!(jam.await.unwrap(), None);
+    assert_order(
+        &finished.stderr,
+        &[
+            r#"child "workers" makes the supervisor give up"#,
+            r#"error: supervisor "daemon" gave up: child "workers" ended"#,
+            r#"task "writer""#,
+        ],
+    );
 }
 
 #[tokio::test]
@@ -423,10 +498,9 @@ async fn half_a_request_at_the_stop_then_cut_at_the_end_of_the_drain_and_named()
 #[tokio::test]
 async fn worker_does_not_stop_then_aborted_after_the_grace_and_named_and_the_rest_is_written() {
     let args = ["--buggy", "--drain-ms", "100", "--grace-ms", "100"];
-    let daemon = Daemon::start(&args).await;
-    let (client, url) = (daemon.client.clone(), daemon.url("/notes"));
-    let stuck = tokio::spawn(async move { post(&client, &url, "stuck").await });
-    daemon.wait_for_connections(2).await;
+    let mut daemon = Daemon::start(&args).await;
+    let stuck = daemon.post_in_task("stuck");
+    daemon.program.line("a worker is stuck").await;
     assert_eq!(daemon.post("good").await, Some(1));
     let (finished, dir) = daemon.stop().await;
     finished.assert_exit(2);

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until it is to stop, and then what was accepted.
 pub async fn run(ctx: Context, ready: Ready, daemon: Arc<Daemon>) -> Result<(), BoxError> {
-    let listener = TcpListener::from_std(daemon.listener.try_clone()?)?;
+    let listener = daemon.listener()?;
     ready.notify();
     let mut connections: Group = Group::builder()
         .context(&ctx)
@@ -38,7 +38,9 @@ pub async fn run(ctx: Context, ready: Ready, daemon: Arc<Daemon>) -> Result<(), 
         .on_failure(|failure| eprintln!("{failure}"))
         .build();
     let linger = daemon.args.linger_ms;
-    accept(listener, &connections, linger, app(daemon)).await;
+    accept(listener, &connections, linger, app(daemon.clone())).await;
+    // It is to stop: the port is closed before the connections have been served.
+    *daemon.listener.lock().unwrap() = None;
     connections.wait().await
 }
 
@@ -72,10 +74,10 @@ async fn accept(listener: TcpListener, connections: &Group, linger: Duration, ap
     }
 }
 
-/// Ends so long after the stop begins.
+/// Ends so long after the stop begins, and no later than the drain.
 async fn closing(ctx: &Context, linger: Duration) {
     ctx.stopping_done().await;
-    sleep(linger).await;
+    let _ = ctx.sleep(linger).await;
 }
 
 /// Serves one connection: from the stop on no further request, and to the end of the drain at most.
@@ -156,6 +158,12 @@ async fn tasks() -> String {
 }
 
 impl Daemon {
+    fn listener(&self) -> Result<TcpListener, BoxError> {
+        let listener = self.listener.lock().unwrap();
+        let listener = listener.as_ref().ok_or("the port has been closed")?;
+        Ok(TcpListener::from_std(listener.try_clone()?)?)
+    }
+
     fn supervisors(&self) -> Vec<SupervisorHandle> {
         let upstream = self.upstream.lock().unwrap().clone();
         self.supervisor

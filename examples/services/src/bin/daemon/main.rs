@@ -15,16 +15,17 @@
 //! | `http` | `POST /notes`, `GET /healthz`, `GET /debug/supervisor`, `GET /debug/tasks`; a task a connection | last | first: nothing new is accepted |
 //!
 //! A note is answered with 201 when it is in the database. `/healthz` is 200 while all children are up, and 503 from the stop
-//! on: for `--linger-ms`, before the port is closed, so that a load balancer sees it.
+//! on: for `--linger-ms`, but not beyond the drain, before the port is closed, so that a load balancer sees it.
 //!
 //! SIGTERM and Ctrl-C stop it in order; a second one kills it. A connection that has not been answered when the drain is over is
-//! cut, and named. With `--buggy`, the note `poison` makes a worker panic: more than `--intensity` of these within ten seconds,
-//! and the supervisor gives up. The note `stuck` keeps a worker for ever, whatever it is told.
+//! cut, and named. With `--buggy`, the note `poison` makes a worker panic: more than `--intensity` of these within `--period-ms`,
+//! and the supervisor gives up. The note `stuck` keeps a worker for ever, whatever it is told, and the note `jam` keeps the
+//! thread that writes: that is left behind.
 //!
 //! | exit status | |
 //! |---|---|
 //! | 0 | it was stopped, and stopped in time |
-//! | 1 | its supervisor gave up: standard error says why |
+//! | 1 | its supervisor gave up: standard error says why, and names who did not stop in time |
 //! | 2 | it was stopped, and a child did not stop in time, or left something behind: standard error names it |
 
 mod http;
@@ -40,7 +41,10 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Parser;
-use errgroup::{Backoff, BoxError, Child, Context, Ready, Supervisor, SupervisorHandle, dump_all};
+use errgroup::{
+    Backoff, BoxError, Child, Context, Ready, Straggler, Supervisor, SupervisorHandle, dump_all,
+};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::pool::Pool;
@@ -65,12 +69,14 @@ pub struct Args {
     /// Let a worker take so long over a note
     #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
     work_ms: Duration,
-    /// Let a worker panic at the note "poison", and stick to the note "stuck"
+    /// Let a worker panic at the note "poison" and stick to the note "stuck", and the writer's thread to the note "jam"
     #[arg(long)]
     buggy: bool,
-    /// How many restarts are allowed within ten seconds
+    /// How many restarts are allowed within the period
     #[arg(long, default_value_t = 5)]
     intensity: usize,
+    #[arg(long, value_name = "MS", default_value = "10000", value_parser = milliseconds)]
+    period_ms: Duration,
     /// How long `/healthz` says that it is stopping before the port is closed
     #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
     linger_ms: Duration,
@@ -91,15 +97,23 @@ pub struct Daemon {
     pub args: Args,
     pub writer: Writer,
     pub pool: Pool,
-    pub listener: TcpListener,
+    /// `None` once `http` has stopped.
+    pub listener: Mutex<Option<TcpListener>>,
     /// Of the daemon's own supervisor, once that is built.
     pub supervisor: OnceLock<SupervisorHandle>,
     /// Of the poller's, which is made anew when it is restarted.
     pub upstream: Mutex<Option<SupervisorHandle>>,
 }
 
-#[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
+fn main() -> Result<ExitCode, BoxError> {
+    let runtime = Runtime::new()?;
+    let code = runtime.block_on(serve());
+    // A thread that is stuck, which has been named by now, would keep the process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve() -> Result<ExitCode, BoxError> {
     let args = Args::parse();
     let ctx = Context::background().with_signals()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port))?;
@@ -108,7 +122,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let daemon = Arc::new(Daemon {
         writer: Writer::new(),
         pool: Pool::new(),
-        listener,
+        listener: Mutex::new(Some(listener)),
         supervisor: OnceLock::new(),
         upstream: Mutex::new(None),
         args,
@@ -117,22 +131,31 @@ async fn main() -> Result<ExitCode, BoxError> {
     let supervisor = supervise(&ctx, &daemon);
     let handle = supervisor.handle();
     daemon.supervisor.get_or_init(|| handle.clone());
-    if let Err(error) = supervisor.run().await {
-        eprintln!("error: {error}");
-        return Ok(ExitCode::from(1));
+    match supervisor.run().await {
+        Err(error) => {
+            eprintln!("error: {error}");
+            report(error.stragglers());
+            Ok(ExitCode::from(1))
+        }
+        Ok(()) => {
+            let is_clean = report(&handle.stragglers());
+            println!("stopped");
+            Ok(ExitCode::from(if is_clean { 0 } else { 2 }))
+        }
     }
-    let stragglers = handle.stragglers();
-    stragglers
-        .iter()
-        .for_each(|straggler| eprintln!("{straggler}"));
+}
+
+/// Names who did not stop in time, and what is left behind. Returns `true` if that is nobody, and nothing.
+fn report(stragglers: &[Straggler]) -> bool {
+    for straggler in stragglers {
+        eprintln!("{straggler}");
+    }
     let left = dump_all();
     let is_alone = left.tasks().next().is_none();
     if !is_alone {
         eprintln!("left behind:\n{left}");
     }
-    println!("stopped");
-    let is_clean = stragglers.is_empty() && is_alone;
-    Ok(ExitCode::from(if is_clean { 0 } else { 2 }))
+    stragglers.is_empty() && is_alone
 }
 
 fn supervise(ctx: &Context, daemon: &Arc<Daemon>) -> Supervisor {
@@ -142,7 +165,7 @@ fn supervise(ctx: &Context, daemon: &Arc<Daemon>) -> Supervisor {
     Supervisor::builder()
         .context(ctx)
         .name("daemon")
-        .intensity(args.intensity, Duration::from_secs(10))
+        .intensity(args.intensity, args.period_ms)
         .on_event(|event| eprintln!("{event}"))
         .build()
         .child(patient(Child::with_ready("writer", move |ctx, ready| {
@@ -187,8 +210,9 @@ async fn hang_up(ctx: Context, ready: Ready, daemon: Arc<Daemon>) -> Result<(), 
     loop {
         ctx.run(hangups.recv()).await?;
         let upstream = daemon.upstream.lock().unwrap().clone();
-        if let Some(upstream) = upstream {
-            upstream.restart("poller").await?;
+        let Some(upstream) = upstream else { continue };
+        if let Err(error) = ctx.run(upstream.restart("poller")).await? {
+            eprintln!("the poller was not restarted: {error}");
         }
     }
 }

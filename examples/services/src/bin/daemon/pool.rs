@@ -49,10 +49,15 @@ async fn work(ctx: Context, daemon: Arc<Daemon>) -> Result<(), BoxError> {
         let job = match stopping.run(next).await {
             Ok(Some(job)) => job,
             Ok(None) => return Ok(()),
-            Err(_) => match daemon.pool.inbox.lock().await.try_recv() {
-                Ok(job) => job,
-                Err(_) => return Ok(()),
-            },
+            Err(_) => {
+                let mut inbox = daemon.pool.inbox.lock().await;
+                // A sibling has panicked, or the drain is over: what is left is for those that are started next.
+                ctx.check()?;
+                match inbox.try_recv() {
+                    Ok(job) => job,
+                    Err(_) => return Ok(()),
+                }
+            }
         };
         finish(&ctx, &daemon, job).await?;
     }
@@ -61,7 +66,10 @@ async fn work(ctx: Context, daemon: Arc<Daemon>) -> Result<(), BoxError> {
 async fn finish(ctx: &Context, daemon: &Daemon, job: Job) -> Result<(), BoxError> {
     match job.text.as_str() {
         "poison" if daemon.args.buggy => panic!("a worker has a bug"),
-        "stuck" if daemon.args.buggy => std::future::pending().await,
+        "stuck" if daemon.args.buggy => {
+            println!("a worker is stuck");
+            std::future::pending().await
+        }
         _ => {}
     }
     if daemon.args.work_ms > Duration::ZERO {
@@ -78,4 +86,46 @@ async fn finish(ctx: &Context, daemon: &Daemon, job: Job) -> Result<(), BoxError
         let _ = job.done.send(id);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::sync::Mutex;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::Args;
+    use crate::writer::Writer;
+
+    fn daemon() -> Arc<Daemon> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        Arc::new(Daemon {
+            args: Args::parse_from(["daemon", "--database", "unused"]),
+            writer: Writer::new(),
+            pool: Pool::new(),
+            listener: Mutex::new(Some(listener)),
+            supervisor: Default::default(),
+            upstream: Default::default(),
+        })
+    }
+
+    #[tokio::test]
+    async fn sibling_has_panicked_then_a_worker_leaves_what_is_queued_to_those_after_it() {
+        let daemon = daemon();
+        let (ctx, end) = Context::background().with_cancel();
+        let (done, mut is_done) = oneshot::channel();
+        let text = "queued".to_owned();
+        daemon.pool.outbox.send(Job { text, done }).await.unwrap();
+        end.cancel();
+        work(ctx, daemon.clone()).await.unwrap_err();
+        assert_eq!(
+            is_done.try_recv(),
+            Err(oneshot::error::TryRecvError::Empty),
+            "whoever asked still waits"
+        );
+        let mut inbox = daemon.pool.inbox.try_lock().unwrap();
+        assert_eq!(inbox.try_recv().unwrap().text, "queued");
+    }
 }

@@ -41,7 +41,7 @@ pub async fn run(ctx: Context, ready: Ready, daemon: Arc<Daemon>) -> Result<(), 
     .await?;
     ready.notify();
     let mut inbox = daemon.writer.inbox.lock().await;
-    let stopping = ctx.stopping();
+    let (stopping, is_buggy) = (ctx.stopping(), daemon.args.buggy);
     loop {
         let mut writes = Vec::new();
         let received = stopping.run(inbox.recv_many(&mut writes, BATCH)).await;
@@ -54,10 +54,25 @@ pub async fn run(ctx: Context, ready: Ready, daemon: Arc<Daemon>) -> Result<(), 
             }
         }
         database = Group::run(&ctx, async |group| {
-            let task = group.spawn_blocking(move |_| write(database, writes));
+            let task = group.spawn_blocking(move |_| match is_buggy && is_jam(&writes) {
+                true => jam(),
+                false => write(database, writes),
+            });
             Ok(task.await?)
         })
         .await?;
+    }
+}
+
+fn is_jam(writes: &[Write]) -> bool {
+    writes.iter().any(|write| write.text == "jam")
+}
+
+/// As a disk that does not answer.
+fn jam() -> ! {
+    println!("the writer is jammed");
+    loop {
+        std::thread::park();
     }
 }
 

@@ -126,7 +126,8 @@ impl<E: GroupError> Child<E> {
 
     /// Makes a child that is a supervisor itself. Its context is the child's, unless the builder was given another.
     ///
-    /// It takes as long to stop as its children do: drain and grace have no limit, as OTP asks for.
+    /// It takes as long to stop as its children do: drain and grace have no limit, as OTP asks for. (One that is run inside a child
+    /// of another kind has that child's drain, which is none unless it was set, and its children have no longer one.)
     ///
     /// # Examples
     ///

@@ -318,9 +318,15 @@ impl<T, Fut> Queue<T, Fut> {
         let next = state.choose(hand, size, self.rules, &self.shown);
         match next {
             Next::Over => wake_all(state),
-            Next::Pull(..) => {
+            Next::Pull(_, permits) if self.rules.workers > 1 => {
                 self.is_pulling.store(true, Ordering::Relaxed);
-                std::mem::swap(&mut self.shown.lock().items, &mut hand.block);
+                let mut shown = self.shown.lock();
+                shown.progress += 1;
+                if permits > 1 {
+                    // The memory that this worker has used before.
+                    std::mem::swap(&mut shown.items, &mut hand.block);
+                }
+                drop(shown);
                 drop(state);
             }
             _ => drop(state),
@@ -343,7 +349,7 @@ impl<T, Fut> Queue<T, Fut> {
     pub(super) fn idle(&self, hand: &mut Hand<T, Fut>, waker: Waker) -> bool {
         let mut state = self.state.lock();
         let has_none = state.work(self.rules) == 0 && !state.is_over();
-        if !has_none || !self.shown.lock().call_for_next() {
+        if !has_none || (self.rules.workers > 1 && !self.shown.lock().call_for_next()) {
             drop(state);
             drop(waker);
             return false;
@@ -391,12 +397,16 @@ impl<T, Fut> Queue<T, Fut> {
     ) -> (bool, Option<Call>) {
         let mut state = self.state.lock();
         state.used -= permits_left;
-        let mut shown = self.shown.lock();
-        shown.items.append(&mut hand.block);
-        std::mem::swap(&mut shown.items, &mut hand.block);
-        drop(shown);
+        if self.rules.workers > 1 {
+            let mut shown = self.shown.lock();
+            if !shown.items.is_empty() {
+                shown.items.append(&mut hand.block);
+                std::mem::swap(&mut shown.items, &mut hand.block);
+            }
+            drop(shown);
+            self.is_pulling.store(false, Ordering::Relaxed);
+        }
         state.live += hand.block.len();
-        self.is_pulling.store(false, Ordering::Relaxed);
         let is_woken = matches!(state.source, Place::Taken { is_woken: true });
         let is_ready = !matches!(pulled, Pulled::NotReady(_));
         state.source = match pulled {
@@ -575,8 +585,8 @@ impl<T, Fut> State<T, Fut> {
             hand.block.extend(self.unstarted.drain(..size));
             return Next::Start;
         }
-        let mut shown = shown.lock();
         if self.is_pulling() {
+            let mut shown = shown.lock();
             if hand.seen.replace(shown.progress) != Some(shown.progress) {
                 return Next::Watch;
             }
@@ -598,7 +608,6 @@ impl<T, Fut> State<T, Fut> {
             unreachable!("errgroup: asked before");
         };
         self.used += permits;
-        shown.progress += 1;
         Next::Pull(source, permits)
     }
 

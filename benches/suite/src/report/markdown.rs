@@ -135,7 +135,11 @@ pub fn budgets(results: &Results) -> String {
         .iter()
         .filter(|(row, budget)| row.is_met(budget))
         .count();
-    let _ = writeln!(text, "\n{met} of {} budgets are met.", budgets.len());
+    let _ = writeln!(
+        text,
+        "\n{met} of {} budgets are met. What bounds the others: [BOUNDS.md](BOUNDS.md).",
+        budgets.len()
+    );
     text
 }
 

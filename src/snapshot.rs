@@ -97,21 +97,26 @@ pub struct Item {
 }
 
 /// What an [`Item`] is.
+// Each is named as what it holds: a `What::Group` would have the compiler write `errgroup::Group` in all that it says of groups.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum What {
     /// A context that is not a group's, a batch's or a scope's.
-    Context(ContextSnapshot),
+    #[cfg_attr(feature = "serde", serde(rename = "context"))]
+    ContextSnapshot(ContextSnapshot),
     /// A group, and its context.
-    Group(Box<GroupSnapshot>),
+    #[cfg_attr(feature = "serde", serde(rename = "group"))]
+    GroupSnapshot(Box<GroupSnapshot>),
     /// A task of the group that is its parent.
-    Task(TaskSnapshot),
+    #[cfg_attr(feature = "serde", serde(rename = "task"))]
+    TaskSnapshot(TaskSnapshot),
     /// A batch, and its context.
-    Batch(Box<BatchSnapshot>),
+    #[cfg_attr(feature = "serde", serde(rename = "batch"))]
+    BatchSnapshot(Box<BatchSnapshot>),
     /// A scope, and its context.
-    Scope(Box<ScopeSnapshot>),
+    #[cfg_attr(feature = "serde", serde(rename = "scope"))]
+    ScopeSnapshot(Box<ScopeSnapshot>),
 }
 
 impl Snapshot {
@@ -124,7 +129,7 @@ impl Snapshot {
     /// Returns the contexts that are not groups', batches' or scopes'.
     pub fn contexts(&self) -> impl Iterator<Item = &ContextSnapshot> {
         self.items.iter().filter_map(|item| match &item.what {
-            What::Context(context) => Some(context),
+            What::ContextSnapshot(context) => Some(context),
             _ => None,
         })
     }
@@ -132,7 +137,7 @@ impl Snapshot {
     /// Returns the groups.
     pub fn groups(&self) -> impl Iterator<Item = &GroupSnapshot> {
         self.items.iter().filter_map(|item| match &item.what {
-            What::Group(group) => Some(&**group),
+            What::GroupSnapshot(group) => Some(&**group),
             _ => None,
         })
     }
@@ -140,7 +145,7 @@ impl Snapshot {
     /// Returns the tasks.
     pub fn tasks(&self) -> impl Iterator<Item = &TaskSnapshot> {
         self.items.iter().filter_map(|item| match &item.what {
-            What::Task(task) => Some(task),
+            What::TaskSnapshot(task) => Some(task),
             _ => None,
         })
     }
@@ -148,7 +153,7 @@ impl Snapshot {
     /// Returns the batches.
     pub fn batches(&self) -> impl Iterator<Item = &BatchSnapshot> {
         self.items.iter().filter_map(|item| match &item.what {
-            What::Batch(batch) => Some(&**batch),
+            What::BatchSnapshot(batch) => Some(&**batch),
             _ => None,
         })
     }
@@ -156,7 +161,7 @@ impl Snapshot {
     /// Returns the scopes.
     pub fn scopes(&self) -> impl Iterator<Item = &ScopeSnapshot> {
         self.items.iter().filter_map(|item| match &item.what {
-            What::Scope(scope) => Some(&**scope),
+            What::ScopeSnapshot(scope) => Some(&**scope),
             _ => None,
         })
     }

@@ -13,7 +13,7 @@ use crate::sync::model::block_on;
 
 /// What holds for every snapshot of a group, whatever goes on meanwhile.
 fn check(tree: &Snapshot, group: &Context) {
-    let Some(What::Group(root)) = tree.items().first().map(|item| item.what()) else {
+    let Some(What::GroupSnapshot(root)) = tree.items().first().map(|item| item.what()) else {
         panic!("the group is there");
     };
     assert_eq!(root.live(), tree.tasks().count());

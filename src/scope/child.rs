@@ -96,7 +96,10 @@ impl<F, T, E: GroupError> Child<F, T, E> {
                 Err(panicked(this.core, this.spec, payload))
             }
         };
-        this.cell.finish(result);
+        match ResultCell::is_abandoned(this.cell) {
+            true => discard(result),
+            false => this.cell.finish(result),
+        }
     }
 }
 
@@ -121,7 +124,10 @@ where
                 self.end(result);
                 return Poll::Ready(());
             }
-            if *this.has_left_waker || this.cell.may_wait(cx.waker()) {
+            if *this.has_left_waker || ResultCell::is_abandoned(this.cell) {
+                return Poll::Pending;
+            }
+            if this.cell.may_wait(cx.waker()) {
                 *this.has_left_waker = true;
                 return Poll::Pending;
             }

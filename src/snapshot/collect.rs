@@ -40,7 +40,7 @@ pub(super) fn all() -> Snapshot {
     let mut collector = Collector::new();
     let root = collector.push(
         None,
-        What::Context(ContextSnapshot {
+        What::ContextSnapshot(ContextSnapshot {
             place: None,
             remaining: None,
             end: None,
@@ -134,7 +134,7 @@ impl Collector {
             Reported::Batch(report) => self.push(parent, self.batch(node, *report)),
             Reported::Nothing => match parent {
                 Some(batch) if self.is_of_worker(node, batch) => batch,
-                _ => self.push(parent, What::Context(self.context(node))),
+                _ => self.push(parent, What::ContextSnapshot(self.context(node))),
             },
         };
         self.met.insert(Arc::as_ptr(node), place);
@@ -144,7 +144,7 @@ impl Collector {
     /// Whether it is what a batch's worker gives its items: that is the batch's context, as far as anybody can tell.
     fn is_of_worker(&self, node: &Node, parent: usize) -> bool {
         match &self.drafts[parent].what {
-            What::Batch(batch) => batch.place == node.location().into(),
+            What::BatchSnapshot(batch) => batch.place == node.location().into(),
             _ => false,
         }
     }
@@ -219,11 +219,11 @@ impl Collector {
             }
         }
         let order = |place: &usize| match &self.drafts[*place].what {
-            What::Task(task) => (0, task.id),
-            What::Group(group) => (1, group.id),
-            What::Batch(batch) => (1, batch.id),
-            What::Scope(scope) => (1, scope.id),
-            What::Context(_) => (2, *place as u64),
+            What::TaskSnapshot(task) => (0, task.id),
+            What::GroupSnapshot(group) => (1, group.id),
+            What::BatchSnapshot(batch) => (1, batch.id),
+            What::ScopeSnapshot(scope) => (1, scope.id),
+            What::ContextSnapshot(_) => (2, *place as u64),
         };
         for children in &mut children {
             children.sort_unstable_by_key(order);
@@ -253,7 +253,7 @@ impl Collector {
     }
 
     fn batch(&self, node: &Arc<Node>, report: batch::Report) -> What {
-        What::Batch(Box::new(BatchSnapshot {
+        What::BatchSnapshot(Box::new(BatchSnapshot {
             id: report.id,
             name: report.name,
             place: node.location().into(),
@@ -281,13 +281,13 @@ impl Collector {
         let tasks = report.members.tasks;
         self.drafts.reserve(tasks.len());
         for task in tasks {
-            self.push(Some(place), What::Task(task.into()));
+            self.push(Some(place), What::TaskSnapshot(task.into()));
         }
         place
     }
 
     fn scope(&self, node: &Arc<Node>, report: &Report, (live, started): (u32, u32)) -> What {
-        What::Scope(Box::new(ScopeSnapshot {
+        What::ScopeSnapshot(Box::new(ScopeSnapshot {
             id: report.id,
             place: node.location().into(),
             age: report.members.age,
@@ -320,7 +320,7 @@ impl Collector {
                 .collect(),
             stalled: members.stalled(),
         };
-        What::Group(Box::new(group))
+        What::GroupSnapshot(Box::new(group))
     }
 
     fn remaining(&self, node: &Arc<Node>) -> Option<Duration> {

@@ -41,10 +41,10 @@ pub(super) fn look(snapshot: &Snapshot, line: &Line) -> Look {
         return Look::More;
     };
     match &snapshot.items[place].what {
-        What::Context(_) => Look::Context,
-        What::Group(_) | What::Batch(_) | What::Scope(_) => Look::Group,
-        What::Task(task) if task.is_straggler() => Look::Straggler,
-        What::Task(_) => Look::Task,
+        What::ContextSnapshot(_) => Look::Context,
+        What::GroupSnapshot(_) | What::BatchSnapshot(_) | What::ScopeSnapshot(_) => Look::Group,
+        What::TaskSnapshot(task) if task.is_straggler() => Look::Straggler,
+        What::TaskSnapshot(_) => Look::Task,
     }
 }
 
@@ -56,11 +56,11 @@ pub(super) fn label(snapshot: &Snapshot, line: &Line, charset: Charset) -> Vec<S
         Shows::Below(count) => return vec![format!("{} {count} below", charset.ellipsis())],
     };
     match &snapshot.items[place].what {
-        What::Context(context) => charset.context(context),
-        What::Group(group) => charset.group(group),
-        What::Task(task) => charset.task(task),
-        What::Batch(batch) => charset.batch(batch),
-        What::Scope(scope) => charset.scope(scope),
+        What::ContextSnapshot(context) => charset.context(context),
+        What::GroupSnapshot(group) => charset.group(group),
+        What::TaskSnapshot(task) => charset.task(task),
+        What::BatchSnapshot(batch) => charset.batch(batch),
+        What::ScopeSnapshot(scope) => charset.scope(scope),
     }
 }
 

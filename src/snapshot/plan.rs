@@ -69,7 +69,7 @@ pub(super) fn lines(snapshot: &Snapshot) -> Vec<Line> {
 
 /// The item that is shown for one: the next below a context that has a parent and one child.
 fn skip(mut place: usize, items: &[Item], children: &[Vec<usize>]) -> usize {
-    while let (What::Context(_), Some(_), &[child]) = (
+    while let (What::ContextSnapshot(_), Some(_), &[child]) = (
         &items[place].what,
         items[place].parent,
         &children[place][..],
@@ -104,10 +104,10 @@ fn tally(items: &[Item]) -> Vec<Tally> {
     // Children come after their parents.
     for (place, item) in items.iter().enumerate().rev() {
         tally[place].is_urgent |= match &item.what {
-            What::Task(task) => task.is_straggler(),
-            What::Batch(batch) => batch.end.is_some() && batch.live > 0,
-            What::Scope(scope) => scope.end.is_some() && scope.live > 0,
-            What::Context(_) | What::Group(_) => false,
+            What::TaskSnapshot(task) => task.is_straggler(),
+            What::BatchSnapshot(batch) => batch.end.is_some() && batch.live > 0,
+            What::ScopeSnapshot(scope) => scope.end.is_some() && scope.live > 0,
+            What::ContextSnapshot(_) | What::GroupSnapshot(_) => false,
         };
         let Tally { below, is_urgent } = tally[place];
         if let Some(parent) = item.parent {

@@ -70,6 +70,12 @@ impl<T> ResultCell<T> {
 
     // What the task does.
 
+    /// Whether nobody will ask for the result, or abort the task: its handle has gone, and no `AbortHandle` was made of it.
+    #[inline]
+    pub(crate) fn is_abandoned(cell: &mut Arc<Self>) -> bool {
+        Arc::get_mut(cell).is_some_and(|cell| cell.switch.get().is_none())
+    }
+
     #[inline]
     pub(crate) fn is_aborted(&self) -> bool {
         self.switch.get().is_some_and(|switch| switch.is_set())

@@ -240,11 +240,15 @@ async fn ended_group_with_a_straggler_is_found_from_above_with_the_way_to_it() {
     let [root, above, between, found, last] = &items[..] else {
         panic!("{tree}");
     };
-    assert!(matches!(root, (None, What::Context(context)) if context.end().is_none()));
-    assert!(matches!(above, (Some(0), What::Context(context)) if context.end().is_some()));
-    assert!(matches!(between, (Some(1), What::Context(context)) if context.end().is_some()));
-    assert!(matches!(found, (Some(2), What::Group(group)) if group.name() == Some("request")));
-    assert!(matches!(last, (Some(3), What::Task(task)) if task.name() == Some("deaf")));
+    assert!(matches!(root, (None, What::ContextSnapshot(context)) if context.end().is_none()));
+    assert!(matches!(above, (Some(0), What::ContextSnapshot(context)) if context.end().is_some()));
+    assert!(
+        matches!(between, (Some(1), What::ContextSnapshot(context)) if context.end().is_some())
+    );
+    assert!(
+        matches!(found, (Some(2), What::GroupSnapshot(group)) if group.name() == Some("request"))
+    );
+    assert!(matches!(last, (Some(3), What::TaskSnapshot(task)) if task.name() == Some("deaf")));
     // From the ended context itself, and from beside it.
     assert_eq!(deadline.tree().stragglers().count(), 1);
     assert_eq!(_beside.tree().items().len(), 1);
@@ -315,14 +319,15 @@ async fn dump_has_every_group_once_below_the_one_above_it() {
         .name("dumped apart")
         .build();
     let parent_of = |dump: &Snapshot, name: &str| {
-        let is_it = |what: &What| matches!(what, What::Group(group) if group.name() == Some(name));
+        let is_it =
+            |what: &What| matches!(what, What::GroupSnapshot(group) if group.name() == Some(name));
         let mut found = dump.items().iter().filter(|item| is_it(item.what()));
         let mut next = found.next().expect("it is there").parent();
         assert!(found.next().is_none(), "once");
         let mut above = Vec::new();
         while let Some(place) = next {
             let item = &dump.items()[place];
-            if let What::Group(group) = item.what() {
+            if let What::GroupSnapshot(group) = item.what() {
                 above.push(group.name().unwrap_or_default().to_owned());
             }
             next = item.parent();

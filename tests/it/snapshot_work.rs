@@ -319,11 +319,11 @@ async fn group_in_an_item_of_a_batch_without_a_context_above_is_found() {
     let tree = dump_all();
     let items = tree.items();
     let place = items.iter().position(|item| {
-        matches!(item.what(), errgroup::What::Group(group) if group.name() == Some("in an item"))
+        matches!(item.what(), errgroup::What::GroupSnapshot(group) if group.name() == Some("in an item"))
     });
     let above = &items[items[place.unwrap()].parent().unwrap()];
     assert!(
-        matches!(above.what(), errgroup::What::Batch(batch) if batch.name() == Some("item with a group")),
+        matches!(above.what(), errgroup::What::BatchSnapshot(batch) if batch.name() == Some("item with a group")),
         "{tree}"
     );
 }

@@ -62,6 +62,17 @@ pub async fn tasks<W: Work>(n: usize) {
     group.wait().await.expect("no task fails");
 }
 
+/// One scope of `n` tasks.
+pub async fn scope(n: usize) {
+    let scoped = errgroup::scope(&Context::background(), async |scope: errgroup::Scope| {
+        for _ in 0..n {
+            scope.spawn(job::<Yields<1>>());
+        }
+        Ok(())
+    });
+    scoped.await.expect("no task fails");
+}
+
 /// `n` tasks from five places in turn.
 pub async fn five_places(n: usize) {
     let mut group: Group = Group::new();

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use errgroup::BoxError;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::select;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::coop::unconstrained;
@@ -168,6 +169,13 @@ pub async fn bare<W: Work>(n: usize) {
         }));
     }
     latch.wait().await;
+}
+
+/// What a scope is without handles, an end, and panics.
+pub async fn unordered(n: usize) {
+    let futures = (0..n).map(|_| job::<Yields<1>>().boxed());
+    let mut futures: FuturesUnordered<_> = futures.collect();
+    while futures.try_next().await.expect("no future fails").is_some() {}
 }
 
 pub async fn live_join_sets(n: usize) {

@@ -32,6 +32,7 @@ mod name {
     pub(super) const BUFFER_UNORDERED: &str = "buffer_unordered";
     pub(super) const BUFFER_UNORDERED_TIMEOUT: &str = "buffer_unordered + timeout";
     pub(super) const BUFFERED: &str = "buffered";
+    pub(super) const UNORDERED: &str = "FuturesUnordered of boxed futures";
 }
 
 /// A row that is to be measured.

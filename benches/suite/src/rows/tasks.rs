@@ -40,6 +40,15 @@ pub(super) fn rows() -> Vec<Row> {
             .in_readme(),
         slots::<64>("slot() and spawn in a loop, limit 64"),
         slots::<1>("slot() and spawn in a loop, limit 1"),
+        scoped(Unit::Instructions).ours(on(ONE, ours::scope)).rival(
+            name::UNORDERED,
+            1.15,
+            on(ONE, peers::unordered),
+        ),
+        scoped(Unit::Allocations)
+            .ours(on(ONE, ours::scope))
+            .peer(name::UNORDERED, on(ONE, peers::unordered))
+            .at_most(3.02),
         // The ceiling is for the growth: a hundred times the tasks cost no more.
         asked("len() of 20,000 tasks")
             .ours(on(ONE, ours::len::<20_000>))
@@ -108,6 +117,10 @@ fn slots<const LIMIT: usize>(work: &str) -> Row {
 
 fn asked(work: &str) -> Row {
     Row::new(17, Unit::Instructions, work)
+}
+
+fn scoped(unit: Unit) -> Row {
+    Row::new(33, unit, "one more task of a scope that waits once")
 }
 
 fn allocated(work: &str, operation: Operation) -> Row {

@@ -107,7 +107,7 @@ impl Charset {
         match (&context.end, context.remaining, &context.place) {
             (Some(end), ..) => self.write_end(&mut head, end),
             (None, Some(remaining), _) => {
-                let _ = write!(head, " ends in {}", short(remaining));
+                let _ = write!(head, " {}", ends_in(remaining));
             }
             (None, None, None) => head.push_str(" background"),
             (None, None, Some(_)) => {}
@@ -120,18 +120,9 @@ impl Charset {
         let mut head = String::from("group");
         self.write_name(&mut head, group.name());
         let _ = write!(head, " #{}", group.id);
-        match &group.end {
-            Some(end) => self.write_end(&mut head, end),
-            None => {
-                let _ = write!(head, " running {}", short(group.age));
-            }
-        }
+        self.write_life(&mut head, &group.end, Some(group.age));
         let mut parts = vec![head];
-        parts.extend(
-            group
-                .remaining
-                .map(|left| format!("ends in {}", short(left))),
-        );
+        parts.extend(group.remaining.map(ends_in));
         parts.push(match group.limit {
             Some(limit) => format!("live {}/{limit}", group.slots_held),
             None => format!("live {}", group.live),
@@ -161,16 +152,9 @@ impl Charset {
         let mut head = String::from("batch");
         self.write_name(&mut head, batch.name());
         let _ = write!(head, " #{}", batch.id);
-        match &batch.end {
-            Some(end) => self.write_end(&mut head, end),
-            None => head.push_str(" running"),
-        }
+        self.write_life(&mut head, &batch.end, None);
         let mut parts = vec![head];
-        parts.extend(
-            batch
-                .remaining
-                .map(|left| format!("ends in {}", short(left))),
-        );
+        parts.extend(batch.remaining.map(ends_in));
         parts.push(format!("items {}/{}", batch.live, batch.limit));
         parts.extend(self.waiting_items(&batch.waiting));
         let counts = [
@@ -206,18 +190,9 @@ impl Charset {
 
     fn scope(self, scope: &ScopeSnapshot) -> Vec<String> {
         let mut head = format!("scope #{}", scope.id);
-        match &scope.end {
-            Some(end) => self.write_end(&mut head, end),
-            None => {
-                let _ = write!(head, " running {}", short(scope.age));
-            }
-        }
+        self.write_life(&mut head, &scope.end, Some(scope.age));
         let mut parts = vec![head];
-        parts.extend(
-            scope
-                .remaining
-                .map(|left| format!("ends in {}", short(left))),
-        );
+        parts.extend(scope.remaining.map(ends_in));
         parts.push(format!("live {}", scope.live));
         parts.push(format!("started {}", scope.started));
         parts.push(self.place(&scope.place));
@@ -244,6 +219,17 @@ impl Charset {
         if let Some(name) = name {
             let name = self.escaped(name, NAME).replace('"', "\\\"");
             let _ = write!(head, " \"{name}\"");
+        }
+    }
+
+    /// `running 3s`, or how it ended.
+    fn write_life(self, head: &mut String, end: &Option<EndSnapshot>, age: Option<Duration>) {
+        match (end, age) {
+            (Some(end), _) => self.write_end(head, end),
+            (None, Some(age)) => {
+                let _ = write!(head, " running {}", short(age));
+            }
+            (None, None) => head.push_str(" running"),
         }
     }
 
@@ -317,6 +303,10 @@ impl Charset {
         };
         let _ = write!(head, "{verdict} ({diagnosis})");
     }
+}
+
+fn ends_in(remaining: Duration) -> String {
+    format!("ends in {}", short(remaining))
 }
 
 /// Those of the tasks' ends that somebody may want to look into, or nothing to say.

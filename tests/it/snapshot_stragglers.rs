@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{advance, sleep};
 
+use crate::group_support::current_thread;
+
 type Unit = Result<(), BoxError>;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,12 +46,7 @@ fn beside_another_runtime<F: Future<Output = ()>>(body: impl FnOnce(Handle) -> F
         let _ = other.block_on(stopped);
         other.shutdown_background();
     });
-    let own = Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    own.block_on(body(handle));
+    current_thread().block_on(body(handle));
     stop.send(()).unwrap();
     driver.join().unwrap();
 }
@@ -513,12 +510,7 @@ async fn group_is_dropped_before_patience_is_over_then_nothing_is_reported() {
 /// What reports is a task of the group's runtime, and that of the paused clock is the group's, not that of who ends it.
 #[test]
 fn context_ended_from_outside_then_patience_counts_by_the_clock_of_the_group() {
-    let runtime = Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    current_thread().block_on(async {
         let (mut group, reports) = impatient(Some(3_600 * SECOND));
         lingers(&group, 7_200 * SECOND);
         settle().await;

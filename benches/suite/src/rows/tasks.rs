@@ -88,8 +88,7 @@ pub(super) fn rows() -> Vec<Row> {
             "spawn + wait of 100,000 tasks, each waits once, beside a loop of snapshots, current_thread",
         )
         .ours(on(ONE, ours::tasks_beside_snapshots::<Yields<1>>))
-        .rival(UNWATCHED, 1.1, on(ONE, ours::tasks::<Yields<1>>))
-        .rival(BUSY, 1.1, on(ONE, ours::tasks_beside_a_thread::<Yields<1>>)),
+        .rival(UNWATCHED, 1.1, on(ONE, ours::tasks::<Yields<1>>)),
     ]);
     rows.extend(BOTH.map(|rt| first_error(rt).in_readme_if(rt != ONE)));
     rows
@@ -100,9 +99,6 @@ const FEW: &str = "errgroup, 200 tasks";
 
 /// As another contender: ours, and nobody takes snapshots.
 const UNWATCHED: &str = "errgroup, not looked at";
-
-/// … and what another thread costs that has nothing to do with it, where processors are few.
-const BUSY: &str = "errgroup, beside a thread that fills memory";
 
 fn cancelled(error: &str) -> Row {
     let work = format!("cancelled task that passes the end on as {error}");

@@ -1,14 +1,18 @@
-//! `Context`: the public face of the tree.
+//! `Context`: the public face of the tree. Here is what a context is asked, and how it is waited for; how others are derived
+//! from it is in `derive.rs`.
 
 mod alarm;
 mod cleanup;
+mod clock;
 mod deadline;
+mod derive;
 mod directory;
 mod done;
 mod end;
 mod foreign;
 mod handle;
 mod hook;
+mod kind;
 mod listeners;
 #[cfg(all(test, errgroup_loom))]
 mod loom_models;
@@ -16,34 +20,36 @@ mod node;
 mod run;
 mod steps;
 mod stop;
-mod timer;
+mod timers;
 mod tree;
 mod values;
 
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::panic::{Location, RefUnwindSafe, UnwindSafe};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 pub(crate) use self::alarm::Reminder;
-pub(crate) use self::deadline::later;
+pub(crate) use self::clock::{later, now};
 pub(crate) use self::directory::{Listing, listed};
 pub use self::done::{Done, DoneOwned};
 pub use self::handle::CancelHandle;
 pub use self::hook::OnDone;
 #[cfg(all(feature = "signal", windows))]
 pub(crate) use self::hook::abort_with;
-pub(crate) use self::node::{Grace, Node, Owner};
+pub(crate) use self::kind::{Grace, Owner};
+pub(crate) use self::node::Node;
 pub(crate) use self::steps::Steps;
 pub use self::stop::StopHandle;
 pub(crate) use self::stop::Stopper;
-pub(crate) use self::timer::now;
 
 use self::run::Run;
 use self::values::Values;
-use crate::error::{BoxError, ContextError};
+use crate::error::ContextError;
 
 /// Says who may still work, until when, and with which values.
 ///
@@ -117,118 +123,6 @@ impl Context {
         }
     }
 
-    /// Derives a context with the right to cancel it.
-    #[inline]
-    #[track_caller]
-    pub fn with_cancel(&self) -> (Context, CancelHandle) {
-        let node = Node::derive(self.node(), 1, Location::caller());
-        let handle = CancelHandle::first(node.clone());
-        (self.with_node(node), handle)
-    }
-
-    /// Derives a context that carries `value`, found again by its type.
-    ///
-    /// A nearer value hides one of the same type further out. It ends when `self` does. For what belongs to a request
-    /// and crosses interfaces, such as a trace id; wrap common types in one of your own.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use errgroup::Context;
-    ///
-    /// struct RequestId(u64);
-    ///
-    /// let ctx = Context::background().with_value(RequestId(7));
-    /// assert_eq!(ctx.value::<RequestId>().map(|id| id.0), Some(7));
-    /// ```
-    #[must_use = "the value is in the returned context, not in this one"]
-    pub fn with_value<T: Send + Sync + 'static>(&self, value: T) -> Context {
-        Self {
-            tree: self.tree.clone(),
-            values: self.values.with(value),
-        }
-    }
-
-    /// Derives a context that keeps the values and nothing else: no deadline, no parent's end, no cause.
-    ///
-    /// For work that has to be done whatever becomes of the context: telling the audit log. To clean up after its end there is
-    /// [`cleanup`](Context::cleanup), which has an end itself.
-    #[must_use = "it changes nothing about this context"]
-    pub fn without_cancel(&self) -> Context {
-        Self {
-            tree: Tree::Background,
-            values: self.values.clone(),
-        }
-    }
-
-    /// Derives a context that ends with `self` or with `other`, whichever is first, by its reason.
-    ///
-    /// The earlier deadline holds. The values are those of `self`.
-    #[track_caller]
-    #[must_use = "it changes nothing about these contexts"]
-    pub fn merge(&self, other: &Context) -> Context {
-        match (self.node(), other.node()) {
-            (_, None) => self.clone(),
-            (None, Some(node)) => self.with_node(node.clone()),
-            (Some(first), Some(second)) if Arc::ptr_eq(first, second) => self.clone(),
-            (Some(first), Some(second)) => {
-                self.with_node(Node::merge(first, second, Location::caller()))
-            }
-        }
-    }
-
-    /// Derives a context that ends when `future` completes: a foreign token, a closed channel.
-    ///
-    /// The future runs in a task of its own on the current runtime, and is dropped when the context ends otherwise or is
-    /// dropped. One that panics ends the context, too; one that a runtime's shutdown drops does not: then only the rest
-    /// can end the context, its parent and its deadline.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// use errgroup::Context;
-    /// use tokio_util::sync::CancellationToken;
-    ///
-    /// let token = CancellationToken::new();
-    /// let ctx = Context::background().with_cancel_on(token.clone().cancelled_owned());
-    /// token.cancel();
-    /// ctx.done().await;
-    /// # }
-    /// ```
-    #[track_caller]
-    #[must_use = "the future ends the returned context, not this one; dropping that drops the future"]
-    pub fn with_cancel_on<F>(&self, future: F) -> Context
-    where
-        F: Future + Send + 'static,
-    {
-        foreign::watch(self, async move {
-            future.await;
-            None
-        })
-    }
-
-    /// Derives a context that ends when `future` completes, with its output as the cause.
-    ///
-    /// Otherwise as [`with_cancel_on`](Context::with_cancel_on).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[track_caller]
-    #[must_use = "the future ends the returned context, not this one; dropping that drops the future"]
-    pub fn with_cancel_on_cause<F>(&self, future: F) -> Context
-    where
-        F: Future + Send + 'static,
-        F::Output: Into<BoxError>,
-    {
-        foreign::watch(self, async move { Some(future.await.into()) })
-    }
-
     /// Returns `true` from the context's end on.
     ///
     /// One atomic load; with a deadline, one clock read more, so that a loop which never yields sees its deadline
@@ -260,6 +154,18 @@ impl Context {
     /// Returns the cause that was given to the end, else the [`ContextError`] itself; `None` while the context is live.
     pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.node()?.error_ref().map(ContextError::cause)
+    }
+
+    /// Returns when the context will end at the latest: the earliest deadline of its own and its ancestors'.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.node()?.deadline()
+    }
+
+    /// Returns the time left to the deadline, zero when it has passed; `None` without a deadline.
+    ///
+    /// By the clock of the runtime at hand, which may be paused, else by the system's. It wakes nobody.
+    pub fn remaining(&self) -> Option<Duration> {
+        Some(self.deadline()?.saturating_duration_since(now()))
     }
 
     /// Returns the nearest value of type `T`. Costs O(number of nearer values).

@@ -1,8 +1,8 @@
 //! `OrderedSlab`: a slab that remembers the order of insertion and gives memory back. `InlineSlab`: the same, with room
 //! for one value without an allocation.
 //!
-//! The children of a context and the pages of a group are kept in the one; the waiters of a context and of a wait group,
-//! mostly one at most, in the other. The owner guards it with a lock of its own.
+//! The tasks of a group and the tops of the trees are kept in the one; the children and the waiters of a context and of a wait
+//! group, mostly one at most, in the other. The owner guards it with a lock of its own.
 //!
 //! Entries lie in chunks of [`CHUNK`], so that growing moves nothing under the owner's lock, and a chunk whose last entry
 //! goes is freed. A key is `chunk * CHUNK + place`.
@@ -295,7 +295,7 @@ impl<T> Default for InlineSlab<T> {
 }
 
 impl<T> InlineSlab<T> {
-    #[cfg(all(test, not(errgroup_loom)))]
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         let rest = self.rest.as_ref().map_or(0, |rest| rest.len());
         usize::from(self.first.is_some()) + rest
@@ -338,6 +338,23 @@ impl<T> InlineSlab<T> {
             FIRST => self.first.as_mut(),
             key => self.rest.as_mut()?.get_mut(key),
         }
+    }
+
+    /// The values of one chunk, the first with that in place; `None` beyond the last chunk. As `OrderedSlab::chunk_mut`.
+    pub(crate) fn chunk_mut(&mut self, index: usize) -> Option<impl Iterator<Item = &mut T>> {
+        let first = self.first.as_mut().filter(|_| index == 0);
+        let rest = self.rest.as_mut().and_then(|rest| rest.chunk_mut(index));
+        if index > 0 && rest.is_none() {
+            return None;
+        }
+        let rest = rest.into_iter().flatten().map(|(_, value)| value);
+        Some(first.into_iter().chain(rest))
+    }
+}
+
+impl<T> From<Option<T>> for InlineSlab<T> {
+    fn from(first: Option<T>) -> Self {
+        Self { first, rest: None }
     }
 }
 

@@ -262,7 +262,7 @@ fn derive_node(
 fn end(node: &Arc<Node>, drain: Option<Duration>, name: &str) {
     let error = || ContextError::detailed(Reason::Signal, name.to_owned());
     match drain {
-        Some(drain) => node.stop(drain, Stopper::Signal(error())),
+        Some(drain) => Stopper::Signal(error()).stop(node, drain),
         None => {
             node.end(error);
         }

@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::deadline::{later, node_ending_at};
+use super::clock::enter;
+use super::deadline::Setting;
 use super::listeners::{Hook, Waiter};
 use super::node::Node;
-use super::timer::{enter, now};
 use crate::error::ContextError;
 
 #[must_use = "it is armed by `arm`"]
@@ -35,12 +35,7 @@ impl Alarm {
         location: &'static Location<'static>,
         f: impl FnOnce() + Send + 'static,
     ) -> Option<Self> {
-        let node = node_ending_at(at, location);
-        let call: Hook = Box::new(move |_: &ContextError| f());
-        if let Err(Waiter::Hook(call)) = node.add(Waiter::Hook(call)) {
-            call(&node.err()?);
-            return None;
-        }
+        let node = calling(Setting::at(at, location), f)?;
         let owned = node.clone();
         let keep: Hook = Box::new(move |_: &ContextError| drop(owned));
         let key = owner.add(Waiter::Hook(keep)).ok()?;
@@ -85,16 +80,26 @@ impl Reminder {
         f: impl FnOnce() + Send + 'static,
     ) -> Option<Self> {
         let _entered = enter(runtime);
-        let node = node_ending_at(later(now(), time), location);
-        let call: Hook = Box::new(move |_: &ContextError| f());
-        if let Err(Waiter::Hook(call)) = node.add(Waiter::Hook(call)) {
-            call(&node.err()?);
-            return None;
-        }
+        let node = calling(Setting::after(time, location), f)?;
         if let Some(deadline) = node.own_deadline() {
             deadline.arm_in_passing();
         }
         Some(Self { _node: node })
+    }
+}
+
+/// A node that calls `f` when it ends, by its deadline. If that is over, `f` is called now; `None` then.
+fn calling(setting: Setting, f: impl FnOnce() + Send + 'static) -> Option<Arc<Node>> {
+    let node = Node::derive_deadline(None, setting);
+    let call: Hook = Box::new(move |_: &ContextError| f());
+    match node.add(Waiter::Hook(call)) {
+        Ok(_) => Some(node),
+        Err(refused) => {
+            if let Waiter::Hook(call) = refused {
+                call(node.end_error());
+            }
+            None
+        }
     }
 }
 
@@ -104,8 +109,8 @@ mod tests {
     use std::time::Duration;
 
     use super::Alarm;
+    use crate::context::clock::now;
     use crate::context::node::Node;
-    use crate::context::timer::now;
 
     #[test]
     fn set_in_passing_in_a_runtime_without_a_timer_then_no_panic() {

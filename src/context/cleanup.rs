@@ -22,21 +22,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Context;
 use super::alarm::Alarm;
-use super::deadline::later;
+use super::clock::{later, now};
 use super::hook::OnDone;
+use super::kind::Grace;
 use super::listeners::{Hook, Waiter};
-use super::node::{Grace, Node};
-use super::steps::{Climb, Step, climb};
-use super::timer::now;
+use super::node::Node;
+use super::steps::{Step, derive_cleanup};
+use super::tree::{Climb, climb};
 use crate::error::ContextError;
 
 /// How long without `with_cleanup`.
 const DEFAULT: Duration = Duration::from_secs(5);
 
 /// How long cleaning up may take: one of the context's values.
-struct Budget {
+pub(super) struct Budget {
     time: Duration,
     /// The node that it was set for; `None` for the root.
     node: Option<Weak<Node>>,
@@ -53,82 +53,32 @@ struct Plan {
     location: &'static Location<'static>,
 }
 
-impl Context {
-    /// Derives a context below which [`cleanup`](Context::cleanup) lasts for `budget` from the end. The default is five
-    /// seconds.
-    ///
-    /// It ends when `self` does. A nearer budget hides one further out. While a group is being stopped, whoever cleans up
-    /// below it has until the abort instead, unless the budget was set below the group: then whichever is earlier.
-    #[must_use = "the budget holds below the returned context, not below this one"]
-    pub fn with_cleanup(&self, budget: Duration) -> Context {
-        let node = self.node().map(Arc::downgrade);
-        self.with_value(Budget { time: budget, node })
+impl Budget {
+    /// One that holds below this node.
+    pub(super) fn below(node: Option<&Arc<Node>>, time: Duration) -> Self {
+        let node = node.map(Arc::downgrade);
+        Self { time, node }
     }
+}
 
-    /// Returns a context in which to clean up after this one: not ended by its end, but when the time to clean up is over.
-    ///
-    /// That time is one for all. It counts from the end, which ten tasks may be told of at once: ten tasks that roll back
-    /// share the five seconds, or what [`with_cleanup`](Context::with_cleanup) or the
-    /// [builder](crate::GroupBuilder::cleanup) says. The instant is taken when the end reaches a group, a waiter or a callback,
-    /// otherwise at the first question. While a [`Group`](crate::Group) is being [stopped](crate::Group::stop) its tasks have
-    /// until the abort instead: the whole [grace](crate::Stop::grace). When a group is dropped its time is over, too.
-    ///
-    /// Before the end it is a context that cannot end yet. It keeps the values and nothing else; it ends with
-    /// [`Reason::DeadlineExceeded`](crate::Reason::DeadlineExceeded), or for the abort's reason. Its
-    /// [`deadline`](Context::deadline) does not show when. What derives from it ends with it, and so does `cleanup` of that: it
-    /// is no more time.
-    ///
-    /// For tasks given to [`spawn`](crate::Group::spawn) the end is the drop. It serves those of
-    /// [`spawn_with`](crate::Group::spawn_with), and threads.
-    ///
-    /// # Panics
-    ///
-    /// In a runtime without [`enable_time`](tokio::runtime::Builder::enable_time), with tokio's words, if this context has
-    /// ended, or has a deadline.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
-    /// use std::time::Duration;
-    ///
-    /// use errgroup::Group;
-    /// use tokio::time::sleep;
-    ///
-    /// let group: Group = Group::builder().cleanup(Duration::from_secs(2)).build();
-    /// let task = group.spawn_with(async |ctx| {
-    ///     ctx.done().await;
-    ///     // Roll back, but do not hang.
-    ///     ctx.cleanup().run(sleep(Duration::from_secs(60))).await?;
-    ///     Ok(())
-    /// });
-    /// tokio::task::yield_now().await;
-    /// group.cancel();
-    /// let error = task.await.unwrap_err().to_string();
-    /// assert!(error.contains("deadline exceeded (2s, set at "), "{error}");
-    /// # }
-    /// ```
-    #[track_caller]
-    #[must_use = "it changes nothing about this context"]
-    pub fn cleanup(&self) -> Context {
-        let location = Location::caller();
-        let Some(of) = self.node() else {
-            return self.clone();
-        };
-        // That of a group above, or of the time to clean up that this is part of.
-        let abort = Step::Abort.of(of);
-        let cleanup = Node::derive_cleanup(abort.as_ref(), location);
-        let budget = self.value::<Budget>();
-        let plan = Plan {
-            of: of.clone(),
-            cleanup: Arc::downgrade(&cleanup),
-            budget: budget.map_or(DEFAULT, |budget| budget.time),
-            set_at: budget.and_then(|budget| budget.node.clone()),
-            location,
-        };
-        plan.follow(&cleanup);
-        self.with_node(cleanup)
-    }
+/// Derives the context in which to clean up after this one.
+pub(super) fn after(
+    of: &Arc<Node>,
+    budget: Option<&Budget>,
+    location: &'static Location<'static>,
+) -> Arc<Node> {
+    // That of a group above, or of the time to clean up that this is part of.
+    let abort = Step::Abort.of(of);
+    let cleanup = derive_cleanup(abort.as_ref(), location);
+    let plan = Plan {
+        of: of.clone(),
+        cleanup: Arc::downgrade(&cleanup),
+        budget: budget.map_or(DEFAULT, |budget| budget.time),
+        set_at: budget.and_then(|budget| budget.node.clone()),
+        location,
+    };
+    plan.follow(&cleanup);
+    cleanup
 }
 
 impl Plan {
@@ -149,7 +99,7 @@ impl Plan {
             }
             // It ended meanwhile.
             Err(Waiter::Hook(begin)) => begin(of.end_error()),
-            Err(Waiter::Waker(_) | Waiter::Kept { .. }) => {}
+            Err(Waiter::Waker(_)) => {}
         }
     }
 
@@ -196,12 +146,5 @@ impl Plan {
             }
         });
         has_grace
-    }
-}
-
-impl Node {
-    /// The end has reached somebody: its instant is this.
-    pub(crate) fn take_time(&self) {
-        self.end_error().time(now);
     }
 }

@@ -1,4 +1,4 @@
-//! `Deadline`: when a node ends at the latest, and the methods of `Context` that set it. It belongs to no runtime.
+//! `Deadline`: when a node ends at the latest, who sees that it has passed, and who tells. It belongs to no runtime.
 //!
 //! Owned by its node and by the nodes below, which share it to know their own time.
 //!
@@ -12,23 +12,30 @@
 //!    it has set `ENDED`. Who waits below may come to arm it meanwhile: the end is on its way to him.
 //! 2. `has_passed` never goes back. Clocks differ beside a paused one: what one of them has seen holds for all.
 //! 3. The error is made once, by the first to ask, or at derivation if it has a cause.
+//! 4. Asking is pure: who asks and sees the deadline passed sets `OVERDUE`, on the node that set the deadline and then on
+//!    this one. With that the end is decided, and has its error; the waiters stay registered until somebody tells them,
+//!    who sets `ENDED`. So whatever asks may stand under locks of its own, and nobody sees the node live again.
 
 use std::panic::Location;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::Handle;
+use tokio::task;
 use tokio::time::Instant;
 
-use super::Context;
+use super::clock::{self, later, now};
+use super::kind::Kind;
+use super::listeners::State;
 use super::node::Node;
-use super::timer::{Timers, is_clock_paused, now};
+use super::timers::{Due, Timers};
 use crate::error::{BoxError, ContextError};
 use crate::sync::{AtomicBool, Mutex, OnceLock, Ordering};
 
 pub(crate) struct Deadline {
     at: Instant,
     has_passed: AtomicBool,
+    /// The node that set it. Nobody's if that was born ended.
     node: Weak<Node>,
     error: OnceLock<ContextError>,
     timeout: Option<Duration>,
@@ -41,8 +48,8 @@ pub(crate) struct Deadline {
 struct Registered {
     is_stopped: bool,
     /// The last task that has waited, on a runtime where the deadline is registered.
-    task: Option<tokio::task::Id>,
-    /// Most deadlines are waited for on one runtime.
+    task: Option<task::Id>,
+    /// Most deadlines are waited for on one runtime. Empty only while `others` is.
     first: Option<Entry>,
     others: Vec<Entry>,
 }
@@ -52,142 +59,49 @@ struct Entry {
     number: u64,
 }
 
-/// So long after. A future so far that the clock overflows is thirty years away, as in tokio.
-pub(crate) fn later(now: Instant, time: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    now.checked_add(time).unwrap_or(now + FAR)
-}
-
-/// A node that derives from none and ends at this time.
-pub(super) fn node_ending_at(at: Instant, location: &'static Location<'static>) -> Arc<Node> {
-    let setting = Setting {
-        now: now(),
-        at,
-        timeout: None,
-        cause: None,
-        location,
-    };
-    setting.derive(None)
-}
-
 /// A deadline to be set: when, and what to say then.
-struct Setting {
-    now: Instant,
-    at: Instant,
-    timeout: Option<Duration>,
-    cause: Option<BoxError>,
-    location: &'static Location<'static>,
-}
-
-impl Context {
-    /// Derives a context that ends when `timeout` has passed.
-    ///
-    /// It belongs to no runtime and needs none: it can be derived, asked and waited for anywhere. No task waits for it.
-    /// Who waits on a runtime has a timer there, whichever runtime that is, and whether or not others go away; tokio's
-    /// paused clock works. Who waits outside of any, such as a callback registered in plain code, is told by a thread of
-    /// the process, started when it is first needed. [`is_done`](Context::is_done) asks the clock itself, and needs no
-    /// timer. tokio's timers have a resolution of one millisecond.
-    ///
-    /// A timeout of zero is over at once; one that the clock cannot represent is thirty years. If an ancestor's deadline
-    /// is earlier, that one holds, and the result ends with the ancestor, by its reason.
-    ///
-    /// # Panics
-    ///
-    /// Never itself. Waiting for it in a runtime without [`enable_time`](tokio::runtime::Builder::enable_time) does, at the
-    /// first poll, as everything that waits for a time.
-    #[track_caller]
-    #[must_use = "only the returned context ends at the deadline, this one does not"]
-    pub fn with_timeout(&self, timeout: Duration) -> Context {
-        self.with_setting(Setting::after(timeout, None))
-    }
-
-    /// Derives a context that ends at `deadline`. A deadline in the past is over at once.
-    ///
-    /// Otherwise as [`with_timeout`](Context::with_timeout).
-    #[track_caller]
-    #[must_use = "only the returned context ends at the deadline, this one does not"]
-    pub fn with_deadline(&self, deadline: Instant) -> Context {
-        self.with_setting(Setting::at(deadline, None))
-    }
-
-    /// Derives a context that ends when `timeout` has passed, with a cause of its own.
-    ///
-    /// The cause is kept unless an ancestor's strictly earlier deadline is what ends the context. Otherwise as
-    /// [`with_timeout`](Context::with_timeout).
-    #[track_caller]
-    #[must_use = "only the returned context ends at the deadline, this one does not"]
-    pub fn with_timeout_cause(&self, timeout: Duration, cause: impl Into<BoxError>) -> Context {
-        self.with_setting(Setting::after(timeout, Some(cause.into())))
-    }
-
-    /// Derives a context that ends at `deadline`, with a cause of its own.
-    ///
-    /// Otherwise as [`with_timeout_cause`](Context::with_timeout_cause).
-    #[track_caller]
-    #[must_use = "only the returned context ends at the deadline, this one does not"]
-    pub fn with_deadline_cause(&self, deadline: Instant, cause: impl Into<BoxError>) -> Context {
-        self.with_setting(Setting::at(deadline, Some(cause.into())))
-    }
-
-    #[track_caller]
-    fn with_setting(&self, setting: Setting) -> Context {
-        if self.deadline().is_some_and(|earlier| earlier < setting.at) {
-            return self.clone();
-        }
-        self.with_node(setting.derive(self.node()))
-    }
-
-    /// Returns when the context will end at the latest: the earliest deadline of its own and its ancestors'.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.node()?.deadline()
-    }
-
-    /// Returns the time left to the deadline, zero when it has passed; `None` without a deadline.
-    ///
-    /// By the clock of the runtime at hand, which may be paused, else by the system's. It wakes nobody.
-    pub fn remaining(&self) -> Option<Duration> {
-        Some(self.deadline()?.saturating_duration_since(now()))
-    }
+pub(super) struct Setting {
+    pub(super) now: Instant,
+    pub(super) at: Instant,
+    pub(super) timeout: Option<Duration>,
+    pub(super) cause: Option<BoxError>,
+    pub(super) location: &'static Location<'static>,
 }
 
 impl Setting {
-    #[track_caller]
-    fn at(at: Instant, cause: Option<BoxError>) -> Self {
+    #[inline]
+    pub(super) fn at(at: Instant, location: &'static Location<'static>) -> Self {
         Self {
             now: now(),
             at,
             timeout: None,
-            cause,
-            location: Location::caller(),
+            cause: None,
+            location,
         }
     }
 
-    #[track_caller]
-    fn after(timeout: Duration, cause: Option<BoxError>) -> Self {
+    #[inline]
+    pub(super) fn after(timeout: Duration, location: &'static Location<'static>) -> Self {
         let now = now();
         Self {
             now,
             at: later(now, timeout),
             timeout: Some(timeout),
-            cause,
-            location: Location::caller(),
+            cause: None,
+            location,
         }
     }
 
-    /// Derives a node that ends at this deadline, which no ancestor's precedes.
-    fn derive(self, parent: Option<&Arc<Node>>) -> Arc<Node> {
-        let Self {
-            now, at, location, ..
-        } = self;
-        let deadline = self.into_deadline();
-        let parents = parent.and_then(Node::err);
-        if let Some(error) = parents.or_else(|| (now >= at).then(|| deadline.error().clone())) {
-            return Node::ended(error, parent, 0, Some(Arc::new(deadline)), location);
+    #[inline]
+    pub(super) fn because(self, cause: impl Into<BoxError>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..self
         }
-        Node::derive_deadline(parent, location, |node| Deadline { node, ..deadline })
     }
 
-    fn into_deadline(self) -> Deadline {
+    #[inline]
+    fn into_deadline(self, node: Weak<Node>) -> Deadline {
         let Self {
             at,
             timeout,
@@ -198,11 +112,141 @@ impl Setting {
         Deadline {
             at,
             has_passed: AtomicBool::new(false),
-            node: Weak::new(),
+            node,
             error: self.cause.map_or_else(OnceLock::new, with_cause),
             timeout,
             location,
             timers: Mutex::default(),
+        }
+    }
+}
+
+impl Node {
+    /// Derives a child that ends at this deadline, too, which no ancestor's precedes.
+    #[inline]
+    pub(super) fn derive_deadline(parent: Option<&Arc<Node>>, setting: Setting) -> Arc<Node> {
+        if setting.now >= setting.at || parent.is_some_and(Node::is_done) {
+            return Self::born_late(parent, setting);
+        }
+        let location = setting.location;
+        Self::linked(parent, |node| {
+            let deadline = Arc::new(setting.into_deadline(node.clone()));
+            Self::new(
+                State::guarded(),
+                parent,
+                Some(deadline),
+                Kind::PLAIN,
+                location,
+            )
+        })
+    }
+
+    #[cold]
+    fn born_late(parent: Option<&Arc<Node>>, setting: Setting) -> Arc<Node> {
+        let location = setting.location;
+        let deadline = setting.into_deadline(Weak::new());
+        let error = parent.and_then(Node::err);
+        let error = error.unwrap_or_else(|| deadline.error().clone());
+        Self::ended(error, parent, 0, Some(Arc::new(deadline)), location)
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline.as_ref().map(|deadline| deadline.at())
+    }
+
+    /// The deadline that the node has set itself, and whose timers it stops.
+    pub(super) fn own_deadline(&self) -> Option<&Arc<Deadline>> {
+        let is_own = |deadline: &&Arc<Deadline>| std::ptr::eq(deadline.node.as_ptr(), self);
+        self.deadline.as_ref().filter(is_own)
+    }
+
+    /// Somebody waits for the node from now on: on this thread's runtime, or outside of any. Without a deadline there is
+    /// nothing to do; otherwise a timer is armed, which may end the node at once.
+    ///
+    /// # Panics
+    ///
+    /// Below a deadline, in a runtime without a timer, by tokio; then nothing has been registered.
+    #[inline]
+    pub(crate) fn see_to_timer(&self) {
+        if let Some(deadline) = &self.deadline {
+            deadline.arm();
+        }
+    }
+
+    /// Whether the deadline of a node that has not ended has passed. Records it, and tells nobody (invariant 4).
+    #[inline(never)]
+    pub(super) fn is_overdue(self: &Arc<Self>) -> bool {
+        if self.state.is_overdue() {
+            return true;
+        }
+        match &self.deadline {
+            Some(deadline) if deadline.has_passed() => {
+                self.record(deadline);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Decides the end: first that of the node which set the deadline, then this one's, whose reason is that one's.
+    #[cold]
+    fn record(self: &Arc<Self>, deadline: &Deadline) {
+        let error = match deadline.node.upgrade() {
+            Some(owner) => {
+                owner.set_overdue(deadline.error().clone());
+                owner.end_error().clone()
+            }
+            None => deadline.error().clone(),
+        };
+        self.set_overdue(error);
+    }
+
+    /// Does nothing to a node whose end is decided.
+    fn set_overdue(&self, error: ContextError) {
+        self.listeners.set_overdue(&self.state, || {
+            // Empty, since it is filled with the end.
+            let _ = self.error.set(error);
+        });
+    }
+
+    #[inline(never)]
+    pub(super) fn expire_if_overdue(self: &Arc<Self>) -> bool {
+        let is_overdue = self.is_overdue();
+        if is_overdue {
+            self.expire();
+        }
+        is_overdue
+    }
+
+    /// Ends the node that set the deadline, which has passed, and with it this one; tells whoever waits.
+    #[cold]
+    pub(super) fn expire(self: &Arc<Self>) {
+        let Some(deadline) = &self.deadline else {
+            return;
+        };
+        deadline.set_passed();
+        let error = match deadline.node.upgrade() {
+            Some(owner) => {
+                owner.end_late(deadline.error());
+                owner.end_error().clone()
+            }
+            None => deadline.error().clone(),
+        };
+        // Another thread may be on its way down from the owner, or from above it.
+        if !self.has_ended() {
+            self.end_late(&error);
+        }
+    }
+}
+
+impl Due for Node {
+    fn ring(self: Arc<Self>) {
+        self.expire();
+    }
+
+    fn move_from(&self, closed: &Timers) {
+        if let Some(deadline) = self.own_deadline() {
+            deadline.move_from(closed);
         }
     }
 }
@@ -216,23 +260,18 @@ impl Deadline {
     /// In a runtime without a timer, by tokio; then nothing has been registered.
     pub(super) fn arm(&self) {
         // A task stays on its runtime, and is cheaper to find.
-        let task = tokio::task::try_id();
+        let task = task::try_id();
         if self.timers.lock().is_settled_for(task) {
             return;
         }
         let runtime = Handle::try_current().ok();
-        let id = runtime.as_ref().map(Handle::id);
-        if self.timers.lock().is_settled(id, task) {
-            return;
-        }
         // Timers that close meanwhile do so for want of entries, or with their runtime: then there are none the next time.
         while let Some(timers) = runtime.as_ref().and_then(Timers::of_runtime) {
-            if self.register(&timers) {
+            if self.register(timers, task) {
                 return;
             }
         }
-        // Those are never closed.
-        self.register(Timers::of_process());
+        self.register_with_process();
     }
 
     /// As `arm`; in a runtime without a timer the process's tells, although this panics.
@@ -241,7 +280,7 @@ impl Deadline {
         impl Drop for Otherwise<'_> {
             fn drop(&mut self) {
                 if std::thread::panicking() {
-                    self.0.register(Timers::of_process());
+                    self.0.register_with_process();
                 }
             }
         }
@@ -251,47 +290,59 @@ impl Deadline {
 
     /// As `arm`, during an end, where nobody is to blame if the runtime has no timer: only a paused clock needs its own.
     pub(super) fn arm_in_passing(&self) {
-        match is_clock_paused() {
+        match clock::is_paused() {
             true => self.arm(),
-            false => {
-                self.register(Timers::of_process());
-            }
+            false => self.register_with_process(),
         }
     }
 
-    /// `false` if the timers are closed.
-    fn register(&self, timers: &Arc<Timers>) -> bool {
+    /// That is never closed.
+    fn register_with_process(&self) {
+        self.register(Timers::of_process().clone(), None);
+    }
+
+    /// Registers with these timers, on which this task waits; `false` if they are closed.
+    fn register(&self, timers: Arc<Timers>, task: Option<task::Id>) -> bool {
         let mut registered = self.timers.lock();
-        if registered.is_stopped || registered.is_with(timers) {
+        if registered.is_stopped {
             return true;
         }
-        let Some(inserted) = timers.insert(self.at, self.node.clone()) else {
-            return false;
-        };
-        registered.add(Entry {
-            timers: timers.clone(),
-            number: inserted.number,
-        });
-        drop(registered);
-        if inserted.is_due {
-            timers.ring();
+        if !registered.is_with(&timers) {
+            let Some(inserted) = timers.insert(self.at, self.node.clone()) else {
+                return false;
+            };
+            registered.task = task;
+            let entry = registered.add(Entry {
+                timers,
+                number: inserted.number,
+            });
+            if inserted.is_due {
+                let timers = entry.timers.clone();
+                drop(registered);
+                timers.ring();
+            }
+            return true;
         }
+        registered.task = task;
         true
     }
 
     /// A runtime goes, and its timers have given the deadline up.
-    pub(super) fn move_from(&self, closed: &Timers) {
+    fn move_from(&self, closed: &Timers) {
         self.timers.lock().remove(closed);
-        self.register(Timers::of_process());
+        self.register_with_process();
     }
 
     /// Frees the timers, for good.
     pub(super) fn stop(&self) {
         let mut registered = self.timers.lock();
         registered.is_stopped = true;
-        let (first, others) = registered.take();
+        let Some(first) = registered.first.take() else {
+            return;
+        };
+        let others = std::mem::take(&mut registered.others);
         drop(registered);
-        for Entry { timers, number } in first.into_iter().chain(others) {
+        for Entry { timers, number } in std::iter::once(first).chain(others) {
             timers.remove(self.at, number);
         }
     }
@@ -314,12 +365,8 @@ impl Deadline {
         has_passed
     }
 
-    pub(super) fn set_passed(&self) {
+    fn set_passed(&self) {
         self.has_passed.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn node(&self) -> Option<Arc<Node>> {
-        self.node.upgrade()
     }
 
     /// The error of a context that this deadline ends.
@@ -330,18 +377,8 @@ impl Deadline {
 }
 
 impl Registered {
-    /// Whether there is nothing to do for who waits there.
-    fn is_settled(&mut self, runtime: Option<Id>, task: Option<tokio::task::Id>) -> bool {
-        let mut entries = self.first.iter().chain(&self.others);
-        let is_registered = entries.any(|entry| entry.timers.runtime() == runtime);
-        if is_registered {
-            self.task = task;
-        }
-        self.is_stopped || is_registered
-    }
-
-    /// As `is_settled`, for a task that has waited before.
-    fn is_settled_for(&self, task: Option<tokio::task::Id>) -> bool {
+    /// Whether there is nothing to do for a task that has waited before.
+    fn is_settled_for(&self, task: Option<task::Id>) -> bool {
         self.is_stopped || (task.is_some() && self.task == task)
     }
 
@@ -350,21 +387,21 @@ impl Registered {
         entries.any(|entry| std::ptr::eq(&*entry.timers, timers))
     }
 
-    fn add(&mut self, entry: Entry) {
+    fn add(&mut self, entry: Entry) -> &Entry {
         match self.first {
-            None => self.first = Some(entry),
-            Some(_) => self.others.push(entry),
+            None => self.first.insert(entry),
+            Some(_) => {
+                self.others.push(entry);
+                &self.others[self.others.len() - 1]
+            }
         }
     }
 
     fn remove(&mut self, timers: &Timers) {
         let is_other = |entry: &Entry| !std::ptr::eq(&*entry.timers, timers);
-        self.first = self.first.take().filter(is_other);
         self.others.retain(is_other);
-    }
-
-    fn take(&mut self) -> (Option<Entry>, Vec<Entry>) {
-        (self.first.take(), std::mem::take(&mut self.others))
+        self.first = self.first.take().filter(is_other);
+        self.first = self.first.take().or_else(|| self.others.pop());
     }
 }
 

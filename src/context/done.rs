@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 
+use super::clock::{self, now};
 use super::listeners::Place;
 use super::node::Node;
-use super::timer::{is_clock_paused, now};
 use crate::error::ContextError;
 use crate::ordered_slab::FIRST;
 
@@ -151,8 +151,8 @@ impl Registration {
             false => id(&kept),
         };
         let registered = match self.place() {
-            Some(place) => node.replace_waker(place, kept).then_some(place),
-            None => node.register_waker(kept),
+            Some(place) => node.listeners.replace_waker(place, kept).then_some(place),
+            None => node.listeners.insert_waker(&node.state, kept),
         };
         match registered {
             Some(Place { key, shard }) => (self.key, self.shard) = (key, shard),
@@ -176,7 +176,7 @@ impl Registration {
 
     /// The waker is dropped with no lock held.
     fn deregister(node: &Node, place: Place) {
-        drop(node.deregister_waker(place));
+        drop(node.listeners.remove(place));
     }
 }
 
@@ -276,7 +276,7 @@ pub(super) fn block_on(
         }
     }
     let see_to_timer = |node: &Node| {
-        if node.deadline().is_some() && is_clock_paused() {
+        if node.deadline().is_some() && clock::is_paused() {
             node.see_to_timer();
         }
     };

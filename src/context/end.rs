@@ -11,14 +11,13 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use super::deadline::Deadline;
-use super::listeners::{Taken, Waiter, Waiters};
-use super::node::{BY_FINISH, BY_HANDLE, BY_PARENT, ENDED, GUARDED, Node, OVERDUE, Owner};
-use super::timer::{Timers, now};
+use super::clock::now;
+use super::kind::Owner;
+use super::listeners::{self, By, Waiter, Waiters};
+use super::node::Node;
 use crate::destructor::nested;
 use crate::error::{ContextError, Reason};
 use crate::panic::{contain, discard};
-use crate::sync::Ordering;
 
 /// Why a node ends.
 enum Cause<'a> {
@@ -30,6 +29,21 @@ enum Cause<'a> {
     Finish,
     Error(&'a ContextError),
 }
+
+impl Cause<'_> {
+    #[inline]
+    fn by(&self) -> By {
+        match self {
+            Self::Parent(_) => By::Parent,
+            Self::Handle => By::Handle,
+            Self::Finish => By::Finish,
+            Self::Error(_) => By::Error,
+        }
+    }
+}
+
+type Taken = listeners::Taken<Weak<Node>>;
+type Closed = listeners::Closed<Weak<Node>>;
 
 impl Node {
     /// Ends the node and everything below it; `false` if it had ended before.
@@ -45,12 +59,16 @@ impl Node {
         !self.tell_if_overdue() && self.end_by(Cause::Finish)
     }
 
-    /// Gives up a handle, which ends the node if it was the last.
-    pub(super) fn drop_handle(self: &Arc<Self>) {
-        // With no other owner there is nobody to ask: a child, a waiter, a context would own the node, too.
-        if self.remove_handle() && Arc::strong_count(self) > 1 && !self.tell_if_overdue() {
+    /// Ends a node whose last handle was dropped.
+    pub(super) fn end_by_handle(self: &Arc<Self>) {
+        if !self.tell_if_overdue() {
             self.end_by(Cause::Handle);
         }
+    }
+
+    /// Ends a node by its deadline, which has passed.
+    pub(super) fn end_late(self: &Arc<Self>, error: &ContextError) {
+        self.close_subtree(Cause::Error(error));
     }
 
     /// Ends a node that was just derived with the parent that ended meanwhile.
@@ -106,78 +124,35 @@ impl Node {
     /// Ends this node alone and hands out who is to be told; `None` if it had ended before.
     #[inline]
     fn close(&self, cause: Cause<'_>) -> Option<Closed> {
-        let at_once = match cause {
-            Cause::Parent(_) => self.close_unguarded(BY_PARENT),
-            Cause::Handle => self.close_unguarded(BY_HANDLE),
-            Cause::Finish => self.close_unguarded(BY_FINISH),
-            Cause::Error(_) => false,
-        };
-        match at_once {
+        match self.state.close_unguarded(cause.by()) {
             true => Some(Closed::default()),
             false => self.close_guarded(cause),
         }
     }
 
-    /// Ends a node that nobody has listened to yet, if the reason need not be written down.
-    #[inline]
-    fn close_unguarded(&self, by: u32) -> bool {
-        let state = self.state.load(Ordering::Relaxed);
-        // Release: pairs with the Acquire of `is_done` and `guard`; what comes before, the parent's end among it, is seen
-        // by whoever sees this one.
-        let ended = state | ENDED | by;
-        state & (ENDED | GUARDED) == 0
-            && self
-                .state
-                .compare_exchange(state, ended, Ordering::Release, Ordering::Relaxed)
-                .is_ok()
-    }
-
-    /// The other ends of its race are those who register: they see to `GUARDED` within the gate, too (invariant 1).
     fn close_guarded(&self, cause: Cause<'_>) -> Option<Closed> {
-        let mut own = match cause {
+        let own = match cause {
             Cause::Parent(parent) => self.own_error(parent),
             Cause::Handle | Cause::Finish => None,
             Cause::Error(error) => Some(error.clone()),
         };
-        let by = match (&own, cause) {
-            (Some(_), _) | (None, Cause::Error(_)) => 0,
-            (None, Cause::Parent(_)) => BY_PARENT,
-            (None, Cause::Handle) => BY_HANDLE,
-            (None, Cause::Finish) => BY_FINISH,
+        let by = match own {
+            Some(_) => By::Error,
+            None => cause.by(),
         };
-        let mut gate = self.gate();
-        let state = self.guard();
-        if state & ENDED != 0 {
-            // Before `own`, which may be the last to know a foreign cause.
-            drop(gate);
-            return None;
-        }
-        let was_overdue = state & OVERDUE != 0;
-        let by = match was_overdue {
-            // The error is there, and decided.
-            true => 0,
-            false => by,
-        };
-        if let Some(error) = own.take_if(|_| !was_overdue) {
-            // Empty, since it is filled with the end.
-            let _ = self.error.set(error);
-        }
-        // Release: pairs with the Acquire of `is_done`. With `GUARDED` nobody else sets flags outside of the gate; handles
-        // come and go.
-        self.state.fetch_or(ENDED | by, Ordering::Release);
-        let mut taken = gate.take();
-        drop(gate);
-        self.listeners.empty_shards(&mut taken);
+        let closed = self.listeners.close(&self.state, by, || {
+            if let Some(error) = own {
+                // Empty, since it is filled with the end.
+                let _ = self.error.set(error);
+            }
+        })?;
         if let Some(deadline) = self.own_deadline() {
             deadline.stop();
         }
         if self.merged().is_some() {
             self.unlink();
         }
-        Some(Closed {
-            listeners: taken,
-            was_overdue,
-        })
+        Some(closed)
     }
 
     /// The error with which a parent's end reaches this node if it is not simply the parent's: its deadline's, if that
@@ -191,84 +166,6 @@ impl Node {
         match deadline {
             Some(deadline) if deadline.has_passed() => Some(deadline.error().clone()),
             _ => self.merged().map(|_| parent.end_error().clone()),
-        }
-    }
-
-    /// Whether the deadline of a node that has not ended has passed. Records it, and tells nobody (invariant 7).
-    #[inline(never)]
-    pub(super) fn is_overdue(self: &Arc<Self>) -> bool {
-        // Acquire: as in `is_done`.
-        if self.state.load(Ordering::Acquire) & OVERDUE != 0 {
-            return true;
-        }
-        match &self.deadline {
-            Some(deadline) if deadline.has_passed() => {
-                self.record(deadline);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Decides the end: first that of the node which set the deadline, then this one's, whose reason is that one's.
-    #[cold]
-    fn record(self: &Arc<Self>, deadline: &Deadline) {
-        let error = match deadline.node() {
-            Some(owner) => {
-                owner.set_overdue(deadline.error().clone());
-                owner.end_error().clone()
-            }
-            None => deadline.error().clone(),
-        };
-        self.set_overdue(error);
-    }
-
-    /// Does nothing to a node whose end is decided.
-    fn set_overdue(&self, error: ContextError) {
-        let gate = self.gate();
-        let state = self.guard();
-        if state & (ENDED | OVERDUE) == 0 {
-            // Empty, since it is filled with the end.
-            let _ = self.error.set(error);
-            // Release: pairs with the Acquire of `is_done`.
-            self.state.fetch_or(OVERDUE, Ordering::Release);
-        }
-        drop(gate);
-    }
-
-    #[inline(never)]
-    pub(super) fn expire_if_overdue(self: &Arc<Self>) -> bool {
-        let is_overdue = self.is_overdue();
-        if is_overdue {
-            self.expire();
-        }
-        is_overdue
-    }
-
-    /// Ends the node that set the deadline, which has passed, and with it this one; tells whoever waits.
-    #[cold]
-    pub(super) fn expire(self: &Arc<Self>) {
-        let Some(deadline) = &self.deadline else {
-            return;
-        };
-        deadline.set_passed();
-        let error = match deadline.node() {
-            Some(owner) => {
-                owner.close_subtree(Cause::Error(deadline.error()));
-                owner.end_error().clone()
-            }
-            None => deadline.error().clone(),
-        };
-        // Another thread may be on its way down from the owner, or from above it.
-        if !self.has_ended() {
-            self.close_subtree(Cause::Error(&error));
-        }
-    }
-
-    /// A runtime goes, on which somebody waits for the node or for one below.
-    pub(super) fn move_timer(&self, closed: &Timers) {
-        if let Some(deadline) = self.own_deadline() {
-            deadline.move_from(closed);
         }
     }
 
@@ -307,7 +204,10 @@ impl Node {
                 Some(parent) => parent,
                 None => {
                     // Outside of the cell: a model may switch threads at every load.
-                    let reason = node.own_reason();
+                    let reason = match node.state.by() {
+                        By::Finish => Reason::GroupFinished,
+                        _ => Reason::HandleDropped,
+                    };
                     let error = || ContextError::at(reason, node.location(), None);
                     return node.error.get_or_init(error).clone();
                 }
@@ -316,20 +216,14 @@ impl Node {
     }
 
     fn ended_by_parent(&self) -> Option<&Arc<Node>> {
-        // Relaxed: whoever asks has seen the end of this node or of one below, which came later.
-        match self.state.load(Ordering::Relaxed) & BY_PARENT {
-            0 => None,
-            _ => self.parent.as_ref(),
-        }
+        self.parent
+            .as_ref()
+            .filter(|_| self.state.by() == By::Parent)
     }
 
-    /// Why a node has ended that its last handle or its group has ended.
-    fn own_reason(&self) -> Reason {
-        // Relaxed, as above.
-        match self.state.load(Ordering::Relaxed) & BY_FINISH {
-            0 => Reason::HandleDropped,
-            _ => Reason::GroupFinished,
-        }
+    /// The end has reached somebody: its instant is this.
+    pub(crate) fn take_time(&self) {
+        self.end_error().time(now);
     }
 }
 
@@ -339,13 +233,6 @@ enum Closing {
     HadEnded,
     /// It has ended now, and not for this reason: somebody had recorded that the deadline has passed.
     WasOverdue,
-}
-
-/// A node that has been ended, and who is to be told.
-#[derive(Default)]
-struct Closed {
-    listeners: Taken,
-    was_overdue: bool,
 }
 
 /// Who is told of an end.
@@ -393,13 +280,14 @@ impl Walk {
         }
     }
 
-    fn close_children(&mut self, node: &Node, mut listeners: Taken) {
+    fn close_children(&mut self, node: &Node, listeners: Taken) {
         self.to_tell
             .extend(node.weak_owner().cloned().map(Told::Owner));
-        let waiters = listeners.take_waiters();
+        let waiters = std::iter::once(listeners.waiters).chain(listeners.sharded);
+        let waiters = waiters.filter(|waiters| !waiters.is_empty());
         let told = waiters.map(|waiters| Told::Waiters(waiters, node.end_error().clone()));
         self.to_tell.extend(told);
-        while let Some(child) = listeners.next_child() {
+        for child in listeners.children {
             let Some(child) = child.upgrade() else {
                 continue;
             };
@@ -433,7 +321,6 @@ fn tell(waiters: Waiters, error: &ContextError) {
         match waiter {
             Waiter::Waker(waker) => contain(|| waker.wake()),
             Waiter::Hook(hook) => contain(|| hook(error)),
-            Waiter::Kept { .. } => {}
         }
     }
 }

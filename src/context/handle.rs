@@ -47,7 +47,7 @@ impl CancelHandle {
     /// Gives up the right without using it: the context then ends with its parent or deadline, or by another clone.
     pub fn detach(mut self) {
         if let Some(node) = self.node.take() {
-            node.remove_handle();
+            node.state.remove_handle();
         }
     }
 
@@ -72,7 +72,7 @@ impl Clone for CancelHandle {
     fn clone(&self) -> Self {
         let node = self.node.clone();
         if let Some(node) = &node {
-            node.add_handle();
+            node.state.add_handle();
         }
         Self { node }
     }
@@ -82,7 +82,10 @@ impl Drop for CancelHandle {
     #[inline]
     fn drop(&mut self) {
         if let Some(node) = &self.node {
-            node.drop_handle();
+            // With no other owner there is nobody to ask: a child, a waiter, a context would own the node, too.
+            if node.state.remove_handle() && Arc::strong_count(node) > 1 {
+                node.end_by_handle();
+            }
         }
     }
 }

@@ -45,7 +45,7 @@ impl OnDone {
                     contain(|| hook(&error));
                 }
             }
-            Err(Waiter::Waker(_) | Waiter::Kept { .. }) => {}
+            Err(Waiter::Waker(_)) => {}
         }
         on_done
     }
@@ -71,7 +71,9 @@ impl OnDone {
     /// never freed.
     pub fn detach(mut self) {
         if let Some((node, _)) = self.registered.take() {
-            node.keep();
+            let kept = node.clone();
+            // Refused by an ended node: then there is nothing to keep it for.
+            let _ = node.add(Waiter::Hook(Box::new(move |_| drop(kept))));
         }
     }
 

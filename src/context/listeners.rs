@@ -1,82 +1,231 @@
-//! `Listeners`: who is told of a node's end. Its children, and its waiters: wakers and callbacks.
+//! `Listeners`: who is told of a node's end, its children and its waiters. `State`: whether that has come. Here is the one
+//! race of the tree, of whoever registers with the end.
 //!
 //! A node with one child, or none, needs no memory for a list: the child lies in `alone`. With the second child or the first
 //! waiter there is a crowd, for as long as there is the node, and the child moves there.
 //!
 //! Where threads meet at the crowd's lock again and again, because a thousand connections watch one context, wakers are
-//! registered in shards from then on, a thread in one of them. Children and callbacks are not: they are told in the order in
-//! which they came.
+//! registered in shards from then on, a thread in one of them (`shards.rs`). Children and callbacks are not: they are told in
+//! the order in which they came.
 //!
 //! Invariants:
 //!
 //! 1. The _gate_ of a node is the lock of `alone` until there is a crowd, then that of its members. A crowd is made under
 //!    the first. So who has it, and finds no crowd then, has the gate; and nobody goes through it but under a lock that
 //!    everybody else has to take.
-//! 2. `Members::first` is older than `Members::children`: it is filled only while there are none.
-//! 3. A key means the same place until its owner gives it up, or the end has taken the place.
+//! 2. `ENDED` is set at most once, and that is the end. A node that nobody has listened to yet is ended by one
+//!    compare-and-swap. Whoever listens first sets `GUARDED`, within the gate, and from then on the end needs that lock, too,
+//!    and takes the listeners out in the same critical section. Hence whoever is within the gate and has seen to `GUARDED`
+//!    either sees the end or has registered before it.
+//! 3. After the end nothing registers again, and until it a key means the same place until its owner gives it up. So a key
+//!    never comes to mean something else.
 //! 4. Shards are made under the gate of a live node. An end sets `ENDED` under the gate and empties them after that, one by
 //!    one; who registers in a shard looks for `ENDED` under its lock. So whoever comes before that is told, and whoever comes
 //!    after it is refused.
 //!
 //! Lock order: none. A shard is locked with no gate held.
 //!
-//! Why not shards from the beginning? A kilobyte, where most contexts have one waiter. Why not for children, too? They would
-//! need a number each to be told in order, from a counter that all threads share.
+//! Why not end every node under its lock? Most contexts are leaves: ending one is then a single atomic operation, and a
+//! parent ends hundreds of thousands of them.
 
-use std::cell::Cell;
-use std::sync::atomic::AtomicUsize as Counter;
-use std::sync::{Arc, Weak};
+mod shards;
+
 use std::task::Waker;
 
-use super::node::{ENDED, HasEnded, Node};
+use self::shards::Shards;
 use crate::error::ContextError;
-use crate::ordered_slab::{FIRST, InlineSlab, OrderedSlab};
+use crate::ordered_slab::{FIRST, InlineSlab};
 use crate::sync::{AtomicU32, Mutex, MutexGuard, OnceBox, Ordering};
 
-#[derive(Default)]
-pub(super) struct Listeners {
-    /// Its key is `FIRST`. Empty from the crowd on.
-    alone: Mutex<Option<Weak<Node>>>,
-    crowd: OnceBox<Crowd>,
+/// Whether a node is live, and why it is not, in one word with the count of its handles: there is no room for a word more.
+///
+/// Which flags there are together, and what that means:
+///
+/// | `ENDED` | `OVERDUE` | `By` | `GUARDED` | |
+/// |:-:|:-:|:-:|:-:|:--|
+/// | | | `Error` | | live, and nobody has listened |
+/// | | | `Error` | x | live |
+/// | | x | `Error` | x | over for whoever asks, not for whoever waits: the deadline was seen passed by who may not tell |
+/// | x | x | `Error` | x | ended, after it was overdue |
+/// | x | | `Error` | x | ended, with an error of its own |
+/// | x | | another | | ended; nobody had listened |
+/// | x | | another | x | ended |
+///
+/// No flag is ever taken back. `By` is set in the same step as `ENDED`, and so is the error before `OVERDUE`, or before
+/// `ENDED` by `Error`.
+pub(super) struct State(AtomicU32);
+
+/// The node has ended.
+const ENDED: u32 = 1;
+
+/// The end is decided: the deadline has passed, and the error says so.
+const OVERDUE: u32 = 1 << 1;
+
+/// The flags change only within the gate. Set there by the first to listen or to end with an error that has to be written
+/// down, and from the beginning where an end has more to do: with a timer or two parents.
+const GUARDED: u32 = 1 << 2;
+
+/// Where `By` lies.
+const BY: u32 = 0b11 << 3;
+
+/// One handle. Those that have not been dropped are counted above the flags.
+const HANDLE: u32 = 1 << 5;
+
+/// More handles than anybody has; the count holds more, so that threads which pass the bound at once do no harm.
+const MAX_HANDLES: u32 = 1 << 23;
+
+/// What ended a node: who can say why.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// Its error says it.
+    Error = 0,
+    /// The end of its only parent, whose error it has.
+    Parent = 1 << 3,
+    /// The last handle was dropped.
+    Handle = 2 << 3,
+    /// The group that owns the node has finished.
+    Finish = 3 << 3,
 }
 
-#[derive(Default)]
-struct Crowd {
-    members: Mutex<Members>,
+/// Refuses whoever would listen to a node that has ended.
+pub(super) struct HasEnded;
+
+impl State {
+    pub(super) fn live(handles: u32) -> Self {
+        Self(AtomicU32::new(handles * HANDLE))
+    }
+
+    /// Of a node whose end has more to do than to say so.
+    pub(super) fn guarded() -> Self {
+        Self(AtomicU32::new(GUARDED))
+    }
+
+    /// Of a node that has an error before anybody sees it.
+    pub(super) fn ended(handles: u32) -> Self {
+        Self(AtomicU32::new(ENDED | GUARDED | (handles * HANDLE)))
+    }
+
+    /// With what came before the end, the error among it, or the parent's.
+    #[inline]
+    pub(super) fn has_ended(&self) -> bool {
+        // Acquire: pairs with the Release of `close_unguarded` and `Listeners::close`. Otherwise the error might not be there
+        // yet, the node's own or the parent's.
+        self.0.load(Ordering::Acquire) & ENDED != 0
+    }
+
+    #[inline]
+    pub(super) fn is_overdue(&self) -> bool {
+        // Acquire: pairs with the Release of `Listeners::set_overdue`, for the error.
+        self.0.load(Ordering::Acquire) & OVERDUE != 0
+    }
+
+    /// What ended a node that has.
+    pub(super) fn by(&self) -> By {
+        // Relaxed: whoever asks has seen the end of this node or of one below, which came later.
+        match self.0.load(Ordering::Relaxed) & BY {
+            by if by == By::Parent as u32 => By::Parent,
+            by if by == By::Handle as u32 => By::Handle,
+            by if by == By::Finish as u32 => By::Finish,
+            _ => By::Error,
+        }
+    }
+
+    /// Whether somebody has listened, or an end has more to do.
+    pub(super) fn is_guarded(&self) -> bool {
+        // Relaxed: for who has the node alone.
+        self.0.load(Ordering::Relaxed) & GUARDED != 0
+    }
+
+    /// Ends a node that nobody has listened to yet, if the reason need not be written down.
+    #[inline]
+    pub(super) fn close_unguarded(&self, by: By) -> bool {
+        if by == By::Error {
+            return false;
+        }
+        let state = self.0.load(Ordering::Relaxed);
+        // Release: pairs with the Acquire of `has_ended` and `guard`; what comes before, the parent's end among it, is seen
+        // by whoever sees this one.
+        let ended = state | ENDED | by as u32;
+        state & (ENDED | GUARDED) == 0
+            && self
+                .0
+                .compare_exchange(state, ended, Ordering::Release, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Makes sure, within the gate, that nobody ends the node without it. Returns the state.
+    #[inline]
+    fn guard(&self) -> u32 {
+        // Acquire: pairs with the Release of the end, as in `has_ended`. Once the flag is there this is no race: both hold
+        // the lock.
+        let state = self.0.load(Ordering::Acquire);
+        if state & GUARDED != 0 {
+            return state;
+        }
+        // Acquire: pairs with the Release of `close_unguarded`, which has come before, or fails from now on.
+        self.0.fetch_or(GUARDED, Ordering::Acquire) | GUARDED
+    }
+
+    /// As `guard`, for who would listen.
+    #[inline]
+    fn guard_live(&self) -> Result<(), HasEnded> {
+        match self.guard() & ENDED {
+            0 => Ok(()),
+            _ => Err(HasEnded),
+        }
+    }
+
+    /// Counts one more handle.
+    pub(super) fn add_handle(&self) {
+        let before = self.0.fetch_add(HANDLE, Ordering::Relaxed);
+        assert!(
+            before / HANDLE < MAX_HANDLES,
+            "errgroup: over eight million handles of one context"
+        );
+    }
+
+    /// Gives up a handle; `true` if it was the last.
+    #[inline]
+    pub(super) fn remove_handle(&self) -> bool {
+        // AcqRel, Acquire: what the owners of the other handles did happens before the end that this one causes. The
+        // only handle cannot be cloned meanwhile, and one load is cheaper.
+        self.0.load(Ordering::Acquire) / HANDLE == 1
+            || self.0.fetch_sub(HANDLE, Ordering::AcqRel) / HANDLE == 1
+    }
+}
+
+/// Of a node with children `C`.
+pub(super) struct Listeners<C> {
+    /// Its key is `FIRST`. Empty from the crowd on.
+    alone: Mutex<Option<C>>,
+    crowd: OnceBox<Crowd<C>>,
+}
+
+struct Crowd<C> {
+    members: Mutex<Members<C>>,
     shards: OnceBox<Shards>,
 }
 
 /// Empty from the end on.
-#[derive(Default)]
-pub(super) struct Members {
-    /// Its key is `FIRST`.
-    first: Option<Weak<Node>>,
-    children: OrderedSlab<Weak<Node>>,
+struct Members<C> {
+    children: InlineSlab<C>,
     waiters: Waiters,
     /// How often somebody who came for a waker found another thread here.
     collisions: u32,
 }
 
-struct Shards(Box<[Shard]>);
-
-/// On cache lines of its own, with those that the processor fetches along.
-#[derive(Default)]
-#[repr(align(128))]
-struct Shard(Mutex<Waiters>);
-
 pub(super) type Waiters = InlineSlab<Waiter>;
 
-/// Who is told of an end.
+/// Who is told of an end, beside the children.
 pub(crate) enum Waiter {
     Waker(Waker),
     Hook(Hook),
-    /// The node itself, which stays for as long as it can end: a callback on it was detached.
-    Kept {
-        _node: Arc<Node>,
-    },
 }
 
 pub(crate) type Hook = Box<dyn FnOnce(&ContextError) + Send>;
+
+/// "Not registered", of a child's key.
+pub(super) const UNLINKED: u32 = u32::MAX;
 
 /// Where a waker is registered.
 #[derive(Clone, Copy)]
@@ -87,30 +236,21 @@ pub(super) struct Place {
 }
 
 /// The lock under which a node's flags change (invariant 1).
-#[must_use]
-pub(super) enum Gate<'a> {
-    Alone(MutexGuard<'a, Option<Weak<Node>>>),
-    Members(MutexGuard<'a, Members>),
+enum Gate<'a, C> {
+    Alone(MutexGuard<'a, Option<C>>),
+    Members(MutexGuard<'a, Members<C>>),
 }
 
-/// Whom an end has taken out.
-#[derive(Default)]
-pub(super) enum Taken {
-    #[default]
-    Nobody,
-    Child(Weak<Node>),
-    Crowd(Box<Crowded>),
+/// Whom an end has taken out, the oldest first as far as they are not in shards.
+pub(super) struct Taken<C> {
+    pub(super) children: InlineSlab<C>,
+    pub(super) waiters: Waiters,
+    pub(super) sharded: Vec<Waiters>,
 }
 
-#[derive(Default)]
-pub(super) struct Crowded {
-    members: Members,
-    shards: Vec<Waiters>,
-}
-
-impl Listeners {
+impl<C> Listeners<C> {
     #[inline]
-    pub(super) fn gate(&self) -> Gate<'_> {
+    fn gate(&self) -> Gate<'_, C> {
         if self.crowd.get().is_none() {
             let alone = self.alone.lock();
             if self.crowd.get().is_none() {
@@ -121,7 +261,7 @@ impl Listeners {
     }
 
     #[inline]
-    fn crowd(&self) -> &Crowd {
+    fn crowd(&self) -> &Crowd<C> {
         match self.crowd.get() {
             Some(crowd) => crowd,
             None => self.gather(),
@@ -129,356 +269,108 @@ impl Listeners {
     }
 
     #[cold]
-    fn gather(&self) -> &Crowd {
+    fn gather(&self) -> &Crowd<C> {
         let mut alone = self.alone.lock();
         // Nobody else makes one meanwhile.
         self.crowd.get_or_init(|| {
-            let mut crowd = Box::<Crowd>::default();
-            crowd.members.get_mut().first = alone.take();
+            let mut crowd = Box::<Crowd<C>>::default();
+            crowd.members.get_mut().children = InlineSlab::from(alone.take());
             crowd
         })
     }
 
-    fn shards(&self) -> &[Shard] {
-        let shards = self.crowd.get().and_then(|crowd| crowd.shards.get());
-        shards.map_or(&[], |shards| &shards.0)
+    fn shards(&self) -> Option<&Shards> {
+        self.crowd.get()?.shards.get()
     }
 
-    fn shard(&self, number: u32) -> Option<&Shard> {
-        self.shards().get((number as usize).checked_sub(1)?)
-    }
-
-    /// Adds those of the shards to whom an end has taken out. It has set `ENDED` (invariant 4).
-    pub(super) fn empty_shards(&self, taken: &mut Taken) {
-        for shard in self.shards() {
-            let waiters = std::mem::take(&mut *shard.0.lock());
-            if !waiters.is_empty() {
-                taken.crowd().shards.push(waiters);
-            }
-        }
-    }
-
-    /// Takes the waiters of a node that nobody has any more.
-    pub(super) fn take_waiters(&self) -> impl Iterator<Item = Waiter> {
-        let members = self.crowd.get().map(|crowd| &crowd.members);
-        let shards = self.shards().iter().map(|shard| &shard.0);
-        let waiters = members.map(|members| std::mem::take(&mut members.lock().waiters));
-        let sharded = shards.map(|shard| std::mem::take(&mut *shard.lock()));
-        waiters.into_iter().chain(sharded).flatten()
-    }
-
-    /// Lists the children of a chunk, the first with that of the first; `false` beyond the last.
-    pub(super) fn list_children(&self, chunk: usize, listed: &mut Vec<Weak<Node>>) -> bool {
-        match self.gate() {
-            Gate::Alone(child) => {
-                listed.extend(child.clone());
-                false
-            }
-            Gate::Members(mut members) => {
-                if chunk == 0 {
-                    listed.extend(members.first.clone());
-                }
-                let Some(children) = members.children.chunk_mut(chunk) else {
-                    return false;
-                };
-                listed.extend(children.map(|(_, child)| child.clone()));
-                true
-            }
-        }
-    }
-
-    #[cfg(all(test, errgroup_loom))]
-    pub(super) fn children(&self) -> usize {
-        match self.gate() {
-            Gate::Alone(alone) => usize::from(alone.is_some()),
-            Gate::Members(members) => usize::from(members.first.is_some()) + members.children.len(),
-        }
-    }
-}
-
-impl Crowd {
-    /// Takes the lock for a waker, and notes whether that had to wait.
+    /// Registers a child, and stores its key under the gate. The other ends of this race are `State::close_unguarded` and
+    /// `close`.
     #[inline]
-    fn lock(&self) -> MutexGuard<'_, Members> {
-        match self.members.try_lock() {
-            Some(members) => members,
-            None => self.lock_contended(),
-        }
-    }
-
-    #[cold]
-    fn lock_contended(&self) -> MutexGuard<'_, Members> {
-        let mut members = self.members.lock();
-        members.collisions += 1;
-        members
-    }
-}
-
-impl Gate<'_> {
-    /// `None` if it is no child any more.
-    #[inline]
-    pub(super) fn remove_child(&mut self, key: u32) -> Option<Weak<Node>> {
-        match (self, key) {
-            (Gate::Alone(alone), FIRST) => alone.take(),
-            (Gate::Alone(_), _) => None,
-            (Gate::Members(members), FIRST) => members.first.take(),
-            (Gate::Members(members), key) => members.children.remove(key),
-        }
-    }
-
-    /// Takes all out at the end, except for those in shards.
-    #[inline]
-    pub(super) fn take(&mut self) -> Taken {
-        match self {
-            Gate::Alone(alone) => alone.take().map_or(Taken::Nobody, Taken::Child),
-            Gate::Members(members) if members.is_empty() => Taken::Nobody,
-            Gate::Members(members) => Taken::Crowd(Box::new(Crowded {
-                members: std::mem::take(&mut **members),
-                shards: Vec::new(),
-            })),
-        }
-    }
-}
-
-impl Members {
-    fn is_empty(&self) -> bool {
-        self.first.is_none() && self.children.is_empty() && self.waiters.is_empty()
-    }
-
-    #[inline]
-    fn insert_child(&mut self, child: Weak<Node>) -> u32 {
-        if self.first.is_none() && self.children.is_empty() {
-            self.first = Some(child);
-            return FIRST;
-        }
-        self.children.insert(child)
-    }
-}
-
-impl Taken {
-    #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Taken::Nobody)
-    }
-
-    fn crowd(&mut self) -> &mut Crowded {
-        if let Taken::Nobody | Taken::Child(_) = self {
-            let mut crowd = Box::<Crowded>::default();
-            crowd.members.first = match std::mem::take(self) {
-                Taken::Child(child) => Some(child),
-                Taken::Nobody | Taken::Crowd(_) => None,
-            };
-            *self = Taken::Crowd(crowd);
-        }
-        match self {
-            Taken::Crowd(crowd) => crowd,
-            Taken::Nobody | Taken::Child(_) => unreachable!("errgroup: it was made above"),
-        }
-    }
-
-    /// Takes the waiters out, the oldest first as far as they are not in shards.
-    #[inline]
-    pub(super) fn take_waiters(&mut self) -> impl Iterator<Item = Waiters> + use<> {
-        let (members, shards) = match self {
-            Taken::Nobody | Taken::Child(_) => (None, Vec::new()),
-            Taken::Crowd(crowd) => (
-                Some(std::mem::take(&mut crowd.members.waiters)),
-                std::mem::take(&mut crowd.shards),
-            ),
-        };
-        let waiters = members.into_iter().chain(shards);
-        waiters.filter(|waiters| !waiters.is_empty())
-    }
-
-    /// Takes the oldest child out.
-    #[inline]
-    pub(super) fn next_child(&mut self) -> Option<Weak<Node>> {
-        match self {
-            Taken::Nobody => None,
-            Taken::Child(_) => match std::mem::take(self) {
-                Taken::Child(child) => Some(child),
-                Taken::Nobody | Taken::Crowd(_) => None,
-            },
-            Taken::Crowd(crowd) => {
-                let members = &mut crowd.members;
-                members.first.take().or_else(|| members.children.next())
-            }
-        }
-    }
-}
-
-impl Shards {
-    /// Twice as many as threads that run at once: few of them share one.
-    fn new() -> Box<Self> {
-        let count = (2 * processors()).max(8);
-        Box::new(Self((0..count).map(|_| Shard::default()).collect()))
-    }
-
-    /// The shard of this thread, and its number.
-    #[inline]
-    fn own(&self) -> (&Shard, u32) {
-        let index = thread_number() % self.0.len();
-        (&self.0[index], index as u32 + 1)
-    }
-}
-
-fn processors() -> usize {
-    // Asking takes a while.
-    static PROCESSORS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
-
-/// Numbers the threads in the order in which they first come here.
-#[inline]
-fn thread_number() -> usize {
-    static NEXT: Counter = Counter::new(0);
-    const NONE: usize = usize::MAX;
-    thread_local! {
-        static NUMBER: Cell<usize> = const { Cell::new(NONE) };
-    }
-    if cfg!(all(test, errgroup_loom)) {
-        // Its runs have to be alike.
-        return 0;
-    }
-    let number = NUMBER.get();
-    if number != NONE {
-        return number;
-    }
-    // Relaxed: the numbers only have to differ.
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    NUMBER.set(number);
-    number
-}
-
-impl Node {
-    #[inline]
-    pub(super) fn gate(&self) -> Gate<'_> {
-        self.listeners.gate()
-    }
-
-    /// Registers a child, and stores its key under the gate. The other ends of this race are `close_unguarded` and
-    /// `close_guarded`.
-    #[inline]
-    pub(super) fn insert_child(&self, child: Weak<Node>, key: &AtomicU32) -> Result<(), HasEnded> {
+    pub(super) fn insert_child(
+        &self,
+        state: &State,
+        child: C,
+        key: &AtomicU32,
+    ) -> Result<(), HasEnded> {
         let mut gate = self.gate();
-        if self.guard() & ENDED != 0 {
-            return Err(HasEnded);
-        }
-        if let Gate::Alone(alone) = &mut gate {
-            if alone.is_none() {
+        state.guard_live()?;
+        let place = match &mut gate {
+            Gate::Alone(alone) if alone.is_none() => {
                 **alone = Some(child);
-                // Relaxed, as in `disown`: both go through the gate.
-                key.store(FIRST, Ordering::Relaxed);
-                return Ok(());
+                FIRST
             }
-        }
-        drop(gate);
-        self.insert_into_crowd(child, key)
+            Gate::Alone(_) => {
+                drop(gate);
+                return self.insert_into_crowd(state, child, key);
+            }
+            Gate::Members(members) => members.children.insert(child),
+        };
+        // Relaxed, as in `remove_child`: both go through the gate.
+        key.store(place, Ordering::Relaxed);
+        Ok(())
     }
 
     #[inline(never)]
-    fn insert_into_crowd(&self, child: Weak<Node>, key: &AtomicU32) -> Result<(), HasEnded> {
-        let mut members = self.members()?;
-        key.store(members.insert_child(child), Ordering::Relaxed);
+    fn insert_into_crowd(&self, state: &State, child: C, key: &AtomicU32) -> Result<(), HasEnded> {
+        let mut members = self.members(state)?;
+        key.store(members.children.insert(child), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes a child out, unless the end has. A second call does nothing.
+    #[inline]
+    pub(super) fn remove_child(&self, key: &AtomicU32) {
+        let mut gate = self.gate();
+        let place = key.load(Ordering::Relaxed);
+        key.store(UNLINKED, Ordering::Relaxed);
+        let child = match (&mut gate, place) {
+            (Gate::Alone(alone), FIRST) => alone.take(),
+            (Gate::Alone(_), _) => None,
+            (Gate::Members(members), key) => members.children.remove(key),
+        };
+        drop(gate);
+        drop(child);
     }
 
     /// Goes through the gate to join the crowd, unless the node has ended.
     #[inline]
-    fn members(&self) -> Result<MutexGuard<'_, Members>, HasEnded> {
-        if self.has_ended() {
+    fn members(&self, state: &State) -> Result<MutexGuard<'_, Members<C>>, HasEnded> {
+        if state.has_ended() {
             return Err(HasEnded);
         }
-        let members = self.listeners.crowd().members.lock();
-        self.live(members)
+        let members = self.crowd().members.lock();
+        state.guard_live()?;
+        Ok(members)
     }
 
-    #[inline]
-    fn live<'a>(
-        &self,
-        members: MutexGuard<'a, Members>,
-    ) -> Result<MutexGuard<'a, Members>, HasEnded> {
-        match self.guard() & ENDED {
-            0 => Ok(members),
-            _ => Err(HasEnded),
-        }
-    }
-
-    /// Adds somebody to be told of the end, by a timer too; hands it back if the node has ended.
-    pub(crate) fn register(&self, waiter: Waiter) -> Result<u32, Waiter> {
-        // First: it panics in a runtime without a timer, and what it ends refuses the waiter.
-        self.see_to_timer();
-        self.add(waiter)
-    }
-
-    /// As `register`, without a timer.
-    pub(super) fn add(&self, waiter: Waiter) -> Result<u32, Waiter> {
-        match self.members() {
+    /// Adds somebody to be told of the end; hands it back if the node has ended.
+    pub(super) fn insert(&self, state: &State, waiter: Waiter) -> Result<u32, Waiter> {
+        match self.members(state) {
             Ok(mut members) => Ok(members.waiters.insert(waiter)),
             Err(HasEnded) => Err(waiter),
         }
     }
 
-    /// As `add`, for a waker; it is dropped if the node has ended.
+    /// As `insert`, for a waker; it is dropped if the node has ended.
     #[inline]
-    pub(super) fn register_waker(&self, waker: Waker) -> Option<Place> {
-        let crowd = self.listeners.crowd();
+    pub(super) fn insert_waker(&self, state: &State, waker: Waker) -> Option<Place> {
+        let crowd = self.crowd();
         if let Some(shards) = crowd.shards.get() {
-            return self.register_in_shard(shards, waker);
+            return shards.insert(state, waker);
         }
         match crowd.members.try_lock() {
-            Some(members) => self.register_in(members, waker),
-            None => self.register_contended(crowd, waker),
+            Some(members) => insert_into(members, state, waker),
+            None => crowd.insert_contended(state, waker),
         }
-    }
-
-    #[inline]
-    fn register_in(&self, members: MutexGuard<'_, Members>, waker: Waker) -> Option<Place> {
-        let mut members = self.live(members).ok()?;
-        // Made in place: by far most waiters are wakers, and most contexts have one at most.
-        let key = members.waiters.insert_with(|| Waiter::Waker(waker));
-        Some(Place { key, shard: 0 })
-    }
-
-    /// The last to come here again and again makes the shards.
-    #[cold]
-    fn register_contended(&self, crowd: &Crowd, waker: Waker) -> Option<Place> {
-        /// A few may be chance.
-        const MANY: u32 = if cfg!(all(test, errgroup_loom)) {
-            0
-        } else {
-            64
-        };
-        let members = self.live(crowd.lock_contended()).ok()?;
-        if members.collisions > MANY {
-            crowd.shards.get_or_init(Shards::new);
-        }
-        self.register_in(members, waker)
-    }
-
-    fn register_in_shard(&self, shards: &Shards, waker: Waker) -> Option<Place> {
-        let (shard, number) = shards.own();
-        let mut waiters = shard.0.lock();
-        // Under the lock (invariant 4).
-        if self.has_ended() {
-            drop(waiters);
-            return None;
-        }
-        let key = waiters.insert_with(|| Waiter::Waker(waker));
-        Some(Place { key, shard: number })
     }
 
     /// Takes a waiter out again; `None` if the end was first.
-    pub(crate) fn deregister(&self, key: u32) -> Option<Waiter> {
-        self.deregister_waker(Place { key, shard: 0 })
-    }
-
-    /// As `deregister`, for a waker.
     #[inline]
-    pub(super) fn deregister_waker(&self, place: Place) -> Option<Waiter> {
+    pub(super) fn remove(&self, place: Place) -> Option<Waiter> {
+        let crowd = self.crowd.get()?;
         match place.shard {
-            0 => self.listeners.crowd.get()?.lock().waiters.remove(place.key),
-            number => self.listeners.shard(number)?.0.lock().remove(place.key),
+            0 => crowd.lock().waiters.remove(place.key),
+            number => crowd.shards.get()?.lock(number).remove(place.key),
         }
     }
 
@@ -492,35 +384,236 @@ impl Node {
             _ => false,
         };
         // What is dropped on return, with no lock held, is foreign in either case.
-        match (place.shard, self.listeners.crowd.get()) {
-            (0, Some(crowd)) => replace(&mut crowd.members.lock().waiters),
-            (number, _) => match self.listeners.shard(number) {
-                Some(shard) => replace(&mut shard.0.lock()),
+        let Some(crowd) = self.crowd.get() else {
+            return false;
+        };
+        match (place.shard, crowd.shards.get()) {
+            (0, _) => replace(&mut crowd.members.lock().waiters),
+            (number, Some(shards)) => replace(&mut shards.lock(number)),
+            (_, None) => false,
+        }
+    }
+
+    /// Decides the end by a deadline that has passed, and tells nobody. `write` writes the error down; it is not called if the
+    /// end is decided.
+    pub(super) fn set_overdue(&self, state: &State, write: impl FnOnce()) {
+        let _gate = self.gate();
+        if state.guard() & (ENDED | OVERDUE) == 0 {
+            write();
+            // Release: pairs with the Acquire of `is_overdue`.
+            state.0.fetch_or(OVERDUE, Ordering::Release);
+        }
+    }
+
+    /// Ends the node and takes out whoever is to be told; `None` if it had ended before. `write` writes the error down; it is not
+    /// called if the error is there, and decided.
+    ///
+    /// The other ends of its race are those who register: they see to `GUARDED` within the gate, too (invariant 2).
+    pub(super) fn close(&self, state: &State, by: By, write: impl FnOnce()) -> Option<Closed<C>> {
+        let mut gate = self.gate();
+        let before = state.guard();
+        if before & ENDED != 0 {
+            return None;
+        }
+        let was_overdue = before & OVERDUE != 0;
+        let by = match was_overdue {
+            true => By::Error,
+            false => {
+                write();
+                by
+            }
+        };
+        // Release: pairs with the Acquire of `has_ended`. With `GUARDED` nobody else sets flags outside of the gate; handles
+        // come and go.
+        state.0.fetch_or(ENDED | by as u32, Ordering::Release);
+        let taken = gate.take();
+        drop(gate);
+        Some(Closed {
+            listeners: self.with_sharded(taken),
+            was_overdue,
+        })
+    }
+
+    /// Takes out the crowd of a node that nobody has any more.
+    pub(super) fn take(&self) -> Option<Taken<C>> {
+        let crowd = self.crowd.get()?;
+        let taken = Gate::Members(crowd.members.lock()).take();
+        Some(self.with_sharded(taken))
+    }
+
+    fn with_sharded(&self, mut taken: Taken<C>) -> Taken<C> {
+        if let Some(shards) = self.shards() {
+            taken.sharded = shards.take();
+        }
+        taken
+    }
+}
+
+impl<C: Clone> Listeners<C> {
+    /// Lists the children of a chunk; `false` beyond the last.
+    pub(super) fn list_children(&self, chunk: usize, listed: &mut Vec<C>) -> bool {
+        match self.gate() {
+            Gate::Alone(child) => {
+                listed.extend(child.clone());
+                false
+            }
+            Gate::Members(mut members) => match members.children.chunk_mut(chunk) {
+                Some(children) => {
+                    listed.extend(children.map(|child| child.clone()));
+                    true
+                }
                 None => false,
             },
         }
     }
+}
 
-    /// Makes the node keep itself until it ends.
-    pub(crate) fn keep(self: &Arc<Self>) {
-        // Refused by an ended node: then there is nothing to keep it for.
-        let _ = self.add(Waiter::Kept {
-            _node: self.clone(),
-        });
+impl<C> Crowd<C> {
+    /// Takes the lock for a waker, and notes whether that had to wait.
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Members<C>> {
+        match self.members.try_lock() {
+            Some(members) => members,
+            None => self.lock_contended(),
+        }
+    }
+
+    #[cold]
+    fn lock_contended(&self) -> MutexGuard<'_, Members<C>> {
+        let mut members = self.members.lock();
+        members.collisions += 1;
+        members
+    }
+
+    /// The last to come here again and again makes the shards.
+    #[cold]
+    fn insert_contended(&self, state: &State, waker: Waker) -> Option<Place> {
+        /// A few may be chance.
+        const MANY: u32 = if cfg!(all(test, errgroup_loom)) {
+            0
+        } else {
+            64
+        };
+        let members = self.lock_contended();
+        if members.collisions > MANY && state.guard_live().is_ok() {
+            self.shards.get_or_init(Shards::new);
+        }
+        insert_into(members, state, waker)
     }
 }
 
+#[inline]
+fn insert_into<C>(
+    mut members: MutexGuard<'_, Members<C>>,
+    state: &State,
+    waker: Waker,
+) -> Option<Place> {
+    if let Err(HasEnded) = state.guard_live() {
+        // Before the waker, which is foreign.
+        drop(members);
+        return None;
+    }
+    // Made in place: by far most waiters are wakers, and most contexts have one at most.
+    let key = members.waiters.insert_with(|| Waiter::Waker(waker));
+    Some(Place { key, shard: 0 })
+}
+
+impl<C> Gate<'_, C> {
+    #[inline]
+    fn take(&mut self) -> Taken<C> {
+        match self {
+            Gate::Alone(alone) => Taken {
+                children: InlineSlab::from(alone.take()),
+                ..Taken::default()
+            },
+            Gate::Members(members) => Taken {
+                children: std::mem::take(&mut members.children),
+                waiters: std::mem::take(&mut members.waiters),
+                ..Taken::default()
+            },
+        }
+    }
+}
+
+/// A node that has been ended, and who is to be told.
+pub(super) struct Closed<C> {
+    pub(super) listeners: Taken<C>,
+    pub(super) was_overdue: bool,
+}
+
+impl<C> Taken<C> {
+    pub(super) fn into_waiters(self) -> impl Iterator<Item = Waiter> {
+        let sharded = self.sharded.into_iter().flatten();
+        self.waiters.into_iter().chain(sharded)
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.children.is_empty() && self.waiters.is_empty() && self.sharded.is_empty()
+    }
+}
+
+impl<C> Default for Listeners<C> {
+    fn default() -> Self {
+        Self {
+            alone: Mutex::new(None),
+            crowd: OnceBox::default(),
+        }
+    }
+}
+
+impl<C> Default for Crowd<C> {
+    fn default() -> Self {
+        Self {
+            members: Mutex::new(Members {
+                children: InlineSlab::default(),
+                waiters: Waiters::default(),
+                collisions: 0,
+            }),
+            shards: OnceBox::default(),
+        }
+    }
+}
+
+impl<C> Default for Taken<C> {
+    fn default() -> Self {
+        Self {
+            children: InlineSlab::default(),
+            waiters: Waiters::default(),
+            sharded: Vec::new(),
+        }
+    }
+}
+
+impl<C> Default for Closed<C> {
+    fn default() -> Self {
+        Self {
+            listeners: Taken::default(),
+            was_overdue: false,
+        }
+    }
+}
+
+/// Probes of the tests and models.
 #[cfg(test)]
-impl Node {
+impl<C> Listeners<C> {
+    #[cfg(errgroup_loom)]
+    pub(super) fn children(&self) -> usize {
+        match self.gate() {
+            Gate::Alone(alone) => usize::from(alone.is_some()),
+            Gate::Members(members) => members.children.len(),
+        }
+    }
+
     /// Registers as one who has found another thread here.
     #[cfg(errgroup_loom)]
-    pub(super) fn meet(&self) -> Option<Place> {
-        self.register_contended(self.listeners.crowd(), Waker::noop().clone())
+    pub(super) fn meet(&self, state: &State, waker: Waker) -> Option<Place> {
+        self.crowd().insert_contended(state, waker)
     }
 
     /// As if threads had met here again and again.
     pub(super) fn make_shards(&self) {
-        self.listeners.crowd().shards.get_or_init(Shards::new);
+        self.crowd().shards.get_or_init(Shards::new);
     }
 }
 

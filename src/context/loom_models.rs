@@ -351,7 +351,7 @@ fn leaf_and_middle_ended_during_end_of_root_then_each_says_why() {
 fn waker_registered_in_a_shard_during_the_end_is_told_or_refused() {
     loom::model(|| {
         let node = derive(None);
-        node.make_shards();
+        node.listeners.make_shards();
         let waiter = {
             let node = node.clone();
             thread::spawn(move || block_on(Done::new(Some(&node))).reason())
@@ -383,13 +383,17 @@ fn shards_made_during_the_end_keep_no_waker() {
         let meeting = {
             let node = node.clone();
             thread::spawn(move || {
-                let places = [node.meet(), node.register_waker(Waker::noop().clone())];
+                let places = [
+                    node.listeners.meet(&node.state, Waker::noop().clone()),
+                    node.listeners
+                        .insert_waker(&node.state, Waker::noop().clone()),
+                ];
                 places.into_iter().flatten().collect::<Vec<_>>()
             })
         };
         assert!(end(&node, Reason::Cancelled));
         for place in meeting.join().unwrap() {
-            assert!(node.deregister_waker(place).is_none());
+            assert!(node.listeners.remove(place).is_none());
         }
     });
 }

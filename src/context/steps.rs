@@ -14,12 +14,16 @@
 //!
 //! Why not beside each context, at derivation? Most programs never ask.
 
-use std::collections::HashSet;
+use std::panic::Location;
 use std::sync::Arc;
 
-use super::node::{Grace, Node};
+use tokio::time::Instant;
+
+use super::kind::{Extra, Grace, Kind};
+use super::node::Node;
+use super::tree::{Climb, climb};
 use crate::error::ContextError;
-use crate::sync::OnceLock;
+use crate::sync::{Mutex, OnceLock};
 
 /// The steps of one context that can be stopped in steps, or of a group.
 pub(crate) struct Steps {
@@ -45,10 +49,70 @@ impl Steps {
     }
 }
 
+/// What a node knows of its stop.
+#[derive(Default)]
+pub(super) struct StopPoint {
+    steps: Arc<Steps>,
+    state: Mutex<Stop>,
+}
+
+#[derive(Default)]
+struct Stop {
+    has_begun: bool,
+    /// When the drain is over, and the alarm's place in the node.
+    alarm: Option<(Instant, u32)>,
+}
+
+impl StopPoint {
+    pub(super) fn steps(&self) -> &Arc<Steps> {
+        &self.steps
+    }
+
+    /// Whether an alarm at this time would be the first.
+    pub(super) fn begin(&self, at: Instant) -> bool {
+        let mut state = self.state.lock();
+        state.has_begun = true;
+        state.is_first(at)
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.state.lock().has_begun
+    }
+
+    /// A probe of the models.
+    #[cfg(all(test, errgroup_loom))]
+    pub(super) fn alarm(&self) -> Option<Instant> {
+        self.state.lock().alarm.map(|(at, _)| at)
+    }
+
+    /// Puts an alarm in the place of the one there is, and returns the key of the one that is not needed.
+    pub(super) fn replace(&self, at: Instant, key: u32) -> Option<u32> {
+        let mut state = self.state.lock();
+        if !state.is_first(at) {
+            return Some(key);
+        }
+        state.alarm.replace((at, key)).map(|(_, key)| key)
+    }
+}
+
+impl Stop {
+    fn is_first(&self, at: Instant) -> bool {
+        self.alarm.is_none_or(|(earlier, _)| at < earlier)
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) enum Step {
     Stopping,
     Abort,
+}
+
+/// Derives a context in which to clean up.
+pub(super) fn derive_cleanup(
+    parent: Option<&Arc<Node>>,
+    location: &'static Location<'static>,
+) -> Arc<Node> {
+    Node::derive_as(parent, 0, || Kind::extra(Extra::Cleanup), location)
 }
 
 /// Where a step of a stop can begin.
@@ -93,7 +157,7 @@ impl Step {
         let above = self.join_made(above);
         let node = match self {
             Self::Stopping => Node::derive(above.as_ref(), 0, at.location()),
-            Self::Abort => Node::derive_cleanup(above.as_ref(), at.location()),
+            Self::Abort => derive_cleanup(above.as_ref(), at.location()),
         };
         // Made outside of the cell: two may make it, and one is dropped.
         let node = self.cell(steps).get_or_init(|| node);
@@ -148,40 +212,6 @@ impl Step {
             Self::Abort => {}
         }
         Some(Point::Of(node, node.owner()?.steps()?))
-    }
-}
-
-/// Where to go on.
-pub(super) enum Climb {
-    /// Above this node.
-    On,
-    /// On the other ways only.
-    Beside,
-    /// Nowhere.
-    Stop,
-}
-
-/// Visits a node and those above it, from the nearest on; after a merged one first the way of the context that was asked.
-pub(super) fn climb<'a>(
-    from: Option<&'a Arc<Node>>,
-    mut visit: impl FnMut(&'a Arc<Node>) -> Climb,
-) {
-    let mut seen = HashSet::new();
-    let mut next = Vec::from_iter(from);
-    while let Some(node) = next.pop() {
-        match visit(node) {
-            Climb::On => {}
-            Climb::Beside => continue,
-            Climb::Stop => return,
-        }
-        if let Some(link) = node.merged() {
-            // The ways may meet again further up.
-            if !seen.insert(Arc::as_ptr(node)) {
-                continue;
-            }
-            next.push(&link.other);
-        }
-        next.extend(&node.parent);
     }
 }
 

@@ -1,8 +1,47 @@
-//! The tree as somebody sees it who looks from outside: children, parents, groups above. Nothing here changes it.
+//! The ways through the tree: to the children, to the parents, to whatever is above. Nothing here ends anything.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
+use super::directory;
+use super::kind::Owner;
+use super::listeners::UNLINKED;
 use super::node::Node;
+use crate::sync::Ordering;
+
+/// Where to go on.
+pub(super) enum Climb {
+    /// Above this node.
+    On,
+    /// On the other ways only.
+    Beside,
+    /// Nowhere.
+    Stop,
+}
+
+/// Visits a node and those above it, from the nearest on; after a merged one first the way of the context that was asked.
+pub(super) fn climb<'a>(
+    from: Option<&'a Arc<Node>>,
+    mut visit: impl FnMut(&'a Arc<Node>) -> Climb,
+) {
+    let mut seen = HashSet::new();
+    let mut next = Vec::from_iter(from);
+    while let Some(node) = next.pop() {
+        match visit(node) {
+            Climb::On => {}
+            Climb::Beside => continue,
+            Climb::Stop => return,
+        }
+        if let Some(link) = node.merged() {
+            // The ways may meet again further up.
+            if !seen.insert(Arc::as_ptr(node)) {
+                continue;
+            }
+            next.push(&link.other);
+        }
+        next.extend(&node.parent);
+    }
+}
 
 impl Node {
     /// The children that are live, a chunk at a time: they come and go meanwhile. An ended node has none.
@@ -49,5 +88,32 @@ impl Node {
     fn is_owned(&self) -> bool {
         self.weak_owner()
             .is_some_and(|owner| owner.strong_count() > 0)
+    }
+
+    /// Offers the groups and batches above, whose contexts this one derives from, from the nearest on, until one is taken.
+    pub(crate) fn find_owner_above(self: &Arc<Self>, is_taken: impl Fn(&Arc<dyn Owner>) -> bool) {
+        climb(Some(self), |node| {
+            let is_above = !Arc::ptr_eq(node, self);
+            match is_above && node.owner().is_some_and(|owner| is_taken(&owner)) {
+                true => Climb::Stop,
+                false => Climb::On,
+            }
+        });
+    }
+
+    /// Enters the directory: the node has no parent. A second call does nothing.
+    pub(super) fn enter_directory(self: &Arc<Self>) {
+        // Relaxed, here and below: the key is used by the drop only, which has synchronised.
+        if self.key.load(Ordering::Relaxed) != UNLINKED {
+            return;
+        }
+        let key = directory::enter(self);
+        let set = self
+            .key
+            .compare_exchange(UNLINKED, key, Ordering::Relaxed, Ordering::Relaxed);
+        if set.is_err() {
+            // Another thread was first.
+            directory::leave(key);
+        }
     }
 }

@@ -272,7 +272,7 @@ async fn drain<E>(
     let Some(time) = time else {
         return Ok(());
     };
-    core.node().begin_stopping(stopper);
+    stopper.begin(core.node());
     let mut done = core.context.done();
     let is_over = waiting.at_most(time, |cx| {
         match core.registry.poll_empty(cx) {

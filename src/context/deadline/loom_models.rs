@@ -11,20 +11,13 @@ use tokio::time::Instant;
 use super::Setting;
 use crate::context::hook::OnDone;
 use crate::context::node::Node;
-use crate::context::timer::Timers;
+use crate::context::timers::Timers;
 use crate::error::{ContextError, Reason};
 use crate::sync::Ordering;
 
 fn timed(after: Duration) -> Arc<Node> {
-    let now = Instant::now();
-    let setting = Setting {
-        now,
-        at: now + after,
-        timeout: None,
-        cause: None,
-        location: Location::caller(),
-    };
-    setting.derive(None)
+    let setting = Setting::at(Instant::now() + after, Location::caller());
+    Node::derive_deadline(None, setting)
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -32,8 +25,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// Registers with timers that stand for those of a runtime.
 fn register(node: &Node, timers: &Arc<Timers>) {
     let deadline = node.own_deadline().expect("timed");
-    if !deadline.register(timers) {
-        deadline.register(Timers::of_process());
+    if !deadline.register(timers.clone(), None) {
+        deadline.register_with_process();
     }
 }
 

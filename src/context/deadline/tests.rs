@@ -3,8 +3,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Context, Node};
-use crate::context::node::Owner;
+use super::Node;
+use crate::context::Context;
+use crate::context::kind::Owner;
 use crate::error::{ContextError, Reason};
 
 #[derive(Default)]

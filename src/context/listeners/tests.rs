@@ -31,8 +31,7 @@ fn end(node: &Arc<Node>) {
 /// How many wakers are registered.
 fn len(node: &Node) -> (usize, usize) {
     let crowd = node.listeners.crowd();
-    let sharded = node.listeners.shards().iter();
-    let sharded = sharded.map(|shard| shard.0.lock().len()).sum();
+    let sharded = node.listeners.shards().map_or(0, |shards| shards.len());
     (crowd.members.lock().waiters.len(), sharded)
 }
 
@@ -47,7 +46,7 @@ fn shards_made_while_wakers_are_registered_then_each_is_told_once_wherever_it_is
         pin!(&mut dones[place]).poll(&mut cx).is_pending()
     };
     assert!(poll(0, 0) && poll(1, 1));
-    node.make_shards();
+    node.listeners.make_shards();
     assert!(poll(2, 2) && poll(3, 2));
     assert_eq!(len(&node), (2, 2));
     // Replaced where they are.
@@ -65,7 +64,7 @@ fn shards_made_while_wakers_are_registered_then_each_is_told_once_wherever_it_is
 #[test]
 fn dropped_from_a_shard_then_it_is_not_told() {
     let node = node();
-    node.make_shards();
+    node.listeners.make_shards();
     let count = Arc::new(Count::default());
     let waker = Waker::from(count.clone());
     let mut done = Done::new(Some(&node));
@@ -91,7 +90,7 @@ fn dropped_from_a_shard_then_it_is_not_told() {
 #[test]
 fn node_with_shards_then_children_and_callbacks_are_told_in_order() {
     let node = node();
-    node.make_shards();
+    node.listeners.make_shards();
     let order = Arc::new(Mutex::new(Vec::new()));
     let note = |name: usize| {
         let order = order.clone();
@@ -111,9 +110,13 @@ fn node_with_shards_then_children_and_callbacks_are_told_in_order() {
 #[test]
 fn dropped_with_wakers_in_shards_then_they_are_dropped_and_not_woken() {
     let node = node();
-    node.make_shards();
+    node.listeners.make_shards();
     let count = Arc::new(Count::default());
-    assert!(node.register_waker(count.clone().into()).is_some());
+    assert!(
+        node.listeners
+            .insert_waker(&node.state, count.clone().into())
+            .is_some()
+    );
     assert_eq!(Arc::strong_count(&count), 2);
     drop(node);
     assert_eq!(Arc::strong_count(&count), 1);
@@ -144,7 +147,7 @@ fn eight_threads_wait_for_one_node_until_it_ends() {
         start.wait();
         // Until they have met often enough; on one processor that takes a while.
         for _ in 0..2_000 {
-            if !node.listeners.shards().is_empty() {
+            if node.listeners.shards().is_some() {
                 break;
             }
             thread::yield_now();

@@ -6,7 +6,7 @@ use loom::thread;
 
 use super::StopHandle;
 use crate::context::Context;
-use crate::context::timer::Timers;
+use crate::context::timers::Timers;
 use crate::error::Reason;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -106,7 +106,7 @@ fn stopped_by_two_at_once_then_the_earlier_end_holds() {
         stopper.join().unwrap();
         let node = ctx.node().expect("derived");
         let point = node.stop_point().expect("it can be stopped");
-        let (at, _) = point.state.lock().alarm.expect("it is set");
+        let at = point.alarm().expect("it is set");
         assert!(at < super::now() + HOUR / 2);
         assert_eq!(alarms(), 1);
         drop((ctx, handle));

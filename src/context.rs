@@ -18,6 +18,8 @@ mod listeners;
 mod loom_models;
 mod node;
 mod run;
+mod state;
+mod step;
 mod steps;
 mod stop;
 mod timers;

@@ -28,7 +28,7 @@ use super::hook::OnDone;
 use super::kind::Grace;
 use super::listeners::{Hook, Waiter};
 use super::node::Node;
-use super::steps::{Step, derive_cleanup};
+use super::step::Step;
 use super::tree::{Climb, climb};
 use crate::error::ContextError;
 
@@ -69,7 +69,7 @@ pub(super) fn after(
 ) -> Arc<Node> {
     // That of a group above, or of the time to clean up that this is part of.
     let abort = Step::Abort.of(of);
-    let cleanup = derive_cleanup(abort.as_ref(), location);
+    let cleanup = Node::derive_cleanup(abort.as_ref(), location);
     let plan = Plan {
         of: of.clone(),
         cleanup: Arc::downgrade(&cleanup),

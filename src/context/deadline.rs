@@ -26,8 +26,8 @@ use tokio::time::Instant;
 
 use super::clock::{self, later, now};
 use super::kind::Kind;
-use super::listeners::State;
 use super::node::Node;
+use super::state::State;
 use super::timers::{Due, Timers};
 use crate::error::{BoxError, ContextError};
 use crate::sync::{AtomicBool, Mutex, OnceLock, Ordering};

@@ -13,8 +13,9 @@ use std::sync::{Arc, Weak};
 
 use super::clock::now;
 use super::kind::Owner;
-use super::listeners::{self, By, Waiter, Waiters};
+use super::listeners::{self, Waiter, Waiters};
 use super::node::Node;
+use super::state::By;
 use crate::destructor::nested;
 use crate::error::{ContextError, Reason};
 use crate::panic::{contain, discard};

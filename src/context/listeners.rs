@@ -1,5 +1,5 @@
-//! `Listeners`: who is told of a node's end, its children and its waiters. `State`: whether that has come. Here is the one
-//! race of the tree, of whoever registers with the end.
+//! `Listeners`: who is told of a node's end, its children and its waiters. Here is the one race of the tree, of whoever
+//! registers with the end; the flags that decide it are the node's `State` (`state.rs`).
 //!
 //! A node with one child, or none, needs no memory for a list: the child lies in `alone`. With the second child or the first
 //! waiter there is a crowd, for as long as there is the node, and the child moves there.
@@ -33,180 +33,27 @@ mod shards;
 use std::task::Waker;
 
 use self::shards::Shards;
+use super::state::{By, HasEnded, Phase, State};
 use crate::error::ContextError;
 use crate::ordered_slab::{FIRST, InlineSlab};
 use crate::sync::{AtomicU32, Mutex, MutexGuard, OnceBox, Ordering};
 
-/// Whether a node is live, and why it is not, in one word with the count of its handles: there is no room for a word more.
-///
-/// Which flags there are together, and what that means:
-///
-/// | `ENDED` | `OVERDUE` | `By` | `GUARDED` | |
-/// |:-:|:-:|:-:|:-:|:--|
-/// | | | `Error` | | live, and nobody has listened |
-/// | | | `Error` | x | live |
-/// | | x | `Error` | x | over for whoever asks, not for whoever waits: the deadline was seen passed by who may not tell |
-/// | x | x | `Error` | x | ended, after it was overdue |
-/// | x | | `Error` | x | ended, with an error of its own |
-/// | x | | another | | ended; nobody had listened |
-/// | x | | another | x | ended |
-///
-/// No flag is ever taken back. `By` is set in the same step as `ENDED`, and so is the error before `OVERDUE`, or before
-/// `ENDED` by `Error`.
-pub(super) struct State(AtomicU32);
-
-/// The node has ended.
-const ENDED: u32 = 1;
-
-/// The end is decided: the deadline has passed, and the error says so.
-const OVERDUE: u32 = 1 << 1;
-
-/// The flags change only within the gate. Set there by the first to listen or to end with an error that has to be written
-/// down, and from the beginning where an end has more to do: with a timer or two parents.
-const GUARDED: u32 = 1 << 2;
-
-/// Where `By` lies.
-const BY: u32 = 0b11 << 3;
-
-/// One handle. Those that have not been dropped are counted above the flags.
-const HANDLE: u32 = 1 << 5;
-
-/// More handles than anybody has; the count holds more, so that threads which pass the bound at once do no harm.
-const MAX_HANDLES: u32 = 1 << 23;
-
-/// What ended a node: who can say why.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
-    /// Its error says it.
-    Error = 0,
-    /// The end of its only parent, whose error it has.
-    Parent = 1 << 3,
-    /// The last handle was dropped.
-    Handle = 2 << 3,
-    /// The group that owns the node has finished.
-    Finish = 3 << 3,
-}
-
-/// Refuses whoever would listen to a node that has ended.
-pub(super) struct HasEnded;
-
-impl State {
-    pub(super) fn live(handles: u32) -> Self {
-        Self(AtomicU32::new(handles * HANDLE))
-    }
-
-    /// Of a node whose end has more to do than to say so.
-    pub(super) fn guarded() -> Self {
-        Self(AtomicU32::new(GUARDED))
-    }
-
-    /// Of a node that has an error before anybody sees it.
-    pub(super) fn ended(handles: u32) -> Self {
-        Self(AtomicU32::new(ENDED | GUARDED | (handles * HANDLE)))
-    }
-
-    /// With what came before the end, the error among it, or the parent's.
-    #[inline]
-    pub(super) fn has_ended(&self) -> bool {
-        // Acquire: pairs with the Release of `close_unguarded` and `Listeners::close`. Otherwise the error might not be there
-        // yet, the node's own or the parent's.
-        self.0.load(Ordering::Acquire) & ENDED != 0
-    }
-
-    #[inline]
-    pub(super) fn is_overdue(&self) -> bool {
-        // Acquire: pairs with the Release of `Listeners::set_overdue`, for the error.
-        self.0.load(Ordering::Acquire) & OVERDUE != 0
-    }
-
-    /// What ended a node that has.
-    pub(super) fn by(&self) -> By {
-        // Relaxed: whoever asks has seen the end of this node or of one below, which came later.
-        match self.0.load(Ordering::Relaxed) & BY {
-            by if by == By::Parent as u32 => By::Parent,
-            by if by == By::Handle as u32 => By::Handle,
-            by if by == By::Finish as u32 => By::Finish,
-            _ => By::Error,
-        }
-    }
-
-    /// Whether somebody has listened, or an end has more to do.
-    pub(super) fn is_guarded(&self) -> bool {
-        // Relaxed: for who has the node alone.
-        self.0.load(Ordering::Relaxed) & GUARDED != 0
-    }
-
-    /// Ends a node that nobody has listened to yet, if the reason need not be written down.
-    #[inline]
-    pub(super) fn close_unguarded(&self, by: By) -> bool {
-        if by == By::Error {
-            return false;
-        }
-        let state = self.0.load(Ordering::Relaxed);
-        // Release: pairs with the Acquire of `has_ended` and `guard`; what comes before, the parent's end among it, is seen
-        // by whoever sees this one.
-        let ended = state | ENDED | by as u32;
-        state & (ENDED | GUARDED) == 0
-            && self
-                .0
-                .compare_exchange(state, ended, Ordering::Release, Ordering::Relaxed)
-                .is_ok()
-    }
-
-    /// Makes sure, within the gate, that nobody ends the node without it. Returns the state.
-    #[inline]
-    fn guard(&self) -> u32 {
-        // Acquire: pairs with the Release of the end, as in `has_ended`. Once the flag is there this is no race: both hold
-        // the lock.
-        let state = self.0.load(Ordering::Acquire);
-        if state & GUARDED != 0 {
-            return state;
-        }
-        // Acquire: pairs with the Release of `close_unguarded`, which has come before, or fails from now on.
-        self.0.fetch_or(GUARDED, Ordering::Acquire) | GUARDED
-    }
-
-    /// As `guard`, for who would listen.
-    #[inline]
-    fn guard_live(&self) -> Result<(), HasEnded> {
-        match self.guard() & ENDED {
-            0 => Ok(()),
-            _ => Err(HasEnded),
-        }
-    }
-
-    /// Counts one more handle.
-    pub(super) fn add_handle(&self) {
-        let before = self.0.fetch_add(HANDLE, Ordering::Relaxed);
-        assert!(
-            before / HANDLE < MAX_HANDLES,
-            "errgroup: over eight million handles of one context"
-        );
-    }
-
-    /// Gives up a handle; `true` if it was the last.
-    #[inline]
-    pub(super) fn remove_handle(&self) -> bool {
-        // AcqRel, Acquire: what the owners of the other handles did happens before the end that this one causes. The
-        // only handle cannot be cloned meanwhile, and one load is cheaper.
-        self.0.load(Ordering::Acquire) / HANDLE == 1
-            || self.0.fetch_sub(HANDLE, Ordering::AcqRel) / HANDLE == 1
-    }
-}
-
 /// Of a node with children `C`.
+#[derive(Default)]
 pub(super) struct Listeners<C> {
     /// Its key is `FIRST`. Empty from the crowd on.
     alone: Mutex<Option<C>>,
     crowd: OnceBox<Crowd<C>>,
 }
 
+#[derive(Default)]
 struct Crowd<C> {
     members: Mutex<Members<C>>,
     shards: OnceBox<Shards>,
 }
 
 /// Empty from the end on.
+#[derive(Default)]
 struct Members<C> {
     children: InlineSlab<C>,
     waiters: Waiters,
@@ -242,13 +89,14 @@ enum Gate<'a, C> {
 }
 
 /// Whom an end has taken out, the oldest first as far as they are not in shards.
+#[derive(Default)]
 pub(super) struct Taken<C> {
     pub(super) children: InlineSlab<C>,
     pub(super) waiters: Waiters,
     pub(super) sharded: Vec<Waiters>,
 }
 
-impl<C> Listeners<C> {
+impl<C: Default> Listeners<C> {
     #[inline]
     fn gate(&self) -> Gate<'_, C> {
         if self.crowd.get().is_none() {
@@ -398,10 +246,9 @@ impl<C> Listeners<C> {
     /// end is decided.
     pub(super) fn set_overdue(&self, state: &State, write: impl FnOnce()) {
         let _gate = self.gate();
-        if state.guard() & (ENDED | OVERDUE) == 0 {
+        if let Phase::Live = state.guard() {
             write();
-            // Release: pairs with the Acquire of `is_overdue`.
-            state.0.fetch_or(OVERDUE, Ordering::Release);
+            state.set_overdue();
         }
     }
 
@@ -411,21 +258,18 @@ impl<C> Listeners<C> {
     /// The other ends of its race are those who register: they see to `GUARDED` within the gate, too (invariant 2).
     pub(super) fn close(&self, state: &State, by: By, write: impl FnOnce()) -> Option<Closed<C>> {
         let mut gate = self.gate();
-        let before = state.guard();
-        if before & ENDED != 0 {
-            return None;
-        }
-        let was_overdue = before & OVERDUE != 0;
-        let by = match was_overdue {
-            true => By::Error,
+        let was_overdue = match state.guard() {
+            Phase::Ended => return None,
+            Phase::Overdue => true,
+            Phase::Live => false,
+        };
+        match was_overdue {
+            true => state.close(By::Error),
             false => {
                 write();
-                by
+                state.close(by);
             }
-        };
-        // Release: pairs with the Acquire of `has_ended`. With `GUARDED` nobody else sets flags outside of the gate; handles
-        // come and go.
-        state.0.fetch_or(ENDED | by as u32, Ordering::Release);
+        }
         let taken = gate.take();
         drop(gate);
         Some(Closed {
@@ -449,7 +293,7 @@ impl<C> Listeners<C> {
     }
 }
 
-impl<C: Clone> Listeners<C> {
+impl<C: Clone + Default> Listeners<C> {
     /// Lists the children of a chunk; `false` beyond the last.
     pub(super) fn list_children(&self, chunk: usize, listed: &mut Vec<C>) -> bool {
         match self.gate() {
@@ -518,7 +362,7 @@ fn insert_into<C>(
     Some(Place { key, shard: 0 })
 }
 
-impl<C> Gate<'_, C> {
+impl<C: Default> Gate<'_, C> {
     #[inline]
     fn take(&mut self) -> Taken<C> {
         match self {
@@ -536,6 +380,7 @@ impl<C> Gate<'_, C> {
 }
 
 /// A node that has been ended, and who is to be told.
+#[derive(Default)]
 pub(super) struct Closed<C> {
     pub(super) listeners: Taken<C>,
     pub(super) was_overdue: bool,
@@ -553,50 +398,9 @@ impl<C> Taken<C> {
     }
 }
 
-impl<C> Default for Listeners<C> {
-    fn default() -> Self {
-        Self {
-            alone: Mutex::new(None),
-            crowd: OnceBox::default(),
-        }
-    }
-}
-
-impl<C> Default for Crowd<C> {
-    fn default() -> Self {
-        Self {
-            members: Mutex::new(Members {
-                children: InlineSlab::default(),
-                waiters: Waiters::default(),
-                collisions: 0,
-            }),
-            shards: OnceBox::default(),
-        }
-    }
-}
-
-impl<C> Default for Taken<C> {
-    fn default() -> Self {
-        Self {
-            children: InlineSlab::default(),
-            waiters: Waiters::default(),
-            sharded: Vec::new(),
-        }
-    }
-}
-
-impl<C> Default for Closed<C> {
-    fn default() -> Self {
-        Self {
-            listeners: Taken::default(),
-            was_overdue: false,
-        }
-    }
-}
-
 /// Probes of the tests and models.
 #[cfg(test)]
-impl<C> Listeners<C> {
+impl<C: Default> Listeners<C> {
     #[cfg(errgroup_loom)]
     pub(super) fn children(&self) -> usize {
         match self.gate() {

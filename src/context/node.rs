@@ -24,7 +24,8 @@ use std::sync::{Arc, Weak};
 use super::deadline::Deadline;
 use super::directory;
 use super::kind::{Extra, Kind, Link, Owner};
-use super::listeners::{By, HasEnded, Listeners, Place, State, UNLINKED, Waiter};
+use super::listeners::{Listeners, Place, UNLINKED, Waiter};
+use super::state::{By, HasEnded, State};
 use super::steps::StopPoint;
 use crate::destructor::destroy;
 use crate::error::ContextError;
@@ -104,8 +105,16 @@ impl Node {
         Self::derive_as(parent, handles, kind, location)
     }
 
+    /// Derives a context in which to clean up.
+    pub(super) fn derive_cleanup(
+        parent: Option<&Arc<Node>>,
+        location: &'static Location<'static>,
+    ) -> Arc<Node> {
+        Self::derive_as(parent, 0, || Kind::extra(Extra::Cleanup), location)
+    }
+
     #[inline(always)]
-    pub(super) fn derive_as(
+    fn derive_as(
         parent: Option<&Arc<Node>>,
         handles: u32,
         kind: impl FnOnce() -> Kind,

@@ -21,7 +21,8 @@ use std::time::Duration;
 use super::alarm::Alarm;
 use super::clock::{later, now};
 use super::node::Node;
-use super::steps::{Step, StopPoint};
+use super::step::Step;
+use super::steps::StopPoint;
 use crate::error::{BoxError, ContextError, Reason};
 
 /// The right to stop one [`Context`](crate::Context) in two steps: the value of

@@ -8,7 +8,7 @@ use loom::thread;
 use super::Plan;
 use crate::context::Context;
 use crate::context::node::Node;
-use crate::context::steps::{Step, derive_cleanup};
+use crate::context::step::Step;
 use crate::context::timers::Timers;
 use crate::error::{ContextError, Reason};
 use crate::group::Group;
@@ -82,7 +82,7 @@ fn two_ask_during_the_abort_then_both_ended() {
 fn cleaning_up(group: &Group) -> (Arc<Node>, Plan) {
     let of = group.context().node().expect("derived");
     let abort = Step::Abort.of(of).expect("a group");
-    let cleanup = derive_cleanup(Some(&abort), Location::caller());
+    let cleanup = Node::derive_cleanup(Some(&abort), Location::caller());
     let plan = Plan {
         of: of.clone(),
         cleanup: Arc::downgrade(&cleanup),

@@ -7,7 +7,8 @@ use std::cell::Cell;
 use std::sync::atomic::AtomicUsize as Counter;
 use std::task::Waker;
 
-use super::{Place, State, Waiter, Waiters};
+use super::super::state::State;
+use super::{Place, Waiter, Waiters};
 use crate::sync::{Mutex, MutexGuard, Ordering};
 
 /// They are numbered from 1 on.

@@ -307,23 +307,23 @@ impl Deadline {
         if registered.is_stopped {
             return true;
         }
-        if !registered.is_with(&timers) {
-            let Some(inserted) = timers.insert(self.at, self.node.clone()) else {
-                return false;
-            };
+        if registered.is_with(&timers) {
             registered.task = task;
-            let entry = registered.add(Entry {
-                timers,
-                number: inserted.number,
-            });
-            if inserted.is_due {
-                let timers = entry.timers.clone();
-                drop(registered);
-                timers.ring();
-            }
             return true;
         }
+        let Some(inserted) = timers.insert(self.at, self.node.clone()) else {
+            return false;
+        };
+        let due = inserted.is_due.then(|| timers.clone());
         registered.task = task;
+        registered.add(Entry {
+            timers,
+            number: inserted.number,
+        });
+        drop(registered);
+        if let Some(timers) = due {
+            timers.ring();
+        }
         true
     }
 
@@ -387,13 +387,10 @@ impl Registered {
         entries.any(|entry| std::ptr::eq(&*entry.timers, timers))
     }
 
-    fn add(&mut self, entry: Entry) -> &Entry {
+    fn add(&mut self, entry: Entry) {
         match self.first {
-            None => self.first.insert(entry),
-            Some(_) => {
-                self.others.push(entry);
-                &self.others[self.others.len() - 1]
-            }
+            None => self.first = Some(entry),
+            Some(_) => self.others.push(entry),
         }
     }
 

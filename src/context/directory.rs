@@ -13,11 +13,12 @@
 //!
 //! The lock is not from `crate::sync`: what is in a static outlives a model, and nothing is decided under it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
+use super::listeners::UNLINKED;
 use super::node::Node;
 use crate::ordered_slab::OrderedSlab;
+use crate::sync::{AtomicU32, Ordering};
 
 type Nodes = OrderedSlab<Weak<Node>>;
 
@@ -38,9 +39,19 @@ fn with<R>(f: impl FnOnce(&mut Nodes) -> R) -> R {
     DIRECTORY.with_borrow_mut(f)
 }
 
-pub(super) fn enter(node: &Arc<Node>) -> u32 {
+/// Enters a node, and keeps its key in `place`. A second call does nothing.
+pub(super) fn enter(node: &Arc<Node>, place: &AtomicU32) {
+    // Relaxed, here and below: the key is used by who leaves, who has synchronised.
+    if place.load(Ordering::Relaxed) != UNLINKED {
+        return;
+    }
     let node = Arc::downgrade(node);
-    with(|nodes| nodes.insert(node))
+    let key = with(|nodes| nodes.insert(node));
+    let set = place.compare_exchange(UNLINKED, key, Ordering::Relaxed, Ordering::Relaxed);
+    if set.is_err() {
+        // Another thread was first.
+        leave(key);
+    }
 }
 
 pub(super) fn leave(key: u32) {
@@ -69,36 +80,22 @@ pub(crate) fn listed() -> Vec<Arc<Node>> {
 /// A group's or a batch's own place in the directory, if it has one.
 pub(crate) struct Listing(AtomicU32);
 
-/// In `Listing`: none. No key of a slab.
-const NONE: u32 = u32::MAX;
-
 impl Default for Listing {
     fn default() -> Self {
-        Self(AtomicU32::new(NONE))
+        Self(AtomicU32::new(UNLINKED))
     }
 }
 
 impl Listing {
     /// Enters the group or batch whose context this is. A second call does nothing.
     pub(crate) fn enter(&self, node: &Arc<Node>) {
-        // Relaxed, here and below: the key is used by the drop only, which has synchronised.
-        if self.0.load(Ordering::Relaxed) != NONE {
-            return;
-        }
-        let key = enter(node);
-        let set = self
-            .0
-            .compare_exchange(NONE, key, Ordering::Relaxed, Ordering::Relaxed);
-        if set.is_err() {
-            // Another thread was first.
-            leave(key);
-        }
+        enter(node, &self.0);
     }
 
     /// Leaves: there is nothing left to be seen. Who enters it at the same moment stays until the drop.
     pub(crate) fn leave(&self) {
-        match self.0.swap(NONE, Ordering::Relaxed) {
-            NONE => {}
+        match self.0.swap(UNLINKED, Ordering::Relaxed) {
+            UNLINKED => {}
             key => leave(key),
         }
     }

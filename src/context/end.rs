@@ -98,8 +98,8 @@ impl Node {
             return Closing::HadEnded;
         };
         self.unlink();
-        match closed.listeners.is_empty() {
-            true => {
+        match closed.listeners {
+            None => {
                 let owner = self.owner();
                 // One that has finished has nothing that would be missed.
                 if let Some(owner) = owner.as_ref().filter(|_| !by_finish) {
@@ -107,8 +107,8 @@ impl Node {
                 }
                 tell_owner(owner);
             }
-            false => {
-                let walk = Walk::below(self, closed.listeners);
+            Some(listeners) => {
+                let walk = Walk::below(self, listeners);
                 match by_handle {
                     // A callback may own the handle of the next, and so on.
                     true => nested(|| walk.tell()),
@@ -126,7 +126,10 @@ impl Node {
     #[inline]
     fn close(&self, cause: Cause<'_>) -> Option<Closed> {
         match self.state.close_unguarded(cause.by()) {
-            true => Some(Closed::default()),
+            true => Some(Closed {
+                listeners: None,
+                was_overdue: false,
+            }),
             false => self.close_guarded(cause),
         }
     }
@@ -246,7 +249,7 @@ enum Told {
 #[derive(Default)]
 struct Walk {
     /// Closed nodes whose children are still to be closed: the walk is breadth-first.
-    queue: VecDeque<(Arc<Node>, Taken)>,
+    queue: VecDeque<(Arc<Node>, Option<Taken>)>,
     /// No nodes here: foreign code runs while they are told, and must not find a node alive that has been dropped.
     to_tell: Vec<Told>,
 }
@@ -255,9 +258,9 @@ impl Walk {
     /// Closes all that is below a node which has been closed.
     fn below(node: &Node, listeners: Taken) -> Self {
         let mut walk = Self::default();
-        walk.close_children(node, listeners);
+        walk.visit(node, Some(listeners));
         while let Some((node, listeners)) = walk.queue.pop_front() {
-            walk.close_children(&node, listeners);
+            walk.visit(&node, listeners);
         }
         walk
     }
@@ -281,9 +284,13 @@ impl Walk {
         }
     }
 
-    fn close_children(&mut self, node: &Node, listeners: Taken) {
+    /// Notes whom a closed node is to tell, and closes its children.
+    fn visit(&mut self, node: &Node, listeners: Option<Taken>) {
         self.to_tell
             .extend(node.weak_owner().cloned().map(Told::Owner));
+        let Some(listeners) = listeners else {
+            return;
+        };
         let waiters = std::iter::once(listeners.waiters).chain(listeners.sharded);
         let waiters = waiters.filter(|waiters| !waiters.is_empty());
         let told = waiters.map(|waiters| Told::Waiters(waiters, node.end_error().clone()));
@@ -292,11 +299,10 @@ impl Walk {
             let Some(child) = child.upgrade() else {
                 continue;
             };
-            match child.close(Cause::Parent(node)) {
-                Some(closed) if !closed.listeners.is_empty() || child.weak_owner().is_some() => {
+            if let Some(closed) = child.close(Cause::Parent(node)) {
+                if closed.listeners.is_some() || child.weak_owner().is_some() {
                     self.queue.push_back((child, closed.listeners));
                 }
-                _ => {}
             }
         }
     }

@@ -46,14 +46,12 @@ pub(super) struct Listeners<C> {
     crowd: OnceBox<Crowd<C>>,
 }
 
-#[derive(Default)]
 struct Crowd<C> {
     members: Mutex<Members<C>>,
     shards: OnceBox<Shards>,
 }
 
 /// Empty from the end on.
-#[derive(Default)]
 struct Members<C> {
     children: InlineSlab<C>,
     waiters: Waiters,
@@ -121,9 +119,15 @@ impl<C: Default> Listeners<C> {
         let mut alone = self.alone.lock();
         // Nobody else makes one meanwhile.
         self.crowd.get_or_init(|| {
-            let mut crowd = Box::<Crowd<C>>::default();
-            crowd.members.get_mut().children = InlineSlab::from(alone.take());
-            crowd
+            let members = Members {
+                children: InlineSlab::from(alone.take()),
+                waiters: Waiters::default(),
+                collisions: 0,
+            };
+            Box::new(Crowd {
+                members: Mutex::new(members),
+                shards: OnceBox::default(),
+            })
         })
     }
 
@@ -218,7 +222,7 @@ impl<C: Default> Listeners<C> {
         let crowd = self.crowd.get()?;
         match place.shard {
             0 => crowd.lock().waiters.remove(place.key),
-            number => crowd.shards.get()?.lock(number).remove(place.key),
+            _ => crowd.shards.get()?.remove(place),
         }
     }
 
@@ -232,14 +236,13 @@ impl<C: Default> Listeners<C> {
             _ => false,
         };
         // What is dropped on return, with no lock held, is foreign in either case.
-        let Some(crowd) = self.crowd.get() else {
-            return false;
-        };
-        match (place.shard, crowd.shards.get()) {
-            (0, _) => replace(&mut crowd.members.lock().waiters),
-            (number, Some(shards)) => replace(&mut shards.lock(number)),
-            (_, None) => false,
-        }
+        self.crowd.get().is_some_and(|crowd| match place.shard {
+            0 => replace(&mut crowd.members.lock().waiters),
+            number => {
+                let shards = crowd.shards.get();
+                shards.is_some_and(|shards| replace(&mut shards.lock(number)))
+            }
+        })
     }
 
     /// Decides the end by a deadline that has passed, and tells nobody. `write` writes the error down; it is not called if the
@@ -257,7 +260,7 @@ impl<C: Default> Listeners<C> {
     ///
     /// The other ends of its race are those who register: they see to `GUARDED` within the gate, too (invariant 2).
     pub(super) fn close(&self, state: &State, by: By, write: impl FnOnce()) -> Option<Closed<C>> {
-        let mut gate = self.gate();
+        let gate = self.gate();
         let was_overdue = match state.guard() {
             Phase::Ended => return None,
             Phase::Overdue => true,
@@ -270,10 +273,9 @@ impl<C: Default> Listeners<C> {
                 state.close(by);
             }
         }
-        let taken = gate.take();
-        drop(gate);
+        let listeners = self.take_from(gate);
         Some(Closed {
-            listeners: self.with_sharded(taken),
+            listeners,
             was_overdue,
         })
     }
@@ -281,15 +283,22 @@ impl<C: Default> Listeners<C> {
     /// Takes out the crowd of a node that nobody has any more.
     pub(super) fn take(&self) -> Option<Taken<C>> {
         let crowd = self.crowd.get()?;
-        let taken = Gate::Members(crowd.members.lock()).take();
-        Some(self.with_sharded(taken))
+        self.take_from(Gate::Members(crowd.members.lock()))
     }
 
-    fn with_sharded(&self, mut taken: Taken<C>) -> Taken<C> {
-        if let Some(shards) = self.shards() {
-            taken.sharded = shards.take();
+    /// `None` if there is nobody.
+    #[inline]
+    fn take_from(&self, mut gate: Gate<'_, C>) -> Option<Taken<C>> {
+        let taken = gate.take();
+        drop(gate);
+        match self.shards() {
+            None => taken,
+            Some(shards) => {
+                let mut taken = taken.unwrap_or_default();
+                taken.sharded = shards.take();
+                Some(taken)
+            }
         }
-        taken
     }
 }
 
@@ -362,27 +371,34 @@ fn insert_into<C>(
     Some(Place { key, shard: 0 })
 }
 
-impl<C: Default> Gate<'_, C> {
-    #[inline]
-    fn take(&mut self) -> Taken<C> {
-        match self {
-            Gate::Alone(alone) => Taken {
-                children: InlineSlab::from(alone.take()),
-                ..Taken::default()
-            },
-            Gate::Members(members) => Taken {
-                children: std::mem::take(&mut members.children),
-                waiters: std::mem::take(&mut members.waiters),
-                ..Taken::default()
-            },
-        }
+impl<C> Members<C> {
+    fn is_empty(&self) -> bool {
+        self.children.is_empty() && self.waiters.is_empty()
     }
 }
 
-/// A node that has been ended, and who is to be told.
-#[derive(Default)]
+impl<C: Default> Gate<'_, C> {
+    #[inline]
+    fn take(&mut self) -> Option<Taken<C>> {
+        let (children, waiters) = match self {
+            Gate::Alone(alone) => (InlineSlab::from(Some(alone.take()?)), Waiters::default()),
+            Gate::Members(members) if members.is_empty() => return None,
+            Gate::Members(members) => (
+                std::mem::take(&mut members.children),
+                std::mem::take(&mut members.waiters),
+            ),
+        };
+        Some(Taken {
+            children,
+            waiters,
+            sharded: Vec::new(),
+        })
+    }
+}
+
+/// A node that has been ended, and who is to be told, if anybody.
 pub(super) struct Closed<C> {
-    pub(super) listeners: Taken<C>,
+    pub(super) listeners: Option<Taken<C>>,
     pub(super) was_overdue: bool,
 }
 
@@ -390,11 +406,6 @@ impl<C> Taken<C> {
     pub(super) fn into_waiters(self) -> impl Iterator<Item = Waiter> {
         let sharded = self.sharded.into_iter().flatten();
         self.waiters.into_iter().chain(sharded)
-    }
-
-    #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.children.is_empty() && self.waiters.is_empty() && self.sharded.is_empty()
     }
 }
 

@@ -5,9 +5,7 @@ use std::sync::{Arc, Weak};
 
 use super::directory;
 use super::kind::Owner;
-use super::listeners::UNLINKED;
 use super::node::Node;
-use crate::sync::Ordering;
 
 /// Where to go on.
 pub(super) enum Climb {
@@ -74,7 +72,7 @@ impl Node {
         for _ in 0..LEVELS {
             match &node.parent {
                 None => {
-                    node.enter_directory();
+                    directory::enter(node, &node.key);
                     return true;
                 }
                 Some(parent) if parent.is_owned() => return true,
@@ -99,21 +97,5 @@ impl Node {
                 false => Climb::On,
             }
         });
-    }
-
-    /// Enters the directory: the node has no parent. A second call does nothing.
-    pub(super) fn enter_directory(self: &Arc<Self>) {
-        // Relaxed, here and below: the key is used by the drop only, which has synchronised.
-        if self.key.load(Ordering::Relaxed) != UNLINKED {
-            return;
-        }
-        let key = directory::enter(self);
-        let set = self
-            .key
-            .compare_exchange(UNLINKED, key, Ordering::Relaxed, Ordering::Relaxed);
-        if set.is_err() {
-            // Another thread was first.
-            directory::leave(key);
-        }
     }
 }

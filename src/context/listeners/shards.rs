@@ -40,6 +40,10 @@ impl Shards {
         Some(Place { key, shard })
     }
 
+    pub(super) fn remove(&self, place: Place) -> Option<Waiter> {
+        self.lock(place.shard).remove(place.key)
+    }
+
     #[inline]
     pub(super) fn lock(&self, number: u32) -> MutexGuard<'_, Waiters> {
         self.0[number as usize - 1].0.lock()

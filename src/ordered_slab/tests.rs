@@ -71,6 +71,16 @@ impl Pair {
             rest.for_each_mut(|value| values.push(*value));
         }
         assert!(values.iter().eq(self.model.iter().map(|(_, value)| value)));
+        // The chunks hold the same, in an order of their own.
+        let mut chunked = Vec::new();
+        for index in 0.. {
+            let Some(chunk) = self.slab.chunk_mut(index) else {
+                break;
+            };
+            chunked.extend(chunk.map(|value| *value));
+        }
+        chunked.sort_unstable();
+        assert_eq!(chunked, values);
     }
 }
 

@@ -111,6 +111,24 @@ fn ended_while_the_runtime_goes_leaves_no_entry() {
 }
 
 #[test]
+fn ended_while_the_first_of_two_runtimes_goes_leaves_no_entry() {
+    loom::model(|| {
+        let node = timed(HOUR);
+        let [first, second] = [(); 2].map(|()| Timers::of_nobody());
+        register(&node, &first);
+        register(&node, &second);
+        let closer = {
+            let first = first.clone();
+            thread::spawn(move || first.close())
+        };
+        assert!(end(&node));
+        closer.join().unwrap();
+        let process = Timers::of_process();
+        assert_eq!((first.len(), second.len(), process.len()), (0, 0, 0));
+    });
+}
+
+#[test]
 fn rung_while_the_runtime_goes_is_told_once_or_moved() {
     loom::model(|| {
         let (node, timers) = (timed(HOUR), Timers::of_nobody());

@@ -4,8 +4,8 @@ use std::future::ready;
 
 use loom::thread;
 
+use super::entry::Kind;
 use super::loom_models::{admit, never, run, spawn};
-use super::registry::Kind;
 use super::{Group, Spawner};
 use crate::context::Context;
 use crate::snapshot::{Snapshot, What};

@@ -1,11 +1,14 @@
 //! `Group`: the public face.
 //!
-//! The way of a task: `spawn` asks the `registry` to take it, which adds it to its `tasks`, gives it a permit of the `limiter`
-//! or a place in the queue, and hands it to the runtime as a `run` with a `guard`. When it ends, the guard tells the `failures` (through the
-//! `core`, which ends the context), then the registry, which lets `wait` or `stop` go on.
+//! The way of a task: `spawn` asks the `registry` to take it, which makes an `entry` among its `tasks`, gives it a permit of the
+//! `limiter` or a place in the queue, and hands it to the runtime as a `run` with a `guard`. When it ends, the guard has
+//! the `core` `record` a failure, which ends the context, then tells the registry, which lets `wait` or `stop` go on; these
+//! `settle` the `outcome`.
 //!
-//! Who knows whom: `core` knows `registry`, `failure` and `outcome`, and nobody else; `guard` knows `core`; `run`, `local`,
-//! `blocking` and `body` know `guard`; `spawn` knows these; the public types stand on top.
+//! Who knows whom, from the ground up: `entry`, `fate` and `limiter` know nobody; `tasks` and `registry` these, and what they do
+//! for others is in `room` (those who wait for a permit) and `watch` (those who look); `core` knows the registry, the `failure`s
+//! and the `patience`; `record`, `settle` and `guard` know the core; `run`, `local`, `blocking` and `body` the guard; `spawn`
+//! these; the public types stand on top.
 
 mod blocking;
 mod body;

@@ -1,5 +1,6 @@
-//! `Registry`: the tasks of a group that have not ended. It serves the cancellation of siblings, the limit, the wait for
-//! the last of them, drop and grace, and the list of who is still there.
+//! `Registry`: the tasks of a group that have not ended. It serves the cancellation of siblings, the limit (see
+//! [`room`](super::room)), the wait for the last of them, drop and grace, and the list of who is still there (see
+//! [`watch`](super::watch)).
 //!
 //! Owned by the group's `Core`. One lock, since a task comes here three times in its life: when it is spawned, when it
 //! first has to wait, and when it ends.

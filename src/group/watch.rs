@@ -1,5 +1,5 @@
-//! `Report`: what a group tells of itself to a snapshot. It is taken a chunk of the registry at a time, so that nobody waits
-//! for long: tasks come and go meanwhile.
+//! What whoever looks at a group is told: the list of its tasks, and, for a snapshot, its `Report`. Both are taken a chunk of
+//! the registry at a time, so that nobody waits for long: tasks come and go meanwhile.
 //!
 //! What an earlier snapshot saw of each task is kept beside the registry, in `seen`, from snapshot to snapshot; a group that
 //! nobody looks at has nothing there. Two snapshots at once may not find what the other is at: they say less then.

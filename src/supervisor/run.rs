@@ -346,7 +346,11 @@ impl<E: GroupError> Driver<E> {
         drop(machine);
         let supervisor = self.shared.name.clone();
         let error = SupervisorError::new(supervisor, &worker.spec, kind, self.last.take(), text);
-        self.error.get_or_insert(error);
+        match self.error {
+            None => self.error = Some(error),
+            // Only the first is what `run` fails with.
+            Some(_) => discard(error),
+        }
     }
 
     pub(super) fn tell(&self, id: Option<ChildId>, kind: impl FnOnce() -> SupervisorEventKind) {

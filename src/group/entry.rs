@@ -62,7 +62,7 @@ pub(super) struct Entry {
     /// When the task first had to wait, or else when it was first listed: one that ends in its first poll costs no clock
     /// read.
     pub(super) since: Moment,
-    /// In [`Polls`], when the context ended.
+    /// In [`Polls`](super::polls::Polls), when the context ended.
     pub(super) count_at_end: u32,
     pub(super) kind: Kind,
     pub(super) permit: Permit,

@@ -9,7 +9,7 @@
 //! memory a moment later, and if the handle goes in that moment nobody fetches it. So a task with a value that has a
 //! destructor keeps its entry until that value has gone to the handle, or is dropped. In steps:
 //!
-//! 1. The task has ended, and its handle is gone: it counts as live until the [`Receipt`](super::guard::Receipt) that
+//! 1. The task has ended, and its handle is gone: it counts as live until the [`Receipt`](crate::task::Receipt) that
 //!    lies beside the value is dropped.
 //! 2. The task has ended, and its handle is there: it is `DELIVERED` and counts no more. A handle that fetches the value
 //!    drops the receipt. A handle that is dropped makes the entry count again (`HELD`) before it lets go of the value.

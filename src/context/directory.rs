@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::node::Node;
-use crate::ordered_slab::OrderedSlab;
+use crate::slab::Slab;
 
-type Nodes = OrderedSlab<Weak<Node>>;
+type Nodes = Slab<Weak<Node>>;
 
 #[cfg(not(all(test, errgroup_loom)))]
 fn with<R>(f: impl FnOnce(&mut Nodes) -> R) -> R {

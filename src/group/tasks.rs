@@ -17,8 +17,8 @@ use super::limiter::{Limiter, Permit};
 use super::moment::Moment;
 use super::polls::Polls;
 use crate::context::Steps;
-use crate::ordered_slab::OrderedSlab;
 use crate::panic::{contain, discard};
+use crate::slab::Slab;
 use crate::task::TaskId;
 
 pub(super) struct Tasks {
@@ -31,7 +31,7 @@ pub(super) struct Tasks {
     pub(super) live: u32,
     /// Those of the live that a runtime can be told to drop.
     pub(super) abortable: u32,
-    pub(super) entries: OrderedSlab<Entry>,
+    pub(super) entries: Slab<Entry>,
     /// Where the tasks run: given to the builder, else the runtime of the first spawn.
     pub(super) runtime: Option<Handle>,
     /// Who waits for the last task. One at most: waiting borrows the group.
@@ -90,7 +90,7 @@ impl Tasks {
             has_grace: false,
             live: 0,
             abortable: 0,
-            entries: OrderedSlab::default(),
+            entries: Slab::default(),
             runtime,
             waiter: None,
             rest: None,
@@ -126,12 +126,10 @@ impl Tasks {
     pub(super) fn limiter_or_new(&mut self) -> &mut Limiter {
         if self.limiter().is_none() {
             let mut running = 0;
-            self.entries.for_each_mut(|entry| {
-                if entry.is_task() {
-                    entry.permit = Permit::Held;
-                    running += 1;
-                }
-            });
+            for entry in self.entries.values_mut().filter(|entry| entry.is_task()) {
+                entry.permit = Permit::Held;
+                running += 1;
+            }
             self.rest().limiter = Some(Limiter::new(running));
         }
         self.limiter_mut().expect("it was just made")

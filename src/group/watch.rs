@@ -17,7 +17,7 @@ use super::fate::Counts;
 use super::limiter::{Limiter, Permit};
 use super::moment::Moment;
 use super::registry::Registry;
-use crate::ordered_slab::CHUNK;
+use crate::slab::CHUNK;
 use crate::task::TaskId;
 
 pub(crate) struct Report {

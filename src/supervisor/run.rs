@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::OnEvent;
-use super::child::{Child, Restart};
+use super::child::Child;
 use super::decision::{Decision, GiveUp};
 use super::entry::{ChildId, Exit};
 use super::error::{SupervisorError, SupervisorErrorKind};
@@ -21,6 +21,7 @@ use super::id_map::IdMap;
 use super::machine::{Machine, Phase};
 use super::service::{Outcome, Post};
 use super::shared::{Gone, Inbox, Message, Shared};
+use super::strategy::Restart;
 use super::waiter::Waiter;
 use super::wake::{Parent, Timer, Wake};
 use super::worker::{Incarnation, Right, Worker};

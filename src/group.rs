@@ -1,11 +1,14 @@
 //! `Group`: the public face.
 //!
-//! The way of a task: `spawn` asks the `registry` to take it, which adds it to its `tasks`, gives it a permit of the `limiter`
-//! or a place in the queue, and hands it to the runtime as a `run` with a `guard`. When it ends, the guard tells the `failures` (through the
-//! `core`, which ends the context), then the registry, which lets `wait` or `stop` go on.
+//! The way of a task: `spawn` asks the `registry` to take it, which makes an `entry` among its `tasks`, gives it a permit of the
+//! `limiter` or a place in the queue, and hands it to the runtime as a `run` with a `guard`. When it ends, the guard has
+//! the `core` `record` a failure, which ends the context, then tells the registry, which lets `wait` or `stop` go on; these
+//! `settle` the `outcome`.
 //!
-//! Who knows whom: `core` knows `registry`, `failure` and `outcome`, and nobody else; `guard` knows `core`; `run`, `local`,
-//! `blocking` and `body` know `guard`; `spawn` knows these; the public types stand on top.
+//! Who knows whom, from the ground up: `entry`, `fate` and `limiter` know nobody; `tasks` and `registry` these, and what they do
+//! for others is in `room` (those who wait for a permit) and `watch` (those who look); `core` knows the registry, the `failure`s
+//! and the `patience`; `record`, `settle` and `guard` know the core; `run`, `local`, `blocking` and `body` the guard; `spawn`
+//! these; the public types stand on top.
 
 mod blocking;
 mod body;
@@ -13,7 +16,9 @@ mod builder;
 mod console;
 mod core;
 mod diagnosis;
+mod entry;
 mod failure;
+mod fate;
 mod guard;
 mod guest;
 mod limiter;
@@ -24,13 +29,19 @@ mod loom_models;
 mod loom_watch;
 mod moment;
 mod outcome;
+mod passed_on;
 mod patience;
 mod polls;
+mod record;
 mod registry;
+mod room;
 mod run;
+mod settle;
+mod slot;
 mod spawn;
 mod spawner;
 mod stop;
+mod straggler;
 mod tasks;
 mod wait;
 mod watch;
@@ -47,16 +58,20 @@ use tokio::runtime::Handle;
 pub use self::builder::GroupBuilder;
 pub use self::diagnosis::Diagnosis;
 pub use self::failure::Failure;
-pub use self::outcome::{Outcome, WaitOutcome};
-pub use self::spawner::{Slot, Spawner, TaskBuilder};
-pub use self::stop::{Shutdown, Stop, Straggler};
-pub use self::wait::{Wait, WaitOwned};
+pub use self::outcome::Outcome;
+pub use self::slot::Slot;
+pub use self::spawner::{Spawner, TaskBuilder};
+pub use self::stop::{Shutdown, Stop};
+pub use self::straggler::Straggler;
+pub use self::wait::{Wait, WaitOutcome, WaitOwned};
 
 pub(crate) use self::body::Came;
 pub(crate) use self::core::Core;
-pub(crate) use self::core::passes_on;
+pub(crate) use self::entry::{Kind, Name, SlotRequest};
 pub(crate) use self::failure::EndedBy;
-pub(crate) use self::registry::{Counts, Fate, Kind, Name, SlotRequest, Spec};
+pub(crate) use self::fate::{Counts, Fate};
+pub(crate) use self::passed_on::passes_on;
+pub(crate) use self::registry::Spec;
 pub(crate) use self::spawn::{Request, name};
 pub(crate) use self::watch::{Doing, Report, Watched};
 

@@ -365,6 +365,7 @@ mod panic;
 mod scope;
 #[cfg(feature = "signal")]
 mod signal;
+mod slab;
 mod snapshot;
 mod supervisor;
 mod sync;

@@ -42,13 +42,13 @@ use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
 
 pub use self::backoff::{Backoff, BackoffDelays};
-pub use self::child::{Child, Restart};
-pub use self::error::{SupervisorError, SupervisorErrorKind};
+pub use self::child::Child;
+pub use self::error::{CommandError, SupervisorError, SupervisorErrorKind};
 pub use self::event::{SupervisorEvent, SupervisorEventKind};
-pub use self::handle::{CommandError, SupervisorHandle};
+pub use self::handle::SupervisorHandle;
 pub use self::ready::Ready;
 pub use self::status::{ChildFailure, ChildFailureKind, ChildState, ChildStatus};
-pub use self::strategy::{AutoShutdown, Strategy};
+pub use self::strategy::{AutoShutdown, Restart, Strategy};
 
 use self::intensity::Intensity;
 use self::machine::Machine;

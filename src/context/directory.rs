@@ -17,10 +17,10 @@ use std::sync::{Arc, Weak};
 
 use super::listeners::UNLINKED;
 use super::node::Node;
-use crate::ordered_slab::OrderedSlab;
+use crate::slab::Slab;
 use crate::sync::{AtomicU32, Ordering};
 
-type Nodes = OrderedSlab<Weak<Node>>;
+type Nodes = Slab<Weak<Node>>;
 
 #[cfg(not(all(test, errgroup_loom)))]
 fn with<R>(f: impl FnOnce(&mut Nodes) -> R) -> R {

@@ -66,7 +66,7 @@ impl Node {
         self.weak_owner()?.upgrade()
     }
 
-    pub(super) fn weak_owner(&self) -> Option<&Weak<dyn Owner>> {
+    pub(crate) fn weak_owner(&self) -> Option<&Weak<dyn Owner>> {
         match &self.kind {
             Kind::Owned(owner) => Some(owner),
             Kind::Context(_) => None,
@@ -118,6 +118,9 @@ pub(crate) trait Owner: Send + Sync + RefUnwindSafe {
 
     /// The node has ended, and everything below it. Called with no lock held, by the thread that ends it.
     fn context_ended(&self) {}
+
+    /// The time is over that the group was to be [reminded](super::Reminder) of.
+    fn remind(&self) {}
 
     /// What those below it look to while the group is stopped in steps; made by the first to ask. `None` once nobody
     /// stops the group any more.

@@ -18,8 +18,9 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use tokio::runtime::Handle;
 
 use super::console;
+use super::entry::Name;
+use super::fate::Fate;
 use super::guard::{Order, TaskGuard};
-use super::registry::{Fate, Name};
 use crate::context::Context;
 use crate::error::{ContextError, GroupError, Reason};
 use crate::panic::{Payload, catch, contain, discard};

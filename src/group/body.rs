@@ -13,8 +13,10 @@ use pin_project_lite::pin_project;
 
 use super::Group;
 use super::core::Core;
+use super::entry::{Kind, SlotRequest};
+use super::fate::Fate;
 use super::guard::TaskGuard;
-use super::registry::{Fate, Kind, SlotRequest, Spec};
+use super::registry::Spec;
 use super::spawn::admit;
 use super::spawner::Spawner;
 use crate::error::GroupError;

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::patience::{DEFAULT_PATIENCE, OnStragglers, Patience};
 use super::spawn::name;
 use super::spawner::Spawner;
-use super::stop::Straggler;
+use super::straggler::Straggler;
 use super::{Group, checked_limit};
 use crate::context::Context;
 use crate::error::GroupError;

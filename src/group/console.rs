@@ -6,7 +6,7 @@ use std::future::Future;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::registry::Name;
+use super::entry::Name;
 
 /// Whether a runtime wants to know the names.
 pub(super) const IS_ON: bool = cfg!(all(tokio_unstable, feature = "tracing"));

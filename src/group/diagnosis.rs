@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::tasks::Kind;
+use super::entry::Kind;
 
 /// Says why a task is still there although its context has ended: what is known, and no more.
 ///

@@ -20,7 +20,7 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-use super::registry::Name;
+use super::entry::Name;
 use crate::error::ContextError;
 use crate::failures::Failed;
 use crate::panic::{Payload, discard, message};

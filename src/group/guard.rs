@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use super::core::Core;
+use super::entry::{Kind, Stage};
+use super::fate::Fate;
 use super::polls::Count;
-use super::registry::{Fate, Kind, Room, Stage};
+use super::room::Room;
 use crate::context::Context;
 use crate::error::{ContextError, GroupError, Reason};
 use crate::panic::{Payload, discard};

@@ -15,8 +15,9 @@ use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
 use super::console::spawn_local;
+use super::entry::Name;
+use super::fate::Fate;
 use super::guard::TaskGuard;
-use super::registry::{Fate, Name};
 use super::run::Run;
 use crate::error::GroupError;
 use crate::task::Output;

@@ -9,9 +9,11 @@ use std::time::Duration;
 use loom::thread;
 
 use super::core::Core;
+use super::entry::{Kind, SlotRequest, Stage};
 use super::failure::{Election, Failure, FailureKind, FailureLog, Verdict, What};
 use super::guard::TaskGuard;
-use super::registry::{Kind, Room, SlotRequest, SlotRequested, Spec, Stage};
+use super::registry::Spec;
+use super::room::{Room, SlotRequested};
 use super::run::Run;
 use super::spawn;
 use super::{Group, Spawner};

@@ -4,8 +4,8 @@ use std::future::ready;
 
 use loom::thread;
 
+use super::entry::Kind;
 use super::loom_models::{admit, never, run, spawn};
-use super::registry::Kind;
 use super::{Group, Spawner};
 use crate::context::Context;
 use crate::snapshot::{Snapshot, What};
@@ -52,6 +52,28 @@ fn snapshot_during_spawn_and_finish_sees_whole_tasks() {
         block_on(group.wait()).unwrap();
         check(&group.snapshot(), group.context());
         assert!(task.is_some_and(|task| task.join().unwrap().is_ok()));
+    });
+}
+
+/// One task is spawned and ends, another ends, the context ends, and somebody looks.
+#[test]
+fn snapshot_during_spawn_finish_and_end_sees_whole_tasks() {
+    loom::model(|| {
+        let mut group: Group = Group::new();
+        let first = admit(&group.core, Kind::Cooperative).expect("open");
+        let (spawner, other): (Spawner, Spawner) = (group.spawner(), group.spawner());
+        let adder = thread::spawn(move || admit(&spawner.core, Kind::Cooperative).is_some());
+        let looker = thread::spawn(move || check(&other.snapshot(), other.context()));
+        group.cancel();
+        let ended = group.snapshot();
+        assert!(ended.tasks().count() >= 1);
+        assert!(ended.tasks().all(|task| task.is_straggler()));
+        drop(first);
+        block_on(group.wait()).unwrap();
+        assert_eq!(group.snapshot().tasks().count(), 0);
+        looker.join().unwrap();
+        adder.join().unwrap();
+        assert_eq!(group.snapshot().tasks().count(), 0);
     });
 }
 

@@ -1,17 +1,13 @@
-//! `Outcome`: all there is to know of a group whose tasks have ended. `WaitOutcome`: the wait for it.
+//! `Outcome`: all there is to know of a group whose tasks have ended.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll};
 
-use super::Group;
 use super::failure::Failure;
-use super::registry::Counts;
+use super::fate::Counts;
 use crate::error::{ContextError, GroupError};
 use crate::failures::Failures;
 
-/// What a [`Group`] came to: the value of [`Group::wait_outcome`], and part of a [`Shutdown`](crate::Shutdown).
+/// What a [`Group`](crate::Group) came to: the value of [`Group::wait_outcome`](crate::Group::wait_outcome), and part of a [`Shutdown`](crate::Shutdown).
 ///
 /// The counts are exact, and those of [`completed`](Outcome::completed), [`failed`](Outcome::failed),
 /// [`panicked`](Outcome::panicked), [`cut_short`](Outcome::cut_short), [`aborted`](Outcome::aborted) and
@@ -31,17 +27,6 @@ pub(super) enum Conclusion<E> {
     Failed(Box<Failure<E>>),
     Ended(ContextError),
     Clean,
-}
-
-/// Waits for all tasks of a [`Group`]: the future of [`Group::wait_outcome`].
-///
-/// # Cancel safety
-///
-/// Dropping it loses nothing: the tasks go on, and a later wait has the outcome.
-#[derive(Debug)]
-#[must_use = "futures do nothing unless you `.await` or poll them"]
-pub struct WaitOutcome<'a, E> {
-    wait: super::Wait<'a, E>,
 }
 
 impl<E> Conclusion<E> {
@@ -140,7 +125,7 @@ impl<E> Outcome<E> {
         Failures::new(errors).forgotten(forgotten).ended_by(ended)
     }
 
-    /// Makes of it what [`Group::wait`] would have returned.
+    /// Makes of it what [`Group::wait`](crate::Group::wait) would have returned.
     ///
     /// # Errors
     ///
@@ -154,23 +139,6 @@ impl<E> Outcome<E> {
         E: GroupError,
     {
         self.conclusion.into_result()
-    }
-}
-
-impl<'a, E> WaitOutcome<'a, E> {
-    pub(super) fn new(group: &'a mut Group<E>) -> Self {
-        Self {
-            wait: super::Wait::new(group),
-        }
-    }
-}
-
-impl<E: GroupError> Future for WaitOutcome<'_, E> {
-    type Output = Outcome<E>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let finished = self.wait.poll_finished(cx);
-        finished.map(|core| core.settle_outcome())
     }
 }
 

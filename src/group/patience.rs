@@ -6,24 +6,23 @@
 //! Why not a sleep of tokio's? It panics on a runtime without time. Why does the timer not look itself? It would run the user's
 //! callback on the thread that all deadlines of the process wait for.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::core::Core;
-use super::stop::{Straggler, still_there};
-use crate::context::Reminder;
+use super::registry::Registry;
+use super::straggler::{Straggler, still_there};
+use crate::context::{Node, Reminder};
 use crate::panic::contain;
 
 pub(crate) type OnStragglers = dyn Fn(&[Straggler]) + Send + Sync;
 
-pub(crate) struct Patience<E> {
+pub(crate) struct Patience {
     time: Duration,
     report: Box<OnStragglers>,
-    core: Weak<Core<E>>,
     /// Set from the end of the context on; `None` in it if the time was over at once.
     reminder: OnceLock<Option<Reminder>>,
     has_reported: AtomicBool,
@@ -31,71 +30,51 @@ pub(crate) struct Patience<E> {
 
 pub(super) const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
 
-impl<E> Patience<E> {
+impl Patience {
     pub(super) fn new(time: Duration, report: Box<OnStragglers>) -> Self {
         Self {
             time,
             report,
-            core: Weak::new(),
             reminder: OnceLock::new(),
             has_reported: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn set_core(&mut self, core: Weak<Core<E>>) {
-        self.core = core;
-    }
-}
-
-impl<E: Send + 'static> Core<E> {
-    /// The context has ended, and there are tasks.
-    pub(super) fn begin_patience(&self) {
-        let Some(patience) = self.patience() else {
-            return;
-        };
-        if patience.reminder.get().is_some() {
+    /// The context has ended, and there are tasks: has their group look, when the time has passed.
+    pub(super) fn begin(&self, node: &Node, runtime: Option<Handle>) {
+        if self.reminder.get().is_some() {
             return;
         }
         // The group's, if it has tasks there; else, since it may wait for those of guests, this thread's.
-        let runtime = self.registry.runtime();
-        let Some(runtime) = runtime.or_else(|| Handle::try_current().ok()) else {
+        let runtime = runtime.or_else(|| Handle::try_current().ok());
+        let (Some(runtime), Some(group)) = (runtime, node.weak_owner().cloned()) else {
             return;
         };
-        let (core, home) = (patience.core.clone(), runtime.clone());
-        let location = self.node().location();
-        let reminder = Reminder::set(patience.time, &runtime, location, move || {
-            if let Some(core) = core.upgrade() {
-                home.spawn(async move { core.report_stragglers(Duration::ZERO) });
+        let home = runtime.clone();
+        let reminder = Reminder::set(self.time, &runtime, node.location(), move || {
+            if let Some(group) = group.upgrade() {
+                home.spawn(async move { group.remind() });
             }
         });
         // Unset before, or by another thread a moment ago.
-        let _ = patience.reminder.set(reminder);
-    }
-}
-
-impl<E> Core<E> {
-    /// Reports the tasks if somebody waits for them, and the context ended long enough ago.
-    pub(crate) fn lose_patience(&self) {
-        if let Some(patience) = self.patience() {
-            self.report_stragglers(patience.time);
-        }
+        let _ = self.reminder.set(reminder);
     }
 
-    /// As `lose_patience`, if it ended at least so long ago. (Who was reminded does not ask: clocks differ beside a paused one.)
-    fn report_stragglers(&self, ended_ago: Duration) {
-        let Some(patience) = self.patience() else {
-            return;
+    /// The tasks, if somebody waits for them, and the context ended long enough ago; once. Who was reminded does not ask for
+    /// how long: clocks differ beside a paused one.
+    pub(super) fn overdue(&self, registry: &Registry, is_reminded: bool) -> Option<Vec<Straggler>> {
+        let ended_ago = if is_reminded {
+            Duration::ZERO
+        } else {
+            self.time
         };
-        let is_over = self
-            .registry
-            .is_waited_for_since_end(Instant::now(), ended_ago);
+        let is_over = registry.is_waited_for_since_end(Instant::now(), ended_ago);
         // Relaxed: it only has to be one of them.
-        if !is_over || patience.has_reported.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let stragglers = still_there(&self.registry);
-        #[cfg(feature = "tracing")]
-        crate::trace::stragglers(&self.span, &stragglers);
-        contain(|| (patience.report)(&stragglers));
+        let is_first = is_over && !self.has_reported.swap(true, Ordering::Relaxed);
+        is_first.then(|| still_there(registry))
+    }
+
+    pub(super) fn report(&self, stragglers: &[Straggler]) {
+        contain(|| (self.report)(stragglers));
     }
 }

@@ -1,5 +1,6 @@
-//! `Registry`: the tasks of a group that have not ended. It serves the cancellation of siblings, the limit, the wait for
-//! the last of them, drop and grace, and the list of who is still there.
+//! `Registry`: the tasks of a group that have not ended. It serves the cancellation of siblings, the limit (see
+//! [`room`](super::room)), the wait for the last of them, drop and grace, and the list of who is still there (see
+//! [`watch`](super::watch)).
 //!
 //! Owned by the group's `Core`. One lock, since a task comes here three times in its life: when it is spawned, when it
 //! first has to wait, and when it ends.
@@ -8,7 +9,7 @@
 //! memory a moment later, and if the handle goes in that moment nobody fetches it. So a task with a value that has a
 //! destructor keeps its entry until that value has gone to the handle, or is dropped. In steps:
 //!
-//! 1. The task has ended, and its handle is gone: it counts as live until the [`Receipt`](super::guard::Receipt) that
+//! 1. The task has ended, and its handle is gone: it counts as live until the [`Receipt`](crate::task::Receipt) that
 //!    lies beside the value is dropped.
 //! 2. The task has ended, and its handle is there: it is `DELIVERED` and counts no more. A handle that fetches the value
 //!    drops the receipt. A handle that is dropped makes the entry count again (`HELD`) before it lets go of the value.
@@ -39,19 +40,17 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::entry::{DELIVERED, DETACHED, Entry, HELD, Kind, Name, SlotRequest, Stage};
+use super::fate::{Counts, Fate, Lacks};
 use super::guest::Guest;
-use super::limiter::{Limiter, Permit};
+use super::limiter::Permit;
 use super::moment::Moment;
 use super::polls::Polls;
-use super::tasks::{Aftermath, Copied, DELIVERED, DETACHED, Entry, HELD, Tasks, wake};
-use super::watch::{Members, SeenTasks, Watched};
+use super::tasks::{Aftermath, Tasks, wake};
 use crate::context::{Grace, Listing, Node, Steps};
-use crate::ordered_slab::CHUNK;
 use crate::panic::discard;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
-
-pub(crate) use super::tasks::{Counts, Fate, Kind, Lacks, Listed, Name, SlotRequest, Stage};
 
 /// A task that is to be added.
 pub(crate) struct Spec {
@@ -70,22 +69,12 @@ pub(crate) struct Added {
 }
 
 pub(crate) struct Registry {
-    tasks: Mutex<Tasks>,
+    pub(super) tasks: Mutex<Tasks>,
     /// `Tasks::stage`, for those who only want to know.
     stage: AtomicU8,
     pub(crate) start: Instant,
     pub(super) polls: Polls,
     listing: Listing,
-}
-
-/// How a wait for a permit stands.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
-    Granted,
-    NotYet,
-    /// The context has ended.
-    Ended,
 }
 
 impl Registry {
@@ -138,18 +127,13 @@ impl Registry {
     }
 
     #[inline]
-    fn moment(&self, now: Instant) -> Moment {
+    pub(super) fn moment(&self, now: Instant) -> Moment {
         Moment::new(self.start, now)
     }
 
     /// Enters the directory. A second call does nothing.
     pub(crate) fn enter_directory(&self, node: &Arc<Node>) {
         self.listing.enter(node);
-    }
-
-    /// What snapshots have seen of the tasks: given out for what the next has.
-    pub(super) fn exchange_seen(&self, seen: Option<Box<SeenTasks>>) -> Option<Box<SeenTasks>> {
-        std::mem::replace(&mut self.tasks.lock().seen, seen)
     }
 
     pub(crate) fn runtime(&self) -> Option<Handle> {
@@ -265,65 +249,6 @@ impl Registry {
         self.leave_waker(key, waker)
     }
 
-    /// Asks whether one who waits for a permit has it, and if not leaves the waker, if one is given.
-    pub(crate) fn poll_room(&self, key: u32, waker: Option<&Waker>) -> Room {
-        let mut waker = waker.cloned();
-        let mut tasks = self.tasks.lock();
-        let stage = tasks.stage;
-        let room = match tasks.entries.get_mut(key) {
-            Some(entry) if entry.permit == Permit::Waiting => {
-                if waker.is_some() {
-                    std::mem::swap(&mut entry.waker, &mut waker);
-                }
-                match stage {
-                    Stage::Open => Room::NotYet,
-                    Stage::Ended | Stage::Aborting => Room::Ended,
-                }
-            }
-            _ => Room::Granted,
-        };
-        drop(tasks);
-        drop(waker);
-        room
-    }
-
-    /// Takes a permit for a task that is still to come, or a place in the queue: then the key of it. `None` if the group
-    /// has ended.
-    pub(crate) fn request_slot(
-        &self,
-        location: &'static Location<'static>,
-    ) -> Option<SlotRequested> {
-        let mut tasks = self.tasks.lock();
-        if tasks.stage != Stage::Open {
-            return None;
-        }
-        Some(match tasks.acquire(SlotRequest::Queue) {
-            None | Some(Permit::None) => SlotRequested::Unlimited,
-            Some(Permit::Held) => SlotRequested::Granted,
-            Some(Permit::Waiting) => {
-                let id = TaskId::next();
-                let entry = Entry::new(Kind::Slot, location, id, Permit::Waiting);
-                SlotRequested::Queued(tasks.insert(entry))
-            }
-        })
-    }
-
-    /// Ends a wait in the queue; returns whether it came to a permit, which is the caller's then.
-    pub(crate) fn leave_queue(&self, key: u32) -> bool {
-        let mut tasks = self.tasks.lock();
-        let Some(mut entry) = tasks.entries.remove(key) else {
-            return false;
-        };
-        let is_granted = entry.permit == Permit::Held;
-        if is_granted {
-            entry.permit = Permit::None;
-        }
-        let aftermath = tasks.clear(key, &mut entry);
-        drop(tasks);
-        aftermath.see_to();
-        is_granted
-    }
-
     /// Gives back the permit of a slot that nothing was spawned through.
     pub(crate) fn release_slot(&self) {
         self.give_back(self.tasks.lock(), true);
@@ -336,21 +261,6 @@ impl Registry {
         };
         drop(tasks);
         wake(next);
-    }
-
-    /// Lets at most `limit` tasks run from now on. Those that run already count.
-    pub(crate) fn set_limit(&self, limit: Option<usize>) {
-        let mut tasks = self.tasks.lock();
-        if limit.is_none() && tasks.limiter().is_none() {
-            return;
-        }
-        tasks.limiter_or_new().set_limit(limit);
-        // One at a time: each is woken with no lock held.
-        while let Some(next) = tasks.grant() {
-            drop(tasks);
-            wake(next);
-            tasks = self.tasks.lock();
-        }
     }
 
     /// Raises the stage, then wakes the tasks that it concerns. Returns whether there are any.
@@ -574,72 +484,4 @@ impl Registry {
         let entry = tasks.entries.get_mut(key)?;
         Some((name, entry.id, entry.location))
     }
-
-    /// Lists the live tasks, those of guests included, a chunk at a time: tasks come and go meanwhile.
-    pub(crate) fn list(&self) -> Vec<Listed> {
-        let now = self.moment(Instant::now());
-        let mut listed = Vec::new();
-        let guests = self.tasks.lock().guests();
-        self.for_each_copy(now, |copy, ended_ago| {
-            if copy.kind != Kind::Slot {
-                listed.push(copy.listed(now, ended_ago));
-            }
-        });
-        listed.extend(guests.iter().flat_map(|guest| guest.registry().list()));
-        listed
-    }
-
-    /// Calls `f` with each task, each wait for a slot, and how long ago the context ended; with no lock held.
-    fn for_each_copy(&self, now: Moment, mut f: impl FnMut(Copied, Option<Duration>)) {
-        let mut copies = Vec::with_capacity(CHUNK);
-        for chunk in 0.. {
-            let mut tasks = self.tasks.lock();
-            let is_there = tasks.copy(chunk, now, &self.polls, &mut copies);
-            let ended_ago = tasks.ended.until(now);
-            drop(tasks);
-            if !is_there {
-                break;
-            }
-            copies.drain(..).for_each(|copy| f(copy, ended_ago));
-        }
-    }
-
-    /// As `list`, for a snapshot, and without guests: these are groups of their own there.
-    pub(super) fn members(&self, now: Instant) -> Members {
-        let (mut listed, mut waits) = (Vec::new(), Vec::new());
-        let age = now.saturating_duration_since(self.start);
-        let now = self.moment(now);
-        self.for_each_copy(now, |copy, ended_ago| {
-            let permit = copy.permit;
-            match copy.kind {
-                Kind::Slot => waits.push(copy.location),
-                _ => listed.push(Watched::new(
-                    copy.listed(now, ended_ago),
-                    permit == Permit::Waiting,
-                    permit == Permit::Held,
-                )),
-            }
-        });
-        listed.sort_unstable_by_key(|task: &Watched| task.task.id);
-        let tasks = self.tasks.lock();
-        let limiter = tasks.limiter();
-        Members {
-            age,
-            ended_ago: tasks.ended.until(now),
-            counts: tasks.ends.counts(),
-            limit: limiter.and_then(Limiter::limit),
-            slots_held: limiter.map_or(0, Limiter::held),
-            waits_for_slots: waits,
-            tasks: listed,
-        }
-    }
-}
-
-/// What came of the request for a slot.
-#[must_use]
-pub(crate) enum SlotRequested {
-    Unlimited,
-    Granted,
-    /// By its key.
-    Queued(u32),
 }

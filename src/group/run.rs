@@ -13,8 +13,8 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use pin_project_lite::pin_project;
 
+use super::fate::Fate;
 use super::guard::TaskGuard;
-use super::registry::Fate;
 use crate::error::GroupError;
 use crate::panic::{Payload, catch, poll_catching};
 use crate::task::Output;

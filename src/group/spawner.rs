@@ -1,15 +1,15 @@
-//! `Spawner`: spawning into a group from inside its tasks. `Slot`: room for one task, waited for. `TaskBuilder`: what can be
-//! said of a task before it starts.
+//! `Spawner`: spawning into a group from inside its tasks. `TaskBuilder`: what can be said of a task before it starts.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
-use std::task::Poll;
 
 use super::core::Core;
-use super::registry::{Name, Registry, Room, SlotRequest, SlotRequested, Spec};
+use super::entry::Name;
+use super::registry::Spec;
+use super::slot::Slot;
 use super::spawn::{Request, name};
 use crate::context::Context;
 use crate::error::{ContextError, GroupError};
@@ -48,16 +48,6 @@ use crate::task::Task;
 /// ```
 pub struct Spawner<E = crate::BoxError> {
     pub(super) core: Arc<Core<E>>,
-}
-
-/// Room for one task of a [`Group`](crate::Group) with a limit: the value of [`Group::slot`](crate::Group::slot).
-///
-/// Dropping it gives the room back.
-#[must_use = "dropping the slot gives the room back"]
-pub struct Slot<'a, E> {
-    core: &'a Arc<Core<E>>,
-    /// `false` if the group had no limit.
-    holds_permit: bool,
 }
 
 /// Names a task before it is spawned: the value of [`Group::task`](crate::Group::task), [`Spawner::task`] and
@@ -278,52 +268,6 @@ impl<E> Clone for Spawner<E> {
 }
 
 impl<'a, E> Slot<'a, E> {
-    /// Waits for room, or for the end of the context.
-    pub(super) async fn wait(
-        core: &'a Arc<Core<E>>,
-        location: &'static Location<'static>,
-    ) -> Result<Self, ContextError> {
-        /// A place in the queue.
-        struct Place<'a>(&'a Registry, Option<u32>);
-        impl Drop for Place<'_> {
-            fn drop(&mut self) {
-                if let Some(key) = self.1 {
-                    if self.0.leave_queue(key) {
-                        self.0.release_slot();
-                    }
-                }
-            }
-        }
-
-        core.context.check()?;
-        let slot = |holds_permit| Self { core, holds_permit };
-        let key = match core.registry.request_slot(location) {
-            // Another thread has ended the context.
-            None => return Err(core.end_error()),
-            Some(SlotRequested::Unlimited) => return Ok(slot(false)),
-            Some(SlotRequested::Granted) => return Ok(slot(true)),
-            Some(SlotRequested::Queued(key)) => key,
-        };
-        let mut place = Place(&core.registry, Some(key));
-        poll_fn(|cx| match core.registry.poll_room(key, Some(cx.waker())) {
-            Room::NotYet => {
-                core.see_to_timer();
-                Poll::Pending
-            }
-            Room::Granted | Room::Ended => Poll::Ready(()),
-        })
-        .await;
-        place.1 = None;
-        match (core.registry.leave_queue(key), core.context.check()) {
-            (true, Ok(())) => Ok(slot(true)),
-            (true, Err(end)) => {
-                core.registry.release_slot();
-                Err(end)
-            }
-            (false, _) => Err(core.end_error()),
-        }
-    }
-
     /// Names the task that is to have this room.
     pub fn task(self, name: impl Into<Cow<'static, str>>) -> TaskBuilder<'a, E> {
         TaskBuilder::new(self.core, name, Some(self))
@@ -333,26 +277,10 @@ impl<'a, E> Slot<'a, E> {
     fn request(self) -> Request<'a, E> {
         Request::new(self.core, None).with_slot(Some(self))
     }
-
-    /// Hands the room to a task that asks for it.
-    pub(super) fn into_request(mut self, otherwise: SlotRequest) -> SlotRequest {
-        match std::mem::take(&mut self.holds_permit) {
-            true => SlotRequest::Held,
-            false => otherwise,
-        }
-    }
 }
 
 impl<E: GroupError> Slot<'_, E> {
     ways_to_spawn!(self, self.request());
-}
-
-impl<E> Drop for Slot<'_, E> {
-    fn drop(&mut self) {
-        if self.holds_permit {
-            self.core.registry.release_slot();
-        }
-    }
 }
 
 impl<'a, E> TaskBuilder<'a, E> {
@@ -383,14 +311,6 @@ impl<E> fmt::Debug for Spawner<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spawner")
             .field("context", &self.core.context)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<E> fmt::Debug for Slot<'_, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot")
-            .field("holds_permit", &self.holds_permit)
             .finish_non_exhaustive()
     }
 }

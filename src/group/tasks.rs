@@ -3,172 +3,23 @@
 //!
 //! The invariants stand in the head of `registry.rs`.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::panic::Location;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::diagnosis::Sighting;
+use super::entry::{Copied, Entry, Kind, Name, SeenTasks, SlotRequest, Stage};
+use super::fate::Ends;
 use super::guest::Guest;
 use super::limiter::{Limiter, Permit};
 use super::moment::Moment;
 use super::polls::Polls;
-use super::watch::SeenTasks;
 use crate::context::Steps;
-use crate::ordered_slab::OrderedSlab;
 use crate::panic::{contain, discard};
+use crate::slab::Slab;
 use crate::task::TaskId;
-
-/// How far the group is on its way down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stage {
-    /// Tasks run.
-    Open = 0,
-    /// The context has ended. Tasks that the group stops are dropped when polled; the others stop themselves.
-    Ended = 1,
-    /// The group was dropped or its grace is over: every task is dropped when polled.
-    Aborting = 2,
-}
-
-/// Who stops a task when the context has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// The group: its future is dropped at the await it stands at.
-    Dropped,
-    /// The same, on the thread where it was spawned.
-    Local,
-    /// The task itself, until it is aborted.
-    Cooperative,
-    /// The task itself, on a thread that nobody can stop.
-    Blocking,
-    /// No task: `slot()` waits for room.
-    Slot,
-}
-
-/// A task's name; only a named task pays for it.
-pub(crate) type Name = Arc<Cow<'static, str>>;
-
-/// How a task comes to its permit, if the group has a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SlotRequest {
-    /// It needs none.
-    None,
-    /// It queues for one.
-    Queue,
-    /// It takes one that is free now, or is refused.
-    Now,
-    /// A `Slot` has one for it.
-    Held,
-}
-
-/// How a task ended.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Completed,
-    Failed,
-    Panicked,
-    /// It passed on another task's failure, which has not ended the context.
-    PassedOn,
-    /// Cut short by the end of the context.
-    CutShort,
-    /// The context had ended before it was polled.
-    NeverStarted,
-    Aborted,
-    /// Its runtime went away.
-    Lost,
-    /// It is none of the group's tasks: the spawn panicked, or it is the body of `run`.
-    Uncounted,
-}
-
-/// How the tasks have ended so far.
-#[derive(Default)]
-pub(super) struct Ends {
-    completed: usize,
-    /// `None` as long as all have completed.
-    others: Option<Box<Counts>>,
-    /// Something was spawned when the context had ended, and nobody has been told of it.
-    pub(super) has_refused: bool,
-}
-
-/// What kept tasks from their work.
-#[derive(Clone, Copy)]
-pub(crate) struct Lacks {
-    /// The end of the context.
-    pub(crate) was_cut: bool,
-    /// Their runtime, which went away.
-    pub(crate) was_lost: bool,
-    /// The end of the context, before they were spawned; nobody has been told.
-    pub(crate) has_refused: bool,
-}
-
-/// How many tasks of a group have ended in which way.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) completed: usize,
-    pub(crate) failed: usize,
-    pub(crate) panicked: usize,
-    passed_on: usize,
-    cut_short: usize,
-    pub(crate) never_started: usize,
-    pub(crate) aborted: usize,
-    lost: usize,
-}
-
-impl Ends {
-    #[inline]
-    pub(super) fn count(&mut self, fate: Fate) {
-        match fate {
-            Fate::Completed => self.completed += 1,
-            _ => self.others.get_or_insert_default().count(fate),
-        }
-    }
-
-    #[inline]
-    pub(super) fn lacks(&self) -> Lacks {
-        let others = self.others.as_deref();
-        Lacks {
-            was_cut: others.is_some_and(|counts| counts.cut_short + counts.never_started > 0),
-            was_lost: others.is_some_and(|counts| counts.lost > 0),
-            has_refused: self.has_refused,
-        }
-    }
-
-    pub(super) fn counts(&self) -> Counts {
-        let others = self.others.as_deref().cloned().unwrap_or_default();
-        Counts {
-            completed: self.completed,
-            ..others
-        }
-    }
-}
-
-impl Counts {
-    fn count(&mut self, fate: Fate) {
-        let count = match fate {
-            Fate::Completed => &mut self.completed,
-            Fate::Failed => &mut self.failed,
-            Fate::Panicked => &mut self.panicked,
-            Fate::PassedOn => &mut self.passed_on,
-            Fate::CutShort => &mut self.cut_short,
-            Fate::NeverStarted => &mut self.never_started,
-            Fate::Aborted => &mut self.aborted,
-            Fate::Lost => &mut self.lost,
-            Fate::Uncounted => return,
-        };
-        *count += 1;
-    }
-
-    /// Those that others kept from their own end, whichever it was: the context's, a sibling's failure, the runtime's.
-    pub(crate) fn cut_short(&self) -> usize {
-        self.passed_on + self.cut_short + self.lost
-    }
-}
 
 pub(super) struct Tasks {
     pub(super) stage: Stage,
@@ -180,7 +31,7 @@ pub(super) struct Tasks {
     pub(super) live: u32,
     /// Those of the live that a runtime can be told to drop.
     pub(super) abortable: u32,
-    pub(super) entries: OrderedSlab<Entry>,
+    pub(super) entries: Slab<Entry>,
     /// Where the tasks run: given to the builder, else the runtime of the first spawn.
     pub(super) runtime: Option<Handle>,
     /// Who waits for the last task. One at most: waiting borrows the group.
@@ -203,80 +54,6 @@ pub(super) struct Rest {
     pub(super) steps: Option<Arc<Steps>>,
 }
 
-pub(super) struct Entry {
-    pub(super) location: &'static Location<'static>,
-    pub(super) id: TaskId,
-    /// Left by the task when it first has to wait.
-    pub(super) waker: Option<Waker>,
-    /// When the task first had to wait, or else when it was first listed: one that ends in its first poll costs no clock
-    /// read.
-    pub(super) since: Moment,
-    /// In [`Polls`], when the context ended.
-    pub(super) count_at_end: u32,
-    pub(super) kind: Kind,
-    pub(super) permit: Permit,
-    pub(super) flags: u8,
-}
-
-/// In `Entry::flags`: the handle is gone, the task is not.
-pub(super) const DETACHED: u8 = 1;
-
-/// In `Entry::flags`: the task is gone, the handle is not, or not quite.
-pub(super) const DELIVERED: u8 = 2;
-
-/// In `Entry::flags`, with `DELIVERED`: the handle is gone, and the value may not be.
-pub(super) const HELD: u8 = 4;
-
-/// In `Entry::flags`: `since` is when it first had to wait.
-pub(super) const WAITED: u8 = 8;
-
-/// A live task, as it is listed.
-pub(crate) struct Listed {
-    pub(crate) id: TaskId,
-    pub(crate) name: Option<Name>,
-    pub(crate) location: &'static Location<'static>,
-    pub(crate) kind: Kind,
-    pub(crate) age: Duration,
-    /// As `age`, if that counts from when it first had to wait.
-    pub(crate) waited_for: Option<Duration>,
-    pub(crate) sighting: Sighting,
-}
-
-/// A live task, or one who waits for a slot, as it was under the lock. What is made of it takes longer, and waits until that
-/// is released: others wait for the lock meanwhile.
-pub(super) struct Copied {
-    pub(super) location: &'static Location<'static>,
-    id: TaskId,
-    name: Option<Name>,
-    since: Moment,
-    count: u32,
-    count_at_end: u32,
-    pub(super) kind: Kind,
-    pub(super) permit: Permit,
-    flags: u8,
-}
-
-impl Copied {
-    pub(super) fn listed(self, now: Moment, ended_ago: Option<Duration>) -> Listed {
-        let age = self.since.until(now).unwrap_or_default();
-        Listed {
-            id: self.id,
-            name: self.name,
-            location: self.location,
-            kind: self.kind,
-            age,
-            waited_for: (self.flags & WAITED != 0).then_some(age),
-            sighting: Sighting {
-                kind: self.kind,
-                count: self.count,
-                count_at_end: self.count_at_end,
-                ended_ago,
-                unchanged: Duration::ZERO,
-            },
-        }
-    }
-}
-
 /// Whom to wake, and what to drop, when the lock has been released.
 #[derive(Default)]
 pub(super) struct Aftermath {
@@ -286,55 +63,6 @@ pub(super) struct Aftermath {
     pub(super) waker: Option<Waker>,
     pub(super) _name: Option<Name>,
     pub(super) _runtime: Option<Handle>,
-}
-
-impl Entry {
-    pub(super) fn new(
-        kind: Kind,
-        location: &'static Location<'static>,
-        id: TaskId,
-        permit: Permit,
-    ) -> Self {
-        Self {
-            location,
-            id,
-            waker: None,
-            since: Moment::NONE,
-            count_at_end: 0,
-            kind,
-            permit,
-            flags: 0,
-        }
-    }
-
-    /// Notes that it has to wait.
-    #[inline]
-    pub(super) fn note_wait(&mut self, now: Moment) {
-        if self.since.is_none() {
-            self.since = now;
-            self.flags |= WAITED;
-        }
-    }
-
-    /// Whether it is a task, and has not ended.
-    pub(super) fn is_task(&self) -> bool {
-        self.kind != Kind::Slot && self.flags & DELIVERED == 0
-    }
-
-    /// Whether it is one of `Tasks::live` (invariant 1).
-    pub(super) fn counts(&self) -> bool {
-        self.kind != Kind::Slot && self.flags & (DELIVERED | HELD) != DELIVERED
-    }
-
-    /// Whether it is the task of this id, and waits for a permit.
-    pub(super) fn is_waiting(&self, id: TaskId) -> bool {
-        self.permit == Permit::Waiting && self.id == id
-    }
-
-    /// A cooperative task hears of the end by its context, and of nothing but an abort from here.
-    pub(super) fn is_concerned_by(&self, stage: Stage) -> bool {
-        stage == Stage::Aborting || self.kind != Kind::Cooperative || self.permit == Permit::Waiting
-    }
 }
 
 impl Aftermath {
@@ -362,7 +90,7 @@ impl Tasks {
             has_grace: false,
             live: 0,
             abortable: 0,
-            entries: OrderedSlab::default(),
+            entries: Slab::default(),
             runtime,
             waiter: None,
             rest: None,
@@ -398,12 +126,10 @@ impl Tasks {
     pub(super) fn limiter_or_new(&mut self) -> &mut Limiter {
         if self.limiter().is_none() {
             let mut running = 0;
-            self.entries.for_each_mut(|entry| {
-                if entry.is_task() {
-                    entry.permit = Permit::Held;
-                    running += 1;
-                }
-            });
+            for entry in self.entries.values_mut().filter(|entry| entry.is_task()) {
+                entry.permit = Permit::Held;
+                running += 1;
+            }
             self.rest().limiter = Some(Limiter::new(running));
         }
         self.limiter_mut().expect("it was just made")

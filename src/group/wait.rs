@@ -1,4 +1,4 @@
-//! `Wait` and `WaitOwned`: the end of all tasks, and the group's outcome.
+//! `Wait`, `WaitOwned` and `WaitOutcome`: the end of all tasks, and the group's outcome.
 
 use std::fmt;
 use std::future::Future;
@@ -7,6 +7,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use super::Group;
 use super::core::Core;
+use super::outcome::Outcome;
 use crate::error::GroupError;
 
 /// Waits for all tasks of a [`Group`]: the future of [`Group::wait`].
@@ -29,6 +30,17 @@ pub struct Wait<'a, E> {
 #[must_use = "futures do nothing unless you `.await` or poll them"]
 pub struct WaitOwned<E> {
     group: Group<E>,
+}
+
+/// Waits for all tasks of a [`Group`]: the future of [`Group::wait_outcome`].
+///
+/// # Cancel safety
+///
+/// Dropping it loses nothing: the tasks go on, and a later wait has the outcome.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless you `.await` or poll them"]
+pub struct WaitOutcome<'a, E> {
+    wait: Wait<'a, E>,
 }
 
 impl<E> Core<E> {
@@ -63,7 +75,7 @@ impl<E> WaitOwned<E> {
 }
 
 impl<E> Wait<'_, E> {
-    pub(super) fn poll_finished(&mut self, cx: &TaskContext<'_>) -> Poll<&Core<E>> {
+    fn poll_finished(&mut self, cx: &TaskContext<'_>) -> Poll<&Core<E>> {
         let finished = self.group.core.poll_finished(cx);
         self.is_waiting = finished.is_pending();
         finished.map(|()| &*self.group.core)
@@ -97,6 +109,23 @@ impl<E: GroupError> Future for WaitOwned<E> {
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let core = &self.group.core;
         core.poll_finished(cx).map(|()| core.settle())
+    }
+}
+
+impl<'a, E> WaitOutcome<'a, E> {
+    pub(super) fn new(group: &'a mut Group<E>) -> Self {
+        Self {
+            wait: Wait::new(group),
+        }
+    }
+}
+
+impl<E: GroupError> Future for WaitOutcome<'_, E> {
+    type Output = Outcome<E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let finished = self.wait.poll_finished(cx);
+        finished.map(|core| core.settle_outcome())
     }
 }
 

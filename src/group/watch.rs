@@ -1,10 +1,9 @@
-//! `Report`: what a group tells of itself to a snapshot. It is taken a chunk of the registry at a time, so that nobody waits
-//! for long: tasks come and go meanwhile.
+//! What whoever looks at a group is told: the list of its tasks, and, for a snapshot, its `Report`. Both are taken a chunk of
+//! the registry at a time, so that nobody waits for long: tasks come and go meanwhile.
 //!
 //! What an earlier snapshot saw of each task is kept beside the registry, in `seen`, from snapshot to snapshot; a group that
 //! nobody looks at has nothing there. Two snapshots at once may not find what the other is at: they say less then.
 
-use std::collections::HashMap;
 use std::panic::Location;
 // Not from `crate::sync`: counts that no decision hangs on would only blow up the models.
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,9 +11,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::core::Core;
 use super::diagnosis::Sighting;
-use super::registry::{Counts, Kind, Listed, Name, Registry};
+use super::entry::{Copied, Kind, Name, Seen, SeenTasks, WAITED};
+use super::fate::Counts;
+use super::limiter::{Limiter, Permit};
+use super::moment::Moment;
+use super::registry::Registry;
+use crate::slab::CHUNK;
 use crate::task::TaskId;
 
 pub(crate) struct Report {
@@ -50,6 +53,18 @@ pub(crate) struct Members {
     pub(crate) tasks: Vec<Watched>,
 }
 
+/// A live task, as it is listed.
+pub(crate) struct Listed {
+    pub(crate) id: TaskId,
+    pub(crate) name: Option<Name>,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) kind: Kind,
+    pub(crate) age: Duration,
+    /// As `age`, if that counts from when it first had to wait.
+    pub(crate) waited_for: Option<Duration>,
+    pub(crate) sighting: Sighting,
+}
+
 /// A task, and what it is doing.
 pub(crate) struct Watched {
     pub(crate) task: Listed,
@@ -69,15 +84,6 @@ pub(crate) enum Doing {
     Waiting(Option<Duration>),
 }
 
-/// When a task was first seen with this count.
-#[derive(Clone, Copy)]
-pub(super) struct Seen {
-    count: u32,
-    at: Instant,
-}
-
-pub(super) type SeenTasks = HashMap<TaskId, Seen>;
-
 // Relaxed: nothing is published through the counts.
 impl ScopeTasks {
     /// So many are there to be polled from now on, the body included.
@@ -95,7 +101,7 @@ impl ScopeTasks {
         self.live.load(Ordering::Relaxed)
     }
 
-    fn counts(&self) -> Option<(u32, u32)> {
+    pub(super) fn counts(&self) -> Option<(u32, u32)> {
         match self.started.load(Ordering::Relaxed) {
             0 => None,
             started => Some((self.live(), started)),
@@ -103,30 +109,105 @@ impl ScopeTasks {
     }
 }
 
-impl<E> Core<E> {
-    pub(super) fn make_report(&self, now: Instant) -> Report {
-        Report {
-            id: self.id.0,
-            name: self.name().cloned(),
-            is_isolated: self.is_isolated(),
-            scope: self.scope.counts(),
-            members: self.registry.watch(now),
+impl Copied {
+    pub(super) fn listed(self, now: Moment, ended_ago: Option<Duration>) -> Listed {
+        let age = self.since.until(now).unwrap_or_default();
+        Listed {
+            id: self.id,
+            name: self.name,
+            location: self.location,
+            kind: self.kind,
+            age,
+            waited_for: (self.flags & WAITED != 0).then_some(age),
+            sighting: Sighting {
+                kind: self.kind,
+                count: self.count,
+                count_at_end: self.count_at_end,
+                ended_ago,
+                unchanged: Duration::ZERO,
+            },
         }
     }
 }
 
 impl Registry {
-    fn watch(&self, now: Instant) -> Members {
-        let before = self.exchange_seen(None).unwrap_or_default();
+    /// Lists the live tasks, those of guests included, a chunk at a time: tasks come and go meanwhile.
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let now = self.moment(Instant::now());
+        let mut listed = Vec::new();
+        let guests = self.tasks.lock().guests();
+        self.for_each_copy(now, |copy, ended_ago| {
+            if copy.kind != Kind::Slot {
+                listed.push(copy.listed(now, ended_ago));
+            }
+        });
+        listed.extend(guests.iter().flat_map(|guest| guest.registry().list()));
+        listed
+    }
+
+    /// As `list`, for a snapshot, and without guests: these are groups of their own there.
+    pub(super) fn watch(&self, now: Instant) -> Members {
         let mut members = self.members(now);
-        let mut seen = SeenTasks::with_capacity(members.tasks.len());
+        let before = self.exchange_seen(None).unwrap_or_default();
+        let mut before = before.0.into_iter().peekable();
+        let mut seen = Vec::with_capacity(members.tasks.len());
         for task in &mut members.tasks {
-            let since = task.note(before.get(&task.task.id), now);
-            seen.insert(task.task.id, since);
+            let id = task.task.id;
+            while before.next_if(|seen| seen.id < id).is_some() {}
+            let before = before.next_if(|seen| seen.id == id);
+            seen.push(task.note(before, now));
         }
-        let seen = (!seen.is_empty()).then(|| Box::new(seen));
+        let seen = (!seen.is_empty()).then(|| Box::new(SeenTasks(seen)));
         drop(self.exchange_seen(seen));
         members
+    }
+
+    fn exchange_seen(&self, seen: Option<Box<SeenTasks>>) -> Option<Box<SeenTasks>> {
+        std::mem::replace(&mut self.tasks.lock().seen, seen)
+    }
+
+    fn members(&self, now: Instant) -> Members {
+        let (mut tasks, mut waits) = (Vec::new(), Vec::new());
+        let age = now.saturating_duration_since(self.start);
+        let now = self.moment(now);
+        self.for_each_copy(now, |copy, ended_ago| {
+            let permit = copy.permit;
+            match copy.kind {
+                Kind::Slot => waits.push(copy.location),
+                _ => tasks.push(Watched::new(
+                    copy.listed(now, ended_ago),
+                    permit == Permit::Waiting,
+                    permit == Permit::Held,
+                )),
+            }
+        });
+        tasks.sort_unstable_by_key(|task: &Watched| task.task.id);
+        let state = self.tasks.lock();
+        let limiter = state.limiter();
+        Members {
+            age,
+            ended_ago: state.ended.until(now),
+            counts: state.ends.counts(),
+            limit: limiter.and_then(Limiter::limit),
+            slots_held: limiter.map_or(0, Limiter::held),
+            waits_for_slots: waits,
+            tasks,
+        }
+    }
+
+    /// Calls `f` with each task, each wait for a slot, and how long ago the context ended; with no lock held.
+    fn for_each_copy(&self, now: Moment, mut f: impl FnMut(Copied, Option<Duration>)) {
+        let mut copies = Vec::with_capacity(CHUNK);
+        for chunk in 0.. {
+            let mut tasks = self.tasks.lock();
+            let is_there = tasks.copy(chunk, now, &self.polls, &mut copies);
+            let ended_ago = tasks.ended.until(now);
+            drop(tasks);
+            if !is_there {
+                break;
+            }
+            copies.drain(..).for_each(|copy| f(copy, ended_ago));
+        }
     }
 }
 
@@ -149,10 +230,10 @@ impl Watched {
     }
 
     /// Compares the task with what an earlier snapshot saw of it.
-    fn note(&mut self, before: Option<&Seen>, now: Instant) -> Seen {
+    fn note(&mut self, before: Option<Seen>, now: Instant) -> Seen {
         let count = self.sighting.count;
         let same = before.filter(|seen| seen.count == count);
-        let since = same.map_or(now, |seen| seen.at);
+        let since = same.map_or(now, |seen| seen.since);
         let unchanged = now.saturating_duration_since(since);
         self.sighting.unchanged = unchanged;
         match &mut self.doing {
@@ -164,7 +245,8 @@ impl Watched {
             }
             Doing::Queued | Doing::NotStarted | Doing::Waiting(_) => {}
         }
-        Seen { count, at: since }
+        let id = self.task.id;
+        Seen { id, count, since }
     }
 
     /// For how long at least a task that holds a slot has not gone on; `None` if it runs, or nothing is known.

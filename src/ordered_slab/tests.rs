@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::{CHUNK, InlineSlab, OrderedSlab};
+use super::InlineSlab;
+use crate::slab::CHUNK;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -95,54 +96,4 @@ proptest! {
         let values: Vec<_> = pair.slab.into_iter().collect();
         prop_assert!(values.iter().eq(pair.model.iter().map(|(_, value)| value)));
     }
-}
-
-fn owned_bytes<T>(slab: &OrderedSlab<T>) -> usize {
-    let chunks = slab.chunks.capacity() * size_of::<super::Chunk<T>>();
-    let entries: usize = slab
-        .chunks
-        .iter()
-        .map(|chunk| chunk.entries.capacity())
-        .sum();
-    chunks + entries * size_of::<super::Entry<T>>()
-}
-
-#[test]
-fn burst_removed_gives_memory_back() {
-    let mut slab = OrderedSlab::default();
-    let keys: Vec<_> = (0..100_000).map(|value| slab.insert(value)).collect();
-    let peak = owned_bytes(&slab);
-    for key in keys {
-        slab.remove(key);
-    }
-    assert!(peak > 100_000 * size_of::<usize>());
-    assert_eq!(owned_bytes(&slab), 0);
-}
-
-#[test]
-fn burst_removed_around_an_early_survivor_gives_memory_back() {
-    let mut slab = OrderedSlab::default();
-    let keys: Vec<_> = (0..100_000).map(|value| slab.insert(value)).collect();
-    for key in keys.iter().skip(2) {
-        slab.remove(*key);
-    }
-    assert_eq!(slab.len(), 2);
-    assert!(owned_bytes(&slab) < 10_000, "{}", owned_bytes(&slab));
-}
-
-#[test]
-fn burst_removed_around_a_late_survivor_gives_the_chunks_back() {
-    let mut slab = OrderedSlab::default();
-    let keys: Vec<_> = (0..100_000).map(|value| slab.insert(value)).collect();
-    let peak = owned_bytes(&slab);
-    for key in &keys[..keys.len() - 1] {
-        slab.remove(*key);
-    }
-    assert_eq!(slab.len(), 1);
-    // One chunk, and the heads of the freed ones.
-    assert!(
-        owned_bytes(&slab) < peak / 20,
-        "{} of {peak}",
-        owned_bytes(&slab)
-    );
 }

@@ -13,25 +13,11 @@ use super::entry::Spec;
 use super::error::SupervisorError;
 use super::ready::Ready;
 use super::service::{Function, Post, Service};
+use super::strategy::Restart;
 use crate::context::Context;
 use crate::error::{BoxError, GroupError};
 use crate::group::name;
 use crate::panic::Contained;
-
-/// When a child that has ended by itself is restarted: OTP's [restart types].
-///
-/// [restart types]: https://www.erlang.org/doc/apps/stdlib/supervisor.html#restart
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Restart {
-    /// Always. The default.
-    #[default]
-    Permanent,
-    /// If it failed: returned an error, panicked, or was dropped.
-    Transient,
-    /// Never. If it was [added](crate::SupervisorHandle::add) to a running supervisor, it is forgotten when it has ended.
-    Temporary,
-}
 
 /// A service that a [`Supervisor`] keeps running: a name, a function that makes it, and how it is restarted and stopped.
 ///

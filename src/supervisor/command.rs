@@ -5,7 +5,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::entry::{Cause, ChildId, Down, Entry, State, Then};
-use super::handle::CommandError;
+use super::error::CommandError;
 use super::machine::{Machine, Phase};
 
 /// What somebody who gave a command waits for.

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::child::Restart;
 use super::decision::{Decision, GiveUp};
 use super::entry::{Cause, ChildId, Down, Exit, NotReady, State, Then};
 use super::event::SupervisorEventKind;
 use super::intensity::Verdict;
 use super::machine::{Machine, Phase};
 use super::order::YIELD;
+use super::strategy::Restart;
 use super::strategy::{AutoShutdown, Strategy};
 
 impl Machine {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::child::Restart;
 use super::status::{ChildFailure, ChildFailureKind, ChildState, ChildStatus};
+use super::strategy::Restart;
 use crate::group::Name;
 
 /// Tells the children of a supervisor apart, in the order in which they were added, which is that of start.

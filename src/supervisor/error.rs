@@ -1,4 +1,4 @@
-//! `SupervisorError`: why a supervisor has failed.
+//! `SupervisorError`: why a supervisor has failed. `CommandError`: why it did not carry out a command.
 
 use std::any::Any;
 use std::error::Error;
@@ -196,3 +196,53 @@ impl<E: fmt::Debug + fmt::Display + 'static> Error for SupervisorError<E> {
         error.downcast_ref::<ContextError>().map(|error| error as _)
     }
 }
+
+/// Says why a supervisor did not carry out a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// It has no child of this name.
+    UnknownChild(String),
+    /// It has a child of this name already.
+    DuplicateName(String),
+    /// The child to be added is significant and permanent.
+    SignificantPermanent(String),
+    /// The child failed before it was ready.
+    #[non_exhaustive]
+    StartFailed {
+        /// Its name.
+        child: String,
+        /// What it failed of.
+        text: String,
+    },
+    /// The child was stopped, or removed, before it was up.
+    Stopped(String),
+    /// The supervisor is stopping, has ended, or was dropped.
+    SupervisorStopping,
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CommandError::UnknownChild(name) => write!(f, "the supervisor has no child {name:?}"),
+            CommandError::DuplicateName(name) => {
+                write!(f, "the supervisor has a child {name:?} already")
+            }
+            CommandError::SignificantPermanent(name) => write!(
+                f,
+                "child {name:?} is significant and permanent, but a permanent child never ends by itself"
+            ),
+            CommandError::StartFailed { child, text } => {
+                write!(f, "child {child:?} failed before it was ready: {text}")
+            }
+            CommandError::Stopped(name) => {
+                write!(f, "child {name:?} was stopped before it was up")
+            }
+            CommandError::SupervisorStopping => {
+                f.write_str("the supervisor is stopping, or has ended")
+            }
+        }
+    }
+}
+
+impl Error for CommandError {}

@@ -1,6 +1,5 @@
 //! `SupervisorHandle`: commands and questions to a supervisor that runs.
 
-use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::child::Child;
+use super::error::CommandError;
 use super::machine::Machine;
 use super::shared::{Command, Message, Shared};
 use super::status::ChildStatus;
@@ -53,30 +53,6 @@ use crate::group::Straggler;
 /// ```
 pub struct SupervisorHandle<E = BoxError> {
     pub(super) shared: Arc<Shared<E>>,
-}
-
-/// Says why a supervisor did not carry out a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CommandError {
-    /// It has no child of this name.
-    UnknownChild(String),
-    /// It has a child of this name already.
-    DuplicateName(String),
-    /// The child to be added is significant and permanent.
-    SignificantPermanent(String),
-    /// The child failed before it was ready.
-    #[non_exhaustive]
-    StartFailed {
-        /// Its name.
-        child: String,
-        /// What it failed of.
-        text: String,
-    },
-    /// The child was stopped, or removed, before it was up.
-    Stopped(String),
-    /// The supervisor is stopping, has ended, or was dropped.
-    SupervisorStopping,
 }
 
 impl<E: Send + 'static> SupervisorHandle<E> {
@@ -215,29 +191,3 @@ impl<E> fmt::Debug for SupervisorHandle<E> {
             .finish()
     }
 }
-
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CommandError::UnknownChild(name) => write!(f, "the supervisor has no child {name:?}"),
-            CommandError::DuplicateName(name) => {
-                write!(f, "the supervisor has a child {name:?} already")
-            }
-            CommandError::SignificantPermanent(name) => write!(
-                f,
-                "child {name:?} is significant and permanent, but a permanent child never ends by itself"
-            ),
-            CommandError::StartFailed { child, text } => {
-                write!(f, "child {child:?} failed before it was ready: {text}")
-            }
-            CommandError::Stopped(name) => {
-                write!(f, "child {name:?} was stopped before it was up")
-            }
-            CommandError::SupervisorStopping => {
-                f.write_str("the supervisor is stopping, or has ended")
-            }
-        }
-    }
-}
-
-impl Error for CommandError {}

@@ -11,14 +11,14 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use tokio::time::Instant;
 
-use super::child::Restart;
 use super::command::{Goal, Order};
 use super::decision::Decision;
 use super::entry::{ChildId, Down, Exit, Spec, State, Then};
+use super::error::CommandError;
 use super::event::SupervisorEventKind;
-use super::handle::CommandError;
 use super::intensity::Intensity;
 use super::machine::{Machine, Phase};
+use super::strategy::Restart;
 use super::strategy::{AutoShutdown, Strategy};
 use crate::error::Reason;
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::child::Restart;
 use super::decision::{Decision, GiveUp};
 use super::entry::{Cause, ChildId, Down, State, Then};
 use super::machine::{Machine, Phase};
+use super::strategy::Restart;
 use super::strategy::Strategy;
 use crate::error::Reason;
 

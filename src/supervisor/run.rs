@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::OnEvent;
-use super::child::{Child, Restart};
+use super::child::Child;
 use super::decision::{Decision, GiveUp};
 use super::entry::{ChildId, Exit};
 use super::error::{SupervisorError, SupervisorErrorKind};
@@ -21,6 +21,7 @@ use super::id_map::IdMap;
 use super::machine::{Machine, Phase};
 use super::service::{Outcome, Post};
 use super::shared::{Gone, Inbox, Message, Shared};
+use super::strategy::Restart;
 use super::waiter::Waiter;
 use super::wake::{Parent, Timer, Wake};
 use super::worker::{Incarnation, Right, Worker};
@@ -346,7 +347,11 @@ impl<E: GroupError> Driver<E> {
         drop(machine);
         let supervisor = self.shared.name.clone();
         let error = SupervisorError::new(supervisor, &worker.spec, kind, self.last.take(), text);
-        self.error.get_or_insert(error);
+        match self.error {
+            None => self.error = Some(error),
+            // Only the first is what `run` fails with.
+            Some(_) => discard(error),
+        }
     }
 
     pub(super) fn tell(&self, id: Option<ChildId>, kind: impl FnOnce() -> SupervisorEventKind) {

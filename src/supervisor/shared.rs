@@ -50,7 +50,7 @@ pub(super) enum Command<E> {
     Abort(String),
 }
 
-pub(super) type Reply = oneshot::Sender<Result<(), super::handle::CommandError>>;
+pub(super) type Reply = oneshot::Sender<Result<(), super::error::CommandError>>;
 
 impl<E> Shared<E> {
     /// Sends a message; it is dropped if the supervisor is gone.

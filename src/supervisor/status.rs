@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::child::Restart;
+use super::strategy::Restart;
 
 /// What a child of a supervisor is doing, and what became of it before: see
 /// [`SupervisorHandle::children`](crate::SupervisorHandle::children).

@@ -1,4 +1,19 @@
-//! `Strategy`, `AutoShutdown`: what one child's end means for the others.
+//! `Restart`, `Strategy`, `AutoShutdown`: what a child's end means for itself and for the others.
+
+/// When a child that has ended by itself is restarted: OTP's [restart types].
+///
+/// [restart types]: https://www.erlang.org/doc/apps/stdlib/supervisor.html#restart
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Restart {
+    /// Always. The default.
+    #[default]
+    Permanent,
+    /// If it failed: returned an error, panicked, or was dropped.
+    Transient,
+    /// Never. If it was [added](crate::SupervisorHandle::add) to a running supervisor, it is forgotten when it has ended.
+    Temporary,
+}
 
 /// Says which children are restarted when one of them is: OTP's [restart strategies].
 ///

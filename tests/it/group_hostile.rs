@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
+use std::task::Waker;
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::group_support::*;
-use crate::support::{OnWake, race};
+use crate::support::{Log, OnWake, bomb, log_end, race, reports, watch_panics};
 
 /// Holds a value until it is told to let go of it.
 type Shared<T> = Arc<Mutex<Option<T>>>;
@@ -823,4 +824,34 @@ fn g12_tasks_that_spawn_each_other_for_ever_stop_at_the_end() {
         group.wait().await.unwrap();
         assert!(group.is_empty());
     });
+}
+
+/// The waker of a body drops the body's future, and with it the last of its group but for the end that is on its way: what
+/// the group's callback has captured goes there, and panics.
+#[test]
+fn g14_last_of_a_group_goes_during_its_end_and_panics_then_all_others_are_told() {
+    watch_panics();
+    let (ctx, cancel) = Context::background().with_cancel();
+    let body = shared::<Pin<Box<dyn Future<Output = Unit> + Send>>>();
+    let captured = bomb("captured by a callback");
+    let run = Group::builder()
+        .context(&ctx)
+        .on_failure(move |_| {
+            let _ = &captured;
+        })
+        .run(|_: Spawner| pend());
+    put(&body, Box::pin(run) as _);
+    let dropped = body.clone();
+    let waker = Arc::new(OnWake(move || clear(&dropped)));
+    let mut future = body.lock().unwrap().take().unwrap();
+    assert!(poll_with(future.as_mut(), &Waker::from(waker)).is_pending());
+    put(&body, future);
+    let sibling: Group = Group::with_context(&ctx);
+    let told = Log::new();
+    log_end(sibling.context(), &told, "the sibling");
+    log_end(&ctx, &told, "the parent");
+    cancel.cancel();
+    assert!(body.lock().unwrap().is_none());
+    assert_eq!(reports("captured by a callback"), 1);
+    assert_eq!(told.take().len(), 2);
 }

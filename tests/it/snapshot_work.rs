@@ -3,6 +3,7 @@
 use std::future::{Future, pending, poll_fn};
 use std::sync::{Arc, Barrier, mpsc};
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
 use errgroup::{
@@ -13,6 +14,7 @@ use futures::{FutureExt, StreamExt, stream};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
+use crate::group_support::current_thread;
 use crate::snapshot::{alone, plain, undisturbed};
 
 type Unit = Result<(), BoxError>;
@@ -274,6 +276,34 @@ async fn batch_ended_during_the_poll_of_an_item_then_it_is_shown_until_it_return
     let _kept = kept.try_recv().unwrap();
     assert_eq!(ctx.tree().batches().count(), 0);
     assert!(!dump_all().batches().any(|batch| batch.id() == seen.id()));
+}
+
+/// A source that blocks its thread is what keeps the batch: it is shown, although no item is in hand.
+#[test]
+fn batch_ended_while_its_source_blocks_then_it_is_shown_until_that_returns() {
+    let (ctx, cancel) = Context::background().with_cancel();
+    let (tell, begun) = mpsc::channel();
+    let (leave, left) = mpsc::channel::<()>();
+    let items = std::iter::from_fn(move || {
+        tell.send(()).unwrap();
+        left.recv().unwrap();
+        None::<usize>
+    });
+    let below = ctx.clone();
+    let caller = thread::spawn(move || {
+        let batch = batch(items, 4).context(&below);
+        current_thread().block_on(batch.for_each(odd_ones_wait))
+    });
+    begun.recv().unwrap();
+    cancel.cancel();
+    let tree = ctx.tree();
+    let shown = the_batch(&tree);
+    assert_eq!((shown.source(), shown.live()), (SourceState::Pulled, 0));
+    assert!(shown.end().is_some());
+    leave.send(()).unwrap();
+    // Nothing was left of it, so it is complete.
+    caller.join().unwrap().unwrap();
+    assert!(ctx.tree().batches().next().is_none());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use errgroup::{BoxError, Group};
+use errgroup::{BoxError, Group, Task};
 use reqwest::{Client, RequestBuilder};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -386,33 +386,51 @@ async fn five_hundred_requests_half_abandoned_then_nothing_alive() {
 #[tokio::test]
 async fn sigterm_under_load_then_no_accepted_request_lost() {
     let server = Server::start(&["--step-ms", "5", "--grace-ms", "60000"]).await;
-    let mut clients: Group<BoxError> = Group::new();
-    let tasks: Vec<_> = (0..32)
-        .map(|_| {
-            let request = server.get("/search?q=rust");
-            clients.spawn(async move { Ok(load(request).await) })
-        })
-        .collect();
-    wait_until("there is load", async || {
-        server.tasks().await["answered"] >= 200
-    })
-    .await;
+    let load = Load::start(&server, 200).await;
     let finished = server.stop().await;
     finished.assert_exit(0);
-
-    patient("the clients", clients.wait())
-        .await
-        .expect("no failure");
-    let mut answered = 0;
-    for task in tasks {
-        answered += task.await.expect("a count");
-    }
+    let answered = load.answered().await;
     assert_eq!(finished.stdout, counts(answered, answered));
     assert!(!finished.stderr.contains(" 499 "), "{}", finished.stderr);
 }
 
+/// Clients that ask until the server is no more.
+struct Load {
+    clients: Group<BoxError>,
+    counts: Vec<Task<usize>>,
+}
+
+impl Load {
+    /// Begins, and waits until the server has answered so often.
+    async fn start(server: &Server, answered: usize) -> Self {
+        let clients = Group::new();
+        let client = |_| {
+            let request = server.get("/search?q=rust");
+            clients.spawn(async move { Ok(ask(request).await) })
+        };
+        let counts = (0..32).map(client).collect();
+        wait_until("there is load", async || {
+            server.tasks().await["answered"] >= answered
+        })
+        .await;
+        Self { clients, counts }
+    }
+
+    /// How many answers they have had.
+    async fn answered(mut self) -> usize {
+        patient("the clients", self.clients.wait())
+            .await
+            .expect("no failure");
+        let mut answered = 0;
+        for count in self.counts {
+            answered += count.await.expect("a count");
+        }
+        answered
+    }
+}
+
 /// Asks again and again until the server is no more. Returns how often it answered.
-async fn load(request: RequestBuilder) -> usize {
+async fn ask(request: RequestBuilder) -> usize {
     let mut answered = 0;
     while let Ok(response) = request.try_clone().expect("no body").send().await {
         assert_eq!(response.status(), 200);
@@ -436,26 +454,10 @@ async fn stop_under_load(server: Server) {
     // It never sends the rest.
     let mut hung = server.send("GET /search?q=rust HTTP/1.1\r\n").await;
     let peer = hung.local_addr().expect("an address");
-    let mut clients: Group<BoxError> = Group::new();
-    let tasks: Vec<_> = (0..32)
-        .map(|_| {
-            let request = server.get("/search?q=rust");
-            clients.spawn(async move { Ok(load(request).await) })
-        })
-        .collect();
-    wait_until("there is load", async || {
-        server.tasks().await["answered"] >= 100
-    })
-    .await;
+    let load = Load::start(&server, 100).await;
     let finished = server.stop().await;
     finished.assert_exit(1);
-    patient("the clients", clients.wait())
-        .await
-        .expect("no failure");
-    let mut answered = 0;
-    for task in tasks {
-        answered += task.await.expect("a count");
-    }
+    let answered = load.answered().await;
     let named = finished.stdout[0].as_str();
     assert!(
         named.contains(&format!("connection from {peer}")) && named.contains("aborted"),

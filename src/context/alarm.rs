@@ -15,9 +15,7 @@ use tokio::time::Instant;
 
 use super::clock::enter;
 use super::deadline::Setting;
-use super::listeners::{Hook, Waiter};
 use super::node::Node;
-use crate::error::ContextError;
 
 #[must_use = "it is armed by `arm`"]
 pub(super) struct Alarm {
@@ -37,8 +35,7 @@ impl Alarm {
     ) -> Option<Self> {
         let node = calling(Setting::at(at, location), f)?;
         let owned = node.clone();
-        let keep: Hook = Box::new(move |_: &ContextError| drop(owned));
-        let key = owner.add(Waiter::Hook(keep)).ok()?;
+        let key = owner.add(Box::new(move |_| drop(owned))).ok()?;
         Some(Self { node, key })
     }
 
@@ -91,13 +88,10 @@ impl Reminder {
 /// A node that calls `f` when it ends, by its deadline. If that is over, `f` is called now; `None` then.
 fn calling(setting: Setting, f: impl FnOnce() + Send + 'static) -> Option<Arc<Node>> {
     let node = Node::derive_deadline(None, setting);
-    let call: Hook = Box::new(move |_: &ContextError| f());
-    match node.add(Waiter::Hook(call)) {
+    match node.add(Box::new(move |_| f())) {
         Ok(_) => Some(node),
-        Err(refused) => {
-            if let Waiter::Hook(call) = refused {
-                call(node.end_error());
-            }
+        Err(call) => {
+            call(node.end_error());
             None
         }
     }

@@ -26,7 +26,7 @@ use super::alarm::Alarm;
 use super::clock::{later, now};
 use super::hook::OnDone;
 use super::kind::Grace;
-use super::listeners::{Hook, Waiter};
+use super::listeners::Hook;
 use super::node::Node;
 use super::step::Step;
 use super::tree::{Climb, climb};
@@ -91,15 +91,14 @@ impl Plan {
         let begin: Hook = Box::new(|end: &ContextError| {
             self.begin(end.time(now), Alarm::arm_in_passing);
         });
-        match of.register(Waiter::Hook(begin)) {
+        match of.register(begin) {
             Ok(key) => {
                 let registered = OnDone::registered(of, key);
                 // Refused by one that has been aborted.
-                let _ = cleanup.add(Waiter::Hook(Box::new(move |_| drop(registered))));
+                let _ = cleanup.add(Box::new(move |_| drop(registered)));
             }
             // It ended meanwhile.
-            Err(Waiter::Hook(begin)) => begin(of.end_error()),
-            Err(Waiter::Waker(_)) => {}
+            Err(begin) => begin(of.end_error()),
         }
     }
 

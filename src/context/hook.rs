@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use super::listeners::{Hook, Waiter};
 use super::node::Node;
 use crate::destructor::destroy;
-use crate::error::ContextError;
 use crate::panic::contain;
 
 /// Holds a callback that runs when a [`Context`](crate::Context) ends: the value of
@@ -38,14 +37,9 @@ impl OnDone {
         };
         // As a poll does: a deadline that has passed is told now.
         node.tell_if_overdue();
-        match node.register(Waiter::Hook(hook)) {
+        match node.register(hook) {
             Ok(key) => on_done.registered = Some((node.clone(), key)),
-            Err(Waiter::Hook(hook)) => {
-                if let Some(error) = node.err() {
-                    contain(|| hook(&error));
-                }
-            }
-            Err(Waiter::Waker(_)) => {}
+            Err(hook) => contain(|| hook(node.end_error())),
         }
         on_done
     }
@@ -73,20 +67,18 @@ impl OnDone {
         if let Some((node, _)) = self.registered.take() {
             let kept = node.clone();
             // Refused by an ended node: then there is nothing to keep it for.
-            let _ = node.add(Waiter::Hook(Box::new(move |_| drop(kept))));
+            let _ = node.add(Box::new(move |_| drop(kept)));
         }
     }
 
     fn take_back(&mut self) -> bool {
         let hook = match self.registered.take() {
-            Some((node, key)) => match node.deregister(key) {
-                Some(Waiter::Hook(hook)) => Some(hook),
-                _ => None,
-            },
+            Some((node, key)) => node.deregister(key),
             None => match self.never.get_mut() {
                 Ok(never) => never.take(),
                 Err(poisoned) => poisoned.into_inner().take(),
-            },
+            }
+            .map(Waiter::Hook),
         };
         let was_prevented = hook.is_some();
         destroy(hook);
@@ -123,6 +115,5 @@ pub(crate) fn abort_with(node: &Arc<Node>, task: tokio::task::AbortHandle) -> Op
     }
     let guard = AbortOnDrop(task);
     // Refused by an ended node, run by the end or freed with the node: each way the guard is dropped.
-    let hook = Waiter::Hook(Box::new(move |_: &ContextError| drop(guard)));
-    node.add(hook).ok()
+    node.add(Box::new(move |_| drop(guard))).ok()
 }

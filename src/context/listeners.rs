@@ -195,15 +195,15 @@ impl<C: Default> Listeners<C> {
         Ok(members)
     }
 
-    /// Adds somebody to be told of the end; hands it back if the node has ended.
-    pub(super) fn insert(&self, state: &State, waiter: Waiter) -> Result<u32, Waiter> {
+    /// Adds a callback; hands it back if the node has ended.
+    pub(super) fn insert_hook(&self, state: &State, hook: Hook) -> Result<u32, Hook> {
         match self.members(state) {
-            Ok(mut members) => Ok(members.waiters.insert(waiter)),
-            Err(HasEnded) => Err(waiter),
+            Ok(mut members) => Ok(members.waiters.insert(Waiter::Hook(hook))),
+            Err(HasEnded) => Err(hook),
         }
     }
 
-    /// As `insert`, for a waker; it is dropped if the node has ended.
+    /// Adds a waker; it is dropped if the node has ended.
     #[inline]
     pub(super) fn insert_waker(&self, state: &State, waker: Waker) -> Option<Place> {
         let crowd = self.crowd();
@@ -261,22 +261,18 @@ impl<C: Default> Listeners<C> {
     /// The other ends of its race are those who register: they see to `GUARDED` within the gate, too (invariant 2).
     pub(super) fn close(&self, state: &State, by: By, write: impl FnOnce()) -> Option<Closed<C>> {
         let gate = self.gate();
-        let was_overdue = match state.guard() {
+        let phase = state.guard();
+        match phase {
             Phase::Ended => return None,
-            Phase::Overdue => true,
-            Phase::Live => false,
-        };
-        match was_overdue {
-            true => state.close(By::Error),
-            false => {
+            Phase::Overdue => state.close(By::Error),
+            Phase::Live => {
                 write();
                 state.close(by);
             }
         }
-        let listeners = self.take_from(gate);
         Some(Closed {
-            listeners,
-            was_overdue,
+            listeners: self.take_from(gate),
+            was_overdue: matches!(phase, Phase::Overdue),
         })
     }
 

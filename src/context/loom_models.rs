@@ -9,7 +9,6 @@ use loom::thread;
 
 use super::done::Done;
 use super::hook::OnDone;
-use super::listeners::Waiter;
 use super::node::Node;
 use crate::error::{ContextError, Reason};
 use crate::sync::model::block_on;
@@ -62,7 +61,7 @@ fn two_ends_at_once_one_wins_and_is_told_once() {
         let node = derive(None);
         let child = derive(Some(&node));
         let (told, hook) = counter();
-        assert!(child.register(Waiter::Hook(Box::new(hook))).is_ok());
+        assert!(child.register(Box::new(hook)).is_ok());
         let other = {
             let node = node.clone();
             thread::spawn(move || end(&node, Reason::Cancelled))

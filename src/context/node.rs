@@ -24,7 +24,7 @@ use std::sync::{Arc, Weak};
 use super::deadline::Deadline;
 use super::directory;
 use super::kind::{Extra, Kind, Link, Owner};
-use super::listeners::{Listeners, Place, UNLINKED, Waiter};
+use super::listeners::{Hook, Listeners, Place, UNLINKED, Waiter};
 use super::state::{By, HasEnded, State};
 use super::steps::StopPoint;
 use crate::destructor::destroy;
@@ -273,16 +273,16 @@ impl Node {
         self.location
     }
 
-    /// Adds somebody to be told of the end, by a timer too; hands it back if the node has ended.
-    pub(crate) fn register(&self, waiter: Waiter) -> Result<u32, Waiter> {
-        // First: it panics in a runtime without a timer, and what it ends refuses the waiter.
+    /// Adds a callback at the end, by a timer too; hands it back if the node has ended.
+    pub(super) fn register(&self, hook: Hook) -> Result<u32, Hook> {
+        // First: it panics in a runtime without a timer, and what it ends refuses the callback.
         self.see_to_timer();
-        self.add(waiter)
+        self.add(hook)
     }
 
     /// As `register`, without a timer.
-    pub(super) fn add(&self, waiter: Waiter) -> Result<u32, Waiter> {
-        self.listeners.insert(&self.state, waiter)
+    pub(super) fn add(&self, hook: Hook) -> Result<u32, Hook> {
+        self.listeners.insert_hook(&self.state, hook)
     }
 
     /// Takes a waiter out again; `None` if the end was first.

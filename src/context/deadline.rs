@@ -154,7 +154,7 @@ impl Node {
         self.deadline.as_ref().map(|deadline| deadline.at())
     }
 
-    /// The deadline that the node has set itself, and whose timers it stops.
+    /// The deadline that the node, which is where it was made, has set itself, and whose timers it stops.
     pub(super) fn own_deadline(&self) -> Option<&Arc<Deadline>> {
         let is_own = |deadline: &&Arc<Deadline>| std::ptr::eq(deadline.node.as_ptr(), self);
         self.deadline.as_ref().filter(is_own)
@@ -344,6 +344,14 @@ impl Deadline {
         drop(registered);
         for Entry { timers, number } in std::iter::once(first).chain(others) {
             timers.remove(self.at, number);
+        }
+    }
+
+    /// As `stop`, if the node that set it is being dropped: whoever is below it has been before. That need not lie where it
+    /// was, so `own_deadline` would not tell.
+    pub(super) fn stop_without_node(&self) {
+        if self.node.strong_count() == 0 {
+            self.stop();
         }
     }
 

@@ -320,8 +320,8 @@ impl Node {
 
     /// Takes the node out of the tree and hands out what it owned of it.
     fn dismantle(&mut self, others: &mut Vec<Arc<Node>>) -> Option<Arc<Node>> {
-        if let Some(deadline) = self.own_deadline() {
-            deadline.stop();
+        if let Some(deadline) = &self.deadline {
+            deadline.stop_without_node();
         }
         if let Some(link) = self.kind.take_link() {
             link.leave();

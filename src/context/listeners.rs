@@ -95,7 +95,8 @@ pub(super) struct Taken<C> {
 }
 
 impl<C: Default> Listeners<C> {
-    #[inline]
+    // Always: the compiler did or did not, as the rest of the crate happened to be.
+    #[inline(always)]
     fn gate(&self) -> Gate<'_, C> {
         if self.crowd.get().is_none() {
             let alone = self.alone.lock();

@@ -219,7 +219,8 @@ impl Context {
     /// Returns a context that ends when stopping begins, of this context or of one above: no new work from then on.
     ///
     /// Stopping begins by [`StopHandle::stop`], by a signal with a drain (`Signals::drain`), or by
-    /// [`Group::stop`](crate::Group::stop) with a [drain](crate::Stop::drain), with [`Reason::Stopping`]. If nothing above
+    /// [`Group::stop`](crate::Group::stop) with a [drain](crate::Stop::drain), with
+    /// [`Reason::Stopping`](crate::Reason::Stopping). If nothing above
     /// can be stopped in steps this is the context itself. It never ends later than the context, keeps the values, and shows
     /// the same deadline.
     ///

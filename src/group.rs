@@ -66,7 +66,7 @@ pub use self::straggler::Straggler;
 pub use self::wait::{Wait, WaitOutcome, WaitOwned};
 
 pub(crate) use self::body::Came;
-pub(crate) use self::core::Core;
+pub(crate) use self::core::{Core, is_gone};
 pub(crate) use self::entry::{Kind, Name, SlotRequest};
 pub(crate) use self::failure::EndedBy;
 pub(crate) use self::fate::{Counts, Fate};

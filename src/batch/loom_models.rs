@@ -14,9 +14,10 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use futures::Stream;
 use loom::thread::{self, JoinHandle};
 
-use super::queue::{CALLER, Call, Hand, Next, Permits, Pulled, Queue, Rules};
+use super::queue::{CALLER, Call, Hand, Next, Permits, Queue, Rules};
 use super::results::Discard;
-use super::worker::{Job, Work, Worker};
+use super::work::{Job, Work};
+use super::worker::Worker;
 use crate::context::Context;
 use crate::error::BoxError;
 use crate::sync::Mutex;
@@ -206,12 +207,15 @@ impl Batch {
 
     fn work(&self, id: usize) {
         let mut worker = Worker::new(self.work.clone(), id);
-        let mut start = |_: &Arc<Work<Items>>, id: usize| {
-            let batch = self.clone();
-            let thread = thread::spawn(move || batch.work(id));
-            self.threads.lock().push(thread);
-        };
-        block_on(poll_fn(|cx| worker.poll_work(&mut start, cx)));
+        block_on(poll_fn(|cx| {
+            let polled = worker.poll_work(cx);
+            if let Some(id) = worker.helper.take() {
+                let batch = self.clone();
+                let thread = thread::spawn(move || batch.work(id));
+                self.threads.lock().push(thread);
+            }
+            polled
+        }));
     }
 }
 
@@ -371,11 +375,11 @@ fn help(queue: &Queue<u32, ()>, ran: &Board) {
                     hand.done = hand.block.len();
                     hand.block.drain(..).for_each(|(_, item)| ran.note(item));
                 }
-                Next::Idle if !queue.idle(&mut hand, cx.waker().clone()) => {}
-                Next::Idle => return Poll::Pending,
-                Next::Watch => thread::yield_now(),
+                Next::Idle if hand.is_idle => return Poll::Pending,
+                Next::Idle => hand.waker = Some(cx.waker().clone()),
+                Next::GiveWay => thread::yield_now(),
                 Next::Over => return Poll::Ready(()),
-                Next::Poll | Next::Pull(..) | Next::Call(_) => unreachable!(),
+                Next::Poll | Next::Pull | Next::Call(_) => unreachable!(),
             }
         }
     }));
@@ -388,9 +392,7 @@ fn pull_shows_item_after_item_while_the_other_worker_becomes_idle_then_that_one_
         let queue: Arc<Queue<u32, ()>> = Queue::new(Box::pin(Feed::default()), rules(8, 2), None);
         let ran = Board::default();
         let mut hand = Hand::new(CALLER);
-        let Next::Pull(source, permits) = queue.next(&mut hand, 4) else {
-            panic!("there is a source to be polled");
-        };
+        assert!(matches!(queue.next(&mut hand, 4), Next::Pull));
         let mut helper = None;
         for item in 0..3 {
             match queue.show((item, item as u32)) {
@@ -403,15 +405,12 @@ fn pull_shows_item_after_item_while_the_other_worker_becomes_idle_then_that_one_
             }
             ran.wait(item as u32);
         }
-        drop(source);
-        assert!(
-            queue
-                .put_source(Pulled::Dry, permits - 3, &mut hand)
-                .1
-                .is_none()
-        );
-        assert!(hand.block.is_empty());
+        let mut pull = hand.pull.take().unwrap();
+        drop(pull.source.take());
+        pull.permits -= 3;
+        hand.pull = Some(pull);
         while !matches!(queue.next(&mut hand, 4), Next::Over) {
+            assert!(hand.block.is_empty());
             thread::yield_now();
         }
         helper.expect("it was called").join().unwrap();

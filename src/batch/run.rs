@@ -1,24 +1,22 @@
 //! `Run`: a batch from its first poll to its outcome. `Results`: the stream of `map_stream`.
 
 use std::collections::VecDeque;
+use std::future::{Future, IntoFuture};
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll, ready};
 
-use futures::FutureExt;
 use tokio::runtime::Handle;
-use tokio::task::unconstrained;
 
 use super::queue::{CALLER, Source};
 use super::results::Collected;
-use super::worker::{Failure, Job, Work, Worker};
+use super::work::{Failure, Job, Work};
+use super::worker::Worker;
 use crate::context::DoneOwned;
-use std::future::Future;
-
-use crate::error::{ContextError, GroupError, Reason};
-use crate::group::{Group, Spawner, WaitOwned};
+use crate::error::{ContextError, Reason};
+use crate::group::{Group, WaitOwned, is_gone};
 use crate::panic::{catch, discard};
 
 /// Owned by the caller's future or stream.
@@ -28,36 +26,13 @@ pub(super) struct Run<J: Job> {
     worker: Option<Worker<J>>,
     /// Wakes the caller at the end of the context, if anybody else can end it.
     done: Option<DoneOwned>,
-    tasks: Tasks<J::Error>,
+    /// The workers that are tasks.
+    tasks: Option<WaitOwned<J::Error>>,
     /// The error of a batch that was cut short by its runtime.
     lost: Option<J::Error>,
     /// Where the caller's worker was first polled.
     home: Option<Handle>,
     is_finished: bool,
-}
-
-/// The workers that are tasks.
-enum Tasks<E: GroupError> {
-    None,
-    Live(WaitOwned<E>),
-}
-
-impl<E: GroupError> Tasks<E> {
-    fn start<J: Job<Error = E>>(&mut self, work: &Arc<Work<J>>, id: usize) {
-        if let Tasks::None = self {
-            let group = Group::at(
-                work.location,
-                &work.ctx,
-                work.queue.name.clone().map(Arc::new),
-                None,
-            );
-            // Unset before: the group is made once.
-            let _ = work.spawner.set(group.spawner());
-            *self = Tasks::Live(group.into_future());
-        }
-        let spawner: Option<&Spawner<E>> = work.spawner.get();
-        Worker::spawn(work, id, spawner.expect("errgroup: set above"));
-    }
 }
 
 impl<J: Job> Run<J> {
@@ -70,8 +45,21 @@ impl<J: Job> Run<J> {
     /// A run whose workers are all tasks: it goes on while the caller does something else.
     pub(super) fn spawned(work: Arc<Work<J>>) -> Self {
         let mut run = Self::new(work, None, None);
-        run.tasks.start(&run.work, CALLER + 1);
+        run.start(CALLER + 1);
         run
+    }
+
+    /// Starts a worker as a task.
+    fn start(&mut self, id: usize) {
+        let work = &self.work;
+        let spawner = work.spawner.get_or_init(|| {
+            let name = work.queue.name.clone().map(Arc::new);
+            let group = Group::at(work.location, &work.ctx, name, None);
+            let spawner = group.spawner();
+            self.tasks = Some(group.into_future());
+            spawner
+        });
+        Worker::spawn(work, id, spawner);
     }
 
     fn new(work: Arc<Work<J>>, worker: Option<Worker<J>>, home: Option<Handle>) -> Self {
@@ -79,7 +67,7 @@ impl<J: Job> Run<J> {
             done: work.is_child.then(|| work.ctx.done_owned()),
             work,
             worker,
-            tasks: Tasks::None,
+            tasks: None,
             lost: None,
             home,
             is_finished: false,
@@ -89,10 +77,13 @@ impl<J: Job> Run<J> {
     /// Runs the batch to its end, and returns its outcome. Resumes a panic.
     pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), J::Error>> {
         if let Some(worker) = &mut self.worker {
-            let polled = worker.poll_work(&mut |work, id| self.tasks.start(work, id), cx);
+            let polled = worker.poll_work(cx);
             // Somebody else than an item has woken the caller.
             let is_idle = polled.is_pending() && worker.is_idle();
-            if is_idle && self.home.as_ref().is_some_and(is_gone) {
+            if let Some(id) = worker.helper.take() {
+                self.start(id);
+            }
+            if is_idle && self.home.as_ref().is_some_and(has_left) {
                 self.lost = Some(E::<J>::from(lost_runtime()));
             } else if polled.is_pending() {
                 let done = self.done.as_mut();
@@ -104,11 +95,11 @@ impl<J: Job> Run<J> {
             self.done = None;
             self.worker = None;
         }
-        if let Tasks::Live(wait) = &mut self.tasks {
+        if let Some(wait) = &mut self.tasks {
             let work = &self.work;
             let ended = ready!(wait.poll_work(|| work.has_failed() || work.queue.is_done(), cx));
             self.lost = self.lost.take().or(ended.err());
-            self.tasks = Tasks::None;
+            self.tasks = None;
         }
         Poll::Ready(self.finish())
     }
@@ -149,13 +140,9 @@ impl<J: Job> Run<J> {
 }
 
 /// Whether the batch has left its runtime, and that is gone: what its items wait for may never come.
-fn is_gone(home: &Handle) -> bool {
-    if Handle::try_current().is_ok_and(|here| here.id() == home.id()) {
-        return false;
-    }
-    // A runtime that is gone drops what it is given in the very call.
-    let probe = home.spawn(async {});
-    probe.is_finished() && matches!(unconstrained(probe).now_or_never(), Some(Err(_)))
+fn has_left(home: &Handle) -> bool {
+    let is_home = Handle::try_current().is_ok_and(|here| here.id() == home.id());
+    !is_home && is_gone(home)
 }
 
 fn lost_runtime() -> ContextError {
@@ -177,10 +164,13 @@ impl<J: Job> Drop for Run<J> {
         let dropped = || ContextError::at(Reason::GroupDropped, location, None);
         self.work.node().end(dropped);
         self.worker = None;
-        self.tasks = Tasks::None;
+        self.tasks = None;
         self.work.close();
     }
 }
+
+/// So many results at once are many.
+const MANY: usize = 16;
 
 /// Yields the results in their order, then the error.
 pub(super) struct Results<J: Job> {
@@ -189,6 +179,9 @@ pub(super) struct Results<J: Job> {
     taken: VecDeque<J::Value>,
     /// Yielded, and their permits not given back.
     yielded: usize,
+    /// How many permits are given back together. Where many results were there at once the workers are ahead of the
+    /// consumer, and half of them at a time spares both wake-ups. Else each permit starts an item, and none is kept back.
+    release_size: usize,
     error: Option<J::Error>,
 }
 
@@ -198,6 +191,7 @@ impl<J: Job<Sink = Collected<<J as Job>::Value>>> Results<J> {
             run,
             taken: VecDeque::new(),
             yielded: 0,
+            release_size: 1,
             error: None,
         }
     }
@@ -206,22 +200,14 @@ impl<J: Job<Sink = Collected<<J as Job>::Value>>> Results<J> {
         &mut self,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<J::Value, J::Error>>> {
-        if self.taken.is_empty() && !self.run.is_finished {
-            let taken = self.run.work.sink.poll_take(&mut self.taken, cx);
-            if taken.is_pending() {
-                self.error = ready!(self.run.poll(cx)).err();
-            }
-        }
         if self.taken.is_empty() {
-            self.run.work.sink.take(&mut self.taken);
+            ready!(self.poll_take(cx));
         }
         let work = &self.run.work;
         match self.taken.pop_front() {
             Some(value) => {
                 self.yielded += 1;
-                if self.taken.is_empty()
-                    || self.yielded >= work.queue.release_size.load(Ordering::Relaxed)
-                {
+                if self.taken.is_empty() || self.yielded >= self.release_size {
                     work.queue.release(std::mem::take(&mut self.yielded));
                 }
                 Poll::Ready(Some(Ok(value)))
@@ -232,6 +218,24 @@ impl<J: Job<Sink = Collected<<J as Job>::Value>>> Results<J> {
                 Poll::Ready(self.error.take().map(Err))
             }
         }
+    }
+
+    fn poll_take(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let taken = match self.run.is_finished {
+            true => Poll::Pending,
+            false => self.run.work.sink.poll_take(&mut self.taken, cx),
+        };
+        if taken.is_pending() {
+            if !self.run.is_finished {
+                self.error = ready!(self.run.poll(cx)).err();
+            }
+            self.run.work.sink.take(&mut self.taken);
+        }
+        self.release_size = match self.taken.len() {
+            many @ MANY.. => many / 2,
+            _ => 1,
+        };
+        Poll::Ready(())
     }
 }
 

@@ -245,23 +245,19 @@ impl<E> Core<E> {
 
     /// What became of a task that its runtime dropped: aborted through its handle, or gone with the runtime.
     pub(crate) fn fate_of_dropped(&self) -> Fate {
-        match self.registry.lacks().was_lost || self.has_lost_runtime() {
+        let has_lost_runtime = || self.registry.runtime().as_ref().is_some_and(is_gone);
+        match self.registry.lacks().was_lost || has_lost_runtime() {
             true => Fate::Lost,
             false => Fate::Aborted,
         }
     }
+}
 
-    /// Whether the group's runtime is being shut down.
-    fn has_lost_runtime(&self) -> bool {
-        // There is no asking a `Handle`. A runtime that is going drops what it is given in the very call.
-        self.registry.runtime().is_some_and(|runtime| {
-            let probe = runtime.spawn(async {});
-            let joined = probe
-                .is_finished()
-                .then(|| unconstrained(probe).now_or_never());
-            matches!(joined, Some(Some(Err(_))))
-        })
-    }
+/// Whether a runtime is being shut down, or gone.
+pub(crate) fn is_gone(runtime: &Handle) -> bool {
+    // There is no asking a `Handle`. A runtime that is going drops what it is given in the very call.
+    let probe = runtime.spawn(async {});
+    probe.is_finished() && matches!(unconstrained(probe).now_or_never(), Some(Err(_)))
 }
 
 // What it shows of itself changes in one step, and foreign code runs with no lock held.

@@ -1,8 +1,8 @@
 //! `Batch`: many items, one function, bounded concurrency, without a task per item.
 //!
-//! The way of an item: a [`Worker`] pulls it from the source, runs the function on it, and polls the future. If that has
+//! The way of an item: a [`Worker`](worker::Worker) pulls it from the source, runs the function on it, and polls the future. If that has
 //! to wait it goes to the [`Queue`], and whichever worker is free polls it again once it was woken. Its result goes to the
-//! [`Sink`](results::Sink), its error to the [`Work`], and ends the batch.
+//! [`Sink`], its error to the [`Work`], and ends the batch.
 //!
 //! In `settle`, `first_ok` and `quorum` the error of an item is a result, too: there the sink decides. A stagger is a source
 //! that is not ready.

@@ -185,8 +185,13 @@ impl<T> Slab<T> {
         self.chunks.shrink_to_fit();
         self.with_room = NONE;
         for index in (0..used).rev() {
-            if !self.chunks[index].is_full() {
-                self.chunks[index].next_with_room = self.with_room;
+            let chunk = &mut self.chunks[index];
+            if chunk.occupied == 0 {
+                // It was the next to be inserted into, and may not be any more.
+                chunk.free();
+            }
+            if !chunk.is_full() {
+                chunk.next_with_room = self.with_room;
                 self.with_room = index as u32;
             }
         }

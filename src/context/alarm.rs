@@ -50,7 +50,7 @@ impl Alarm {
         }
     }
 
-    /// As `arm`, during an end. Does not panic.
+    /// As `arm`, during an end: it panics only where the clock is paused.
     pub(super) fn arm_in_passing(self) {
         if let Some(deadline) = self.node.own_deadline() {
             deadline.arm_in_passing();

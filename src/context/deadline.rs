@@ -21,7 +21,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task;
 use tokio::time::Instant;
 
 use super::clock::{self, later, now};
@@ -47,8 +46,6 @@ pub(crate) struct Deadline {
 #[derive(Default)]
 struct Registered {
     is_stopped: bool,
-    /// The last task that has waited, on a runtime where the deadline is registered.
-    task: Option<task::Id>,
     /// Most deadlines are waited for on one runtime. Empty only while `others` is.
     first: Option<Entry>,
     others: Vec<Entry>,
@@ -259,15 +256,14 @@ impl Deadline {
     ///
     /// In a runtime without a timer, by tokio; then nothing has been registered.
     pub(super) fn arm(&self) {
-        // A task stays on its runtime, and is cheaper to find.
-        let task = task::try_id();
-        if self.timers.lock().is_settled_for(task) {
+        // Not the task: it may be on another runtime, within `enter` or `block_on`, than it was.
+        let runtime = Handle::try_current().ok();
+        if self.timers.lock().is_settled(runtime.as_ref()) {
             return;
         }
-        let runtime = Handle::try_current().ok();
         // Timers that close meanwhile do so for want of entries, or with their runtime: then there are none the next time.
         while let Some(timers) = runtime.as_ref().and_then(Timers::of_runtime) {
-            if self.register(timers, task) {
+            if self.register(timers) {
                 return;
             }
         }
@@ -276,46 +272,42 @@ impl Deadline {
 
     /// As `arm`; in a runtime without a timer the process's tells, although this panics.
     pub(super) fn arm_for_certain(&self) {
-        struct Otherwise<'a>(&'a Deadline);
+        struct Otherwise<'a>(Option<&'a Deadline>);
         impl Drop for Otherwise<'_> {
             fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.register_with_process();
+                if let Some(deadline) = self.0 {
+                    deadline.register_with_process();
                 }
             }
         }
-        let _otherwise = Otherwise(self);
+        let mut otherwise = Otherwise(Some(self));
         self.arm();
+        otherwise.0 = None;
     }
 
     /// As `arm`, during an end, where nobody is to blame if the runtime has no timer: only a paused clock needs its own.
     pub(super) fn arm_in_passing(&self) {
         match clock::is_paused() {
-            true => self.arm(),
+            true => self.arm_for_certain(),
             false => self.register_with_process(),
         }
     }
 
     /// That is never closed.
     fn register_with_process(&self) {
-        self.register(Timers::of_process().clone(), None);
+        self.register(Timers::of_process().clone());
     }
 
-    /// Registers with these timers, on which this task waits; `false` if they are closed.
-    fn register(&self, timers: Arc<Timers>, task: Option<task::Id>) -> bool {
+    /// Registers with these timers; `false` if they are closed.
+    fn register(&self, timers: Arc<Timers>) -> bool {
         let mut registered = self.timers.lock();
-        if registered.is_stopped {
-            return true;
-        }
-        if registered.is_with(&timers) {
-            registered.task = task;
+        if registered.is_stopped || registered.is_with(&timers) {
             return true;
         }
         let Some(inserted) = timers.insert(self.at, self.node.clone()) else {
             return false;
         };
         let due = inserted.is_due.then(|| timers.clone());
-        registered.task = task;
         registered.add(Entry {
             timers,
             number: inserted.number,
@@ -385,9 +377,11 @@ impl Deadline {
 }
 
 impl Registered {
-    /// Whether there is nothing to do for a task that has waited before.
-    fn is_settled_for(&self, task: Option<task::Id>) -> bool {
-        self.is_stopped || (task.is_some() && self.task == task)
+    /// Whether there is nothing to do for who waits on this runtime, or outside of any.
+    fn is_settled(&self, runtime: Option<&Handle>) -> bool {
+        let runtime = runtime.map(Handle::id);
+        let mut entries = self.first.iter().chain(&self.others);
+        self.is_stopped || entries.any(|entry| entry.timers.runtime() == runtime)
     }
 
     fn is_with(&self, timers: &Timers) -> bool {

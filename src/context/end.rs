@@ -160,7 +160,7 @@ impl Node {
     }
 
     /// The error with which a parent's end reaches this node if it is not simply the parent's: its deadline's, if that
-    /// has passed (invariant 6), and what has to be written down since the node has two parents. A deadline that it has
+    /// has passed (invariant 4 of `node.rs`), and what has to be written down since the node has two parents. A deadline that it has
     /// from the parent which ends has ended that one already.
     fn own_error(&self, parent: &Node) -> Option<ContextError> {
         let deadline = match self.merged() {

@@ -275,6 +275,9 @@ impl Node {
 
     /// Adds a callback at the end, by a timer too; hands it back if the node has ended.
     pub(super) fn register(&self, hook: Hook) -> Result<u32, Hook> {
+        if self.has_ended() {
+            return Err(hook);
+        }
         // First: it panics in a runtime without a timer, and what it ends refuses the callback.
         self.see_to_timer();
         self.add(hook)

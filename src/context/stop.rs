@@ -94,17 +94,13 @@ pub(super) fn stopping(
     node: &Arc<Node>,
     location: &'static Location<'static>,
 ) -> Option<Arc<Node>> {
-    // By a stop it had begun before.
-    if node
-        .err()
-        .is_some_and(|end| end.reason() != Reason::Stopped)
-    {
-        return None;
-    }
     let step = Step::Stopping.of(node)?;
-    match node.has_ended() {
-        true => Some(step),
-        false => Some(Node::merge(node, &step, location)),
+    // Asked once: a node that ends after this ends the merged one.
+    match node.err() {
+        None => Some(Node::merge(node, &step, location)),
+        // It had begun before.
+        Some(end) if end.reason() == Reason::Stopped => Some(step),
+        Some(_) => None,
     }
 }
 

@@ -7,7 +7,7 @@
 //! 1. An entry of an open `Timers` is told at its time: the driver rings then or earlier, and sets itself again.
 //! 2. `armed` is when the driver will ring, `None` if nobody has set it since it last did. It rings at the earliest entry
 //!    or before: an entry that is removed leaves the driver as it is.
-//! 3. A closed `Timers` has no entry and no driver, and gets none. Closing takes the lock. That of the process is never closed.
+//! 3. A closed `Timers` has no entry, and gets none; nor has it a driver once its sentinel has gone. Closing takes the lock. That of the process is never closed.
 //!
 //! Lock order: a deadline's `timers`, then a `Timers`'s `state`, then tokio's own. The list of the runtimes comes before
 //! `state`, too. Nobody is told with any of them held.
@@ -131,6 +131,11 @@ impl Timers {
         }
         tell(due.into_iter().map(|(_, due)| due), Due::ring);
         armed
+    }
+
+    /// Whose they are; `None`: the process's.
+    pub(super) fn runtime(&self) -> Option<Id> {
+        self.runtime
     }
 
     /// The runtime goes: whoever is here goes elsewhere.

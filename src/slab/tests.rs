@@ -1,6 +1,6 @@
 //! The slab gives memory back. That keys and values are right is tested through the ordered one, which stands on it.
 
-use super::Slab;
+use super::{CHUNK, Slab};
 
 /// As large as what a group keeps of a task.
 #[derive(Clone, Copy, Default)]
@@ -60,4 +60,26 @@ fn burst_removed_around_a_late_survivor_gives_the_chunks_back() {
         "{} of {peak}",
         owned_bytes(&slab)
     );
+}
+
+#[test]
+fn chunk_to_be_inserted_into_is_empty_when_the_last_are_forgotten_then_it_is_freed() {
+    let mut slab = Slab::default();
+    let chunks: Vec<Vec<u32>> = (0..8)
+        .map(|_| (0..CHUNK).map(|_| slab.insert(Value::default())).collect())
+        .collect();
+    // Each has room from now on, the third first of all.
+    for chunk in [0, 4, 5, 6, 7, 2] {
+        slab.remove(chunks[chunk][0]);
+    }
+    for chunk in [2, 4, 5, 6, 7] {
+        for key in &chunks[chunk][1..] {
+            slab.remove(*key);
+        }
+    }
+    assert_eq!(slab.chunks.len(), 4);
+    assert_eq!(slab.chunks[2].places.capacity(), 0);
+    // The first has room for one, and then the third is used anew.
+    let keys: Vec<u32> = (0..2).map(|_| slab.insert(Value::default())).collect();
+    assert_eq!(keys, [0, 2 * CHUNK as u32]);
 }

@@ -87,6 +87,21 @@ async fn c7_registered_after_the_deadline_and_before_its_timer_ran_runs_at_once(
 }
 
 #[test]
+fn c7_registered_on_a_context_that_was_born_ended_with_a_deadline_needs_no_timer() {
+    let (parent, cancel) = background().with_cancel();
+    cancel.cancel();
+    let late = parent.with_timeout(ms(3_600_000));
+    let log = Log::new();
+    let without_timer = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    without_timer.block_on(async {
+        let _on_done = on_done(&late, &log, "at once");
+        assert_eq!(log.take(), ["at once"]);
+    });
+}
+
+#[test]
 fn c7_callback_is_given_the_error_of_the_context() {
     let (parent, handle) = background().with_cancel();
     let ctx = child(&parent);

@@ -474,3 +474,22 @@ fn handle_with_a_deadline_used_in_a_thread_local_after_a_paused_clock_is_no_trou
     }
     assert_eq!(log.take(), ["told", "used", "told", "used"]);
 }
+
+/// A task keeps its id within a runtime that it enters, or blocks on.
+#[test]
+fn c8_task_has_waited_on_a_runtime_that_it_entered_then_it_is_told_on_its_own() {
+    let (own, undriven) = (one_thread(), one_thread());
+    let ctx = background().with_timeout(SOON);
+    let entered = undriven.handle().clone();
+    let told = own.block_on(async {
+        let task = tokio::spawn(async move {
+            let _kept = [(); 2].map(|()| {
+                let _in_it = entered.enter();
+                ctx.on_done(|_| {})
+            });
+            tokio::time::timeout(LIMIT, ctx.done()).await.is_ok()
+        });
+        task.await.unwrap()
+    });
+    assert!(told);
+}

@@ -25,7 +25,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// Registers with timers that stand for those of a runtime.
 fn register(node: &Node, timers: &Arc<Timers>) {
     let deadline = node.own_deadline().expect("timed");
-    if !deadline.register(timers.clone(), None) {
+    if !deadline.register(timers.clone()) {
         deadline.register_with_process();
     }
 }

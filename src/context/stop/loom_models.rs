@@ -95,6 +95,20 @@ fn cancelled_during_stop_then_one_reason_and_no_alarm_left() {
 }
 
 #[test]
+fn cancelled_while_asked_for_stopping_then_that_ends_too() {
+    loom::model(|| {
+        let (ctx, handle) = stoppable();
+        let canceller = thread::spawn(move || {
+            handle.cancel();
+            handle
+        });
+        let stopping = ctx.stopping();
+        let _handle = canceller.join().unwrap();
+        assert_eq!(reason(&stopping), Some(Reason::Cancelled));
+    });
+}
+
+#[test]
 fn stopped_by_two_at_once_then_the_earlier_end_holds() {
     loom::model(|| {
         let (ctx, handle) = stoppable();

@@ -7,7 +7,7 @@
 //!
 //! Invariant: tokio's timer is only touched while the `Timers` is open, under its lock. Closing takes the lock, and what
 //! follows in tokio comes after it. So no timer is registered with a runtime that has shut down, which would panic. A
-//! closed `Timers` has no handle of its runtime.
+//! closed `Timers` has no handle of its runtime, once the sentinel has gone.
 //!
 //! Why not a sleep of tokio's for each deadline? It would hold the runtime, whose file descriptors go with it, and each
 //! would have to be found and dropped when the runtime goes, which takes this list anyway. Setting the sleep again costs

@@ -1,12 +1,15 @@
 //! `BlockSize`: how many items a worker takes at a time.
 //!
-//! Blocks spare the workers the lock of the queue, and their items wait for each other. So they grow as long as whole
-//! blocks are started quickly, and are of one item after one that took long.
+//! Blocks spare the workers most of their looks into the queue, and their items wait for each other. So they grow as long as
+//! whole blocks are started quickly, and are of one item after one that took long.
 
 use std::time::{Duration, Instant};
 
 /// The most items of a block.
 const LARGEST: usize = 64;
+
+/// Items that come in blocks of that size end at once.
+const LARGE: usize = 16;
 
 /// After that time the items of a block should have been somebody else's.
 const LONG: Duration = Duration::from_micros(50);
@@ -18,6 +21,8 @@ pub(super) struct BlockSize {
     /// When the block before was done, if nothing has come between.
     since: Option<Instant>,
     is_steady: bool,
+    /// An item of the block has had to wait.
+    has_waited: bool,
 }
 
 impl BlockSize {
@@ -28,11 +33,32 @@ impl BlockSize {
             most: (limit / workers).clamp(1, LARGEST),
             since: None,
             is_steady: false,
+            has_waited: false,
         }
     }
 
     pub(super) fn get(&self) -> usize {
         self.size
+    }
+
+    /// How many permits the consumer of a stream had better gather before it gives them back.
+    ///
+    /// Where items end at once a worker has filled the room before the consumer comes back, and half a block at a time
+    /// spares both of them wake-ups. Else each permit starts an item, and none is kept back.
+    pub(super) fn release_size(&self) -> usize {
+        match self.size < LARGE || self.has_waited {
+            true => 1,
+            false => self.size / 2,
+        }
+    }
+
+    pub(super) fn begin(&mut self) {
+        self.has_waited = false;
+    }
+
+    /// An item of the block has to wait.
+    pub(super) fn wait(&mut self) {
+        self.has_waited = true;
     }
 
     /// The block is done.
@@ -130,5 +156,16 @@ mod tests {
             assert_eq!((size.size, size.since), (1, None));
             size.pause();
         }
+    }
+
+    #[test]
+    fn items_of_large_blocks_wait_then_permits_are_given_back_one_by_one() {
+        let mut size = BlockSize::new(1_000, 1);
+        size.size = 32;
+        assert_eq!(size.release_size(), 16);
+        size.wait();
+        assert_eq!(size.release_size(), 1);
+        size.begin();
+        assert_eq!(size.release_size(), 16);
     }
 }

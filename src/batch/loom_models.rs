@@ -338,7 +338,7 @@ fn permit_is_released_while_the_worker_becomes_idle_then_the_next_is_pulled() {
     });
 }
 
-/// A source that gives out its third item when the second was run.
+/// A source that gives out its fifth item when the fourth was run.
 struct Blocking(Board, u32);
 
 impl Stream for Blocking {
@@ -346,14 +346,14 @@ impl Stream for Blocking {
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<u32>> {
         self.1 += 1;
-        if self.1 == 4 {
-            self.0.wait(3);
+        if self.1 == 5 {
+            self.0.wait(4);
         }
-        Poll::Ready((self.1 < 5).then_some(self.1))
+        Poll::Ready((self.1 < 6).then_some(self.1))
     }
 }
 
-/// By then the blocks are of two: the second item was pulled together with what blocks.
+/// By then the blocks are of two: the fourth item was pulled together with what blocks.
 #[test]
 fn source_blocks_until_an_item_of_the_same_pull_has_run_then_another_worker_runs_it() {
     loom::model(|| {
@@ -361,7 +361,7 @@ fn source_blocks_until_an_item_of_the_same_pull_has_run_then_another_worker_runs
         let batch = Batch::with(source, rules(4, 2), &[], None);
         let ran = batch.ran.clone();
         batch.run(|_| ());
-        assert_eq!(ran.0.lock().items.len(), 4);
+        assert_eq!(ran.0.lock().items.len(), 5);
     });
 }
 
@@ -377,7 +377,7 @@ fn help(queue: &Queue<u32, ()>, ran: &Board) {
                 }
                 Next::Idle if hand.is_idle => return Poll::Pending,
                 Next::Idle => hand.waker = Some(cx.waker().clone()),
-                Next::GiveWay => thread::yield_now(),
+                Next::GiveWay | Next::Watch => thread::yield_now(),
                 Next::Over => return Poll::Ready(()),
                 Next::Poll | Next::Pull | Next::Call(_) => unreachable!(),
             }

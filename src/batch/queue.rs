@@ -48,7 +48,7 @@ use self::items::Items;
 use self::source::Place;
 use crate::context::{Listing, Node};
 use crate::panic::contain;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::task::TaskId;
 
 /// The id of the worker that the batch's caller polls.
@@ -57,6 +57,8 @@ pub(super) const CALLER: usize = 0;
 /// As a waker it is the source's.
 pub(super) struct Queue<T, Fut> {
     pub(super) rules: Rules,
+    /// How many permits the consumer of a stream gathers before it gives them back. A hint.
+    release_size: AtomicUsize,
     state: Mutex<State<T, Fut>>,
     pub(super) name: Option<Cow<'static, str>>,
     /// In snapshots.
@@ -86,7 +88,7 @@ pub(super) enum Permits {
 
 struct State<T, Fut> {
     source: Place<T>,
-    /// Pulled by workers that gave way, or in the pull under way, in the order of the indexes.
+    /// Pulled by workers that gave way, or in the pull under way; nearly in the order of the indexes.
     unstarted: VecDeque<(usize, T)>,
     items: Items<Fut>,
     used: usize,
@@ -94,6 +96,7 @@ struct State<T, Fut> {
     live: usize,
     /// Those that are.
     done: usize,
+    pulls: usize,
     workers: usize,
     /// The ids and wakers of those that are idle.
     idle: Vec<(usize, Waker)>,
@@ -145,6 +148,8 @@ pub(super) enum Next {
     Call(Call),
     /// It looks again after the others had their turn: another pulls, or its source has woken itself.
     GiveWay,
+    /// The same, and it leaves nothing that somebody else could do meanwhile: another pulls.
+    Watch,
     /// There is nothing: it is idle, if it had a waker to leave.
     Idle,
     /// Nor will there be.
@@ -185,6 +190,7 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
     ) -> Arc<Self> {
         let queue = Arc::new(Self {
             rules,
+            release_size: AtomicUsize::new(1),
             state: Mutex::new(State {
                 source: Place::Over,
                 unstarted: VecDeque::new(),
@@ -192,6 +198,7 @@ impl<T: Send + 'static, Fut: Send + 'static> Queue<T, Fut> {
                 used: 0,
                 live: 0,
                 done: 0,
+                pulls: 0,
                 workers: 1,
                 idle: Vec::new(),
                 idle_caller: None,
@@ -264,6 +271,15 @@ impl<T, Fut> Queue<T, Fut> {
         }
         self.wake_idle(state);
         drop(unused);
+    }
+
+    // Relaxed, both: nothing hangs on it.
+    pub(super) fn release_size(&self) -> usize {
+        self.release_size.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_release_size(&self, size: usize) {
+        self.release_size.store(size, Ordering::Relaxed);
     }
 
     /// Gives back the permits of results that were yielded.
@@ -379,12 +395,17 @@ impl<T, Fut> State<T, Fut> {
         }
         // As many old items as new ones: neither starves.
         let has_new = !self.unstarted.is_empty() || self.can_pull(rules);
-        if (hand.polls > 0 || !has_new) && self.items.take_ready(&mut hand.current) {
+        let is_pulled = self.source.is_taken();
+        if (hand.polls > 0 || !has_new || is_pulled) && self.items.take_ready(&mut hand.current) {
             hand.polls = hand.polls.saturating_sub(1);
             return Next::Poll;
         }
-        if self.source.is_taken() && hand.seen.replace(self.pulled()) != Some(self.pulled()) {
-            return Next::GiveWay;
+        if is_pulled && hand.seen.replace(self.pulled()) != Some(self.pulled()) {
+            return match hand.id {
+                // Nobody knows when it comes back.
+                CALLER => Next::GiveWay,
+                _ => Next::Watch,
+            };
         }
         if has_new {
             hand.polls = size;
@@ -408,6 +429,7 @@ impl<T, Fut> State<T, Fut> {
         }
         let permits = size.min(rules.limit - self.used);
         self.used += permits;
+        self.pulls += 1;
         hand.pull = self.source.take(permits);
         Next::Pull
     }
@@ -417,9 +439,9 @@ impl<T, Fut> State<T, Fut> {
         self.is_closed || (self.live == 0 && self.source.is_over())
     }
 
-    /// Changes while a pull proceeds.
+    /// Changes with each pull, and while it proceeds.
     fn pulled(&self) -> usize {
-        self.live + self.done
+        self.live + self.done + self.pulls
     }
 
     fn can_pull(&self, rules: Rules) -> bool {

@@ -169,9 +169,6 @@ impl<J: Job> Drop for Run<J> {
     }
 }
 
-/// So many results at once are many.
-const MANY: usize = 16;
-
 /// Yields the results in their order, then the error.
 pub(super) struct Results<J: Job> {
     run: Run<J>,
@@ -179,9 +176,6 @@ pub(super) struct Results<J: Job> {
     taken: VecDeque<J::Value>,
     /// Yielded, and their permits not given back.
     yielded: usize,
-    /// How many permits are given back together. Where many results were there at once the workers are ahead of the
-    /// consumer, and half of them at a time spares both wake-ups. Else each permit starts an item, and none is kept back.
-    release_size: usize,
     error: Option<J::Error>,
 }
 
@@ -191,7 +185,6 @@ impl<J: Job<Sink = Collected<<J as Job>::Value>>> Results<J> {
             run,
             taken: VecDeque::new(),
             yielded: 0,
-            release_size: 1,
             error: None,
         }
     }
@@ -207,7 +200,7 @@ impl<J: Job<Sink = Collected<<J as Job>::Value>>> Results<J> {
         match self.taken.pop_front() {
             Some(value) => {
                 self.yielded += 1;
-                if self.taken.is_empty() || self.yielded >= self.release_size {
+                if self.taken.is_empty() || self.yielded >= work.queue.release_size() {
                     work.queue.release(std::mem::take(&mut self.yielded));
                 }
                 Poll::Ready(Some(Ok(value)))
@@ -231,10 +224,6 @@ impl<J: Job<Sink = Collected<<J as Job>::Value>>> Results<J> {
             }
             self.run.work.sink.take(&mut self.taken);
         }
-        self.release_size = match self.taken.len() {
-            many @ MANY.. => many / 2,
-            _ => 1,
-        };
         Poll::Ready(())
     }
 }

@@ -100,8 +100,9 @@ impl<J: Job> Worker<J> {
                     // The clock, if there is a deadline: once a block.
                     is_live = !self.ctx.is_done();
                 }
-                Next::Call(call) => self.call(call),
+                Next::Call(other) => call(other, &mut self.helper, &mut self.turn),
                 Next::GiveWay => self.turn = 0,
+                Next::Watch => return self.end_turn(cx),
                 Next::Idle if self.hand.is_idle => return Poll::Pending,
                 Next::Idle => self.hand.waker = Some(cx.waker().clone()),
                 Next::Over => {
@@ -120,8 +121,11 @@ impl<J: Job> Worker<J> {
 
     /// Starts the items of the block, as far as the turn goes.
     fn start_block(&mut self) {
+        self.size.begin();
         while self.turn > 0 && !has_ended(&self.ctx) {
             let Some((index, item)) = self.hand.block.pop_front() else {
+                let queue = &self.work.queue;
+                queue.set_release_size(self.size.release_size());
                 return self.size.end();
             };
             self.start_item(index, item);
@@ -177,6 +181,7 @@ impl<J: Job> Worker<J> {
         if is_exhausted {
             self.turn = 0;
         }
+        self.size.wait();
         if !self.work.queue.wait(&mut self.hand, is_exhausted) {
             self.work.drop_each(self.hand.current.take());
         }
@@ -200,16 +205,6 @@ impl<J: Job> Worker<J> {
         next
     }
 
-    /// Calls another worker. On this thread that would wait for the end of this poll, out of the reach of other threads;
-    /// they can have this one instead.
-    fn call(&mut self, call: Call) {
-        match call {
-            Call::Wake(waker) => contain(|| waker.wake()),
-            Call::Start(id) => self.helper = Some(id),
-        }
-        self.turn = 0;
-    }
-
     /// Pulls a block. The source stays in hand meanwhile, for a panic not to drop it.
     fn pull(&mut self) {
         self.turn = self.turn.saturating_sub(1);
@@ -217,11 +212,11 @@ impl<J: Job> Worker<J> {
         let pull = self.hand.pull.as_mut().expect("errgroup: it was taken");
         let source = pull.source.as_mut().expect("errgroup: it has not ended");
         let mut cx = TaskContext::from_waker(&source.waker);
-        let (mut call, mut is_dry) = (None, false);
+        let (mut other, mut is_dry) = (None, false);
         if J::Sink::IS_RACE && source.next == 0 {
             work.count_items(0, source.stream.size_hint().1);
         }
-        while pull.permits > 0 && call.is_none() && !has_ended(&self.ctx) {
+        while pull.permits > 0 && other.is_none() && !has_ended(&self.ctx) {
             let item = match source.stream.as_mut().poll_next(&mut cx) {
                 Poll::Ready(Some(item)) => (source.next, item),
                 Poll::Ready(None) => {
@@ -238,8 +233,12 @@ impl<J: Job> Worker<J> {
             if pull.permits == 0 || work.queue.rules.workers == 1 {
                 self.hand.block.push_back(item);
             } else {
-                call = work.queue.show(item);
+                other = work.queue.show(item);
             }
+        }
+        // Before foreign code that may panic, or block its thread.
+        if let Some(other) = other {
+            call(other, &mut self.helper, &mut self.turn);
         }
         let rest = match is_dry {
             true => Some(0),
@@ -253,9 +252,6 @@ impl<J: Job> Worker<J> {
         if is_dry || (pull.is_ready && rest == Some(0)) {
             discard(pull.source.take());
         }
-        if let Some(call) = call {
-            self.call(call);
-        }
     }
 
     /// Lets the other tasks have their turn.
@@ -263,6 +259,10 @@ impl<J: Job> Worker<J> {
         self.flush();
         self.size.pause();
         self.work.queue.put_back(&mut self.hand);
+        self.end_turn(cx)
+    }
+
+    fn end_turn(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
         if self.work.queue.rules.is_single_threaded {
             // Behind all that are ready or yield. Its first poll is the one that counts.
             let _ = pin!(yield_now()).poll(cx);
@@ -272,6 +272,16 @@ impl<J: Job> Worker<J> {
         }
         Poll::Pending
     }
+}
+
+/// Calls another worker. On this thread that would wait for the end of this poll, out of the reach of other threads; they can
+/// have this one instead, whose turn is over.
+fn call(other: Call, helper: &mut Option<usize>, turn: &mut usize) {
+    match other {
+        Call::Wake(waker) => contain(|| waker.wake()),
+        Call::Start(id) => *helper = Some(id),
+    }
+    *turn = 0;
 }
 
 /// Without a look at the clock.

@@ -4,10 +4,11 @@ use std::future::Future;
 use std::panic::{panic_any, resume_unwind};
 use std::pin::Pin;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::Poll;
-use std::thread;
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use errgroup::{BoxError, Context, Reason, batch, batch_stream};
 use futures::stream;
@@ -285,6 +286,68 @@ fn g5_size_hint_panics_then_the_caller_has_the_panic() {
             });
             assert_eq!(panic_of(run).await, "boom", "{way:?}");
         });
+    }
+}
+
+/// A source that gives out items until, on another thread than the caller's and with the caller idle, its `size_hint` panics.
+struct PanicsBesideTheCaller {
+    caller: ThreadId,
+    /// Lets go of the caller, which an item keeps.
+    free: mpsc::Sender<()>,
+    until_then: usize,
+    panics: bool,
+}
+
+impl Iterator for PanicsBesideTheCaller {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        if self.until_then > 0 {
+            self.until_then -= usize::from(thread::current().id() != self.caller);
+        } else {
+            self.panics = thread::current().id() != self.caller;
+            let _ = self.free.send(());
+            // Not needed for the test to pass: time for the caller to become idle.
+            thread::sleep(Duration::from_millis(10));
+        }
+        Some(0)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self.panics {
+            false => (0, None),
+            true => quiet_panic("boom"),
+        }
+    }
+}
+
+/// Whoever was called for an item that the pull had shown is called, although the pull ends in a panic.
+#[test]
+fn g5_size_hint_panics_when_the_idle_caller_was_called_then_it_has_the_panic() {
+    // In some of the rounds the last item is not the last of its pull.
+    for until_then in 40..46 {
+        let runtime = multi_thread();
+        let caller = thread::current().id();
+        let (free, kept) = mpsc::channel();
+        let kept = Arc::new(Mutex::new(Some(kept)));
+        let items = PanicsBesideTheCaller {
+            caller,
+            free,
+            until_then,
+            panics: false,
+        };
+        let run = batch(items, 16).for_each(move |_, _| {
+            let here = thread::current().id() == caller;
+            let kept = here.then(|| kept.lock().unwrap().take()).flatten();
+            async move {
+                if let Some(kept) = kept {
+                    kept.recv().unwrap();
+                }
+                Ok::<_, BoxError>(())
+            }
+        });
+        let told = runtime.block_on(patiently(panic_of(run)));
+        assert_eq!(told, "boom", "{until_then}");
     }
 }
 

@@ -145,7 +145,6 @@ fn caller_does_not_poll_then_another_thread_runs_the_items() {
     }
 }
 
-/// For one item no thread has to help.
 /// Wakes an item of the batch when it is dropped.
 struct WakesInDrop(Arc<Mutex<Option<Waker>>>);
 

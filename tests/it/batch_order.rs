@@ -98,7 +98,7 @@ fn map_stream_not_polled_then_nothing_starts() {
 
 #[test]
 fn consumer_stops_then_exactly_limit_items_are_ahead_of_what_it_has() {
-    for ahead in [1, 2, 5] {
+    for ahead in [1, 2, 5, 16] {
         on_current_thread(async move {
             let (items, pulled) = counted(30);
             let mut results = Box::pin(batch(items, ahead).map_stream(double));

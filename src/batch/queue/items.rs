@@ -6,7 +6,7 @@
 //!    back. So no wake-up is lost.
 //! 2. An entry is an item's memory and its waker, and is used again. A waker left over from an earlier item costs the
 //!    present one a poll, and no more.
-//! 3. Once closed there are no entries, and no item is put back.
+//! 3. Once closed no item is put back.
 
 use std::pin::Pin;
 use std::task::Waker;

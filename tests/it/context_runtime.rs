@@ -487,7 +487,11 @@ fn c8_task_has_waited_on_a_runtime_that_it_entered_then_it_is_told_on_its_own() 
                 let _in_it = entered.enter();
                 ctx.on_done(|_| {})
             });
-            tokio::time::timeout(LIMIT, ctx.done()).await.is_ok()
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(LIMIT) => false,
+                _ = ctx.done() => true,
+            }
         });
         task.await.unwrap()
     });

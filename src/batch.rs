@@ -27,7 +27,6 @@ mod results;
 mod run;
 mod settle;
 mod stagger;
-mod work;
 mod worker;
 
 use std::borrow::Cow;
@@ -48,7 +47,7 @@ use self::queue::{Permits, Queue, Rules};
 use self::results::{Collected, Discard, Order, Sink};
 use self::run::{Results, Run};
 use self::stagger::{Gate, Staggered};
-use self::work::{Job, Work};
+use self::worker::{Job, Work};
 use crate::context::Context;
 use crate::error::GroupError;
 

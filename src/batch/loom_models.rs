@@ -14,10 +14,9 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use futures::Stream;
 use loom::thread::{self, JoinHandle};
 
-use super::queue::{CALLER, Call, Hand, Next, Permits, Queue, Rules};
+use super::queue::{CALLER, Call, Hand, Next, Permits, Pulled, Queue, Rules};
 use super::results::Discard;
-use super::work::{Job, Work};
-use super::worker::Worker;
+use super::worker::{Job, Work, Worker};
 use crate::context::Context;
 use crate::error::BoxError;
 use crate::sync::Mutex;
@@ -207,15 +206,12 @@ impl Batch {
 
     fn work(&self, id: usize) {
         let mut worker = Worker::new(self.work.clone(), id);
-        block_on(poll_fn(|cx| {
-            let polled = worker.poll_work(cx);
-            if let Some(id) = worker.helper.take() {
-                let batch = self.clone();
-                let thread = thread::spawn(move || batch.work(id));
-                self.threads.lock().push(thread);
-            }
-            polled
-        }));
+        let mut start = |_: &Arc<Work<Items>>, id: usize| {
+            let batch = self.clone();
+            let thread = thread::spawn(move || batch.work(id));
+            self.threads.lock().push(thread);
+        };
+        block_on(poll_fn(|cx| worker.poll_work(&mut start, cx)));
     }
 }
 
@@ -338,7 +334,7 @@ fn permit_is_released_while_the_worker_becomes_idle_then_the_next_is_pulled() {
     });
 }
 
-/// A source that gives out its fifth item when the fourth was run.
+/// A source that gives out its third item when the second was run.
 struct Blocking(Board, u32);
 
 impl Stream for Blocking {
@@ -346,14 +342,14 @@ impl Stream for Blocking {
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<u32>> {
         self.1 += 1;
-        if self.1 == 5 {
-            self.0.wait(4);
+        if self.1 == 4 {
+            self.0.wait(3);
         }
-        Poll::Ready((self.1 < 6).then_some(self.1))
+        Poll::Ready((self.1 < 5).then_some(self.1))
     }
 }
 
-/// By then the blocks are of two: the fourth item was pulled together with what blocks.
+/// By then the blocks are of two: the second item was pulled together with what blocks.
 #[test]
 fn source_blocks_until_an_item_of_the_same_pull_has_run_then_another_worker_runs_it() {
     loom::model(|| {
@@ -361,7 +357,7 @@ fn source_blocks_until_an_item_of_the_same_pull_has_run_then_another_worker_runs
         let batch = Batch::with(source, rules(4, 2), &[], None);
         let ran = batch.ran.clone();
         batch.run(|_| ());
-        assert_eq!(ran.0.lock().items.len(), 5);
+        assert_eq!(ran.0.lock().items.len(), 4);
     });
 }
 
@@ -375,11 +371,11 @@ fn help(queue: &Queue<u32, ()>, ran: &Board) {
                     hand.done = hand.block.len();
                     hand.block.drain(..).for_each(|(_, item)| ran.note(item));
                 }
-                Next::Idle if hand.is_idle => return Poll::Pending,
-                Next::Idle => hand.waker = Some(cx.waker().clone()),
-                Next::GiveWay | Next::Watch => thread::yield_now(),
+                Next::Idle if !queue.idle(&mut hand, cx.waker().clone()) => {}
+                Next::Idle => return Poll::Pending,
+                Next::Watch => thread::yield_now(),
                 Next::Over => return Poll::Ready(()),
-                Next::Poll | Next::Pull | Next::Call(_) => unreachable!(),
+                Next::Poll | Next::Pull(..) | Next::Call(_) => unreachable!(),
             }
         }
     }));
@@ -392,7 +388,9 @@ fn pull_shows_item_after_item_while_the_other_worker_becomes_idle_then_that_one_
         let queue: Arc<Queue<u32, ()>> = Queue::new(Box::pin(Feed::default()), rules(8, 2), None);
         let ran = Board::default();
         let mut hand = Hand::new(CALLER);
-        assert!(matches!(queue.next(&mut hand, 4), Next::Pull));
+        let Next::Pull(source, permits) = queue.next(&mut hand, 4) else {
+            panic!("there is a source to be polled");
+        };
         let mut helper = None;
         for item in 0..3 {
             match queue.show((item, item as u32)) {
@@ -405,12 +403,15 @@ fn pull_shows_item_after_item_while_the_other_worker_becomes_idle_then_that_one_
             }
             ran.wait(item as u32);
         }
-        let mut pull = hand.pull.take().unwrap();
-        drop(pull.source.take());
-        pull.permits -= 3;
-        hand.pull = Some(pull);
+        drop(source);
+        assert!(
+            queue
+                .put_source(Pulled::Dry, permits - 3, &mut hand)
+                .1
+                .is_none()
+        );
+        assert!(hand.block.is_empty());
         while !matches!(queue.next(&mut hand, 4), Next::Over) {
-            assert!(hand.block.is_empty());
             thread::yield_now();
         }
         helper.expect("it was called").join().unwrap();

@@ -19,7 +19,7 @@ use super::results::{Sink, Verdict};
 use super::run::Run;
 use super::settle::settled;
 use super::stagger::Gate;
-use super::work::{Job, Work};
+use super::worker::{Job, Work};
 use super::{Batch, runtime};
 use crate::context::Context;
 use crate::error::ContextError;

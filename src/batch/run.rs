@@ -1,7 +1,6 @@
 //! `Run`: a batch from its first poll to its outcome. `Results`: the stream of `map_stream`.
 
 use std::collections::VecDeque;
-use std::future::{Future, IntoFuture};
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,11 +11,12 @@ use tokio::runtime::Handle;
 
 use super::queue::{CALLER, Source};
 use super::results::Collected;
-use super::work::{Failure, Job, Work};
-use super::worker::Worker;
+use super::worker::{Failure, Job, Work, Worker};
 use crate::context::DoneOwned;
-use crate::error::{ContextError, Reason};
-use crate::group::{Group, WaitOwned, is_gone};
+use std::future::Future;
+
+use crate::error::{ContextError, GroupError, Reason};
+use crate::group::{Group, Spawner, WaitOwned, is_gone};
 use crate::panic::{catch, discard};
 
 /// Owned by the caller's future or stream.
@@ -26,13 +26,36 @@ pub(super) struct Run<J: Job> {
     worker: Option<Worker<J>>,
     /// Wakes the caller at the end of the context, if anybody else can end it.
     done: Option<DoneOwned>,
-    /// The workers that are tasks.
-    tasks: Option<WaitOwned<J::Error>>,
+    tasks: Tasks<J::Error>,
     /// The error of a batch that was cut short by its runtime.
     lost: Option<J::Error>,
     /// Where the caller's worker was first polled.
     home: Option<Handle>,
     is_finished: bool,
+}
+
+/// The workers that are tasks.
+enum Tasks<E: GroupError> {
+    None,
+    Live(WaitOwned<E>),
+}
+
+impl<E: GroupError> Tasks<E> {
+    fn start<J: Job<Error = E>>(&mut self, work: &Arc<Work<J>>, id: usize) {
+        if let Tasks::None = self {
+            let group = Group::at(
+                work.location,
+                &work.ctx,
+                work.queue.name.clone().map(Arc::new),
+                None,
+            );
+            // Unset before: the group is made once.
+            let _ = work.spawner.set(group.spawner());
+            *self = Tasks::Live(group.into_future());
+        }
+        let spawner: Option<&Spawner<E>> = work.spawner.get();
+        Worker::spawn(work, id, spawner.expect("errgroup: set above"));
+    }
 }
 
 impl<J: Job> Run<J> {
@@ -45,21 +68,8 @@ impl<J: Job> Run<J> {
     /// A run whose workers are all tasks: it goes on while the caller does something else.
     pub(super) fn spawned(work: Arc<Work<J>>) -> Self {
         let mut run = Self::new(work, None, None);
-        run.start(CALLER + 1);
+        run.tasks.start(&run.work, CALLER + 1);
         run
-    }
-
-    /// Starts a worker as a task.
-    fn start(&mut self, id: usize) {
-        let work = &self.work;
-        let spawner = work.spawner.get_or_init(|| {
-            let name = work.queue.name.clone().map(Arc::new);
-            let group = Group::at(work.location, &work.ctx, name, None);
-            let spawner = group.spawner();
-            self.tasks = Some(group.into_future());
-            spawner
-        });
-        Worker::spawn(work, id, spawner);
     }
 
     fn new(work: Arc<Work<J>>, worker: Option<Worker<J>>, home: Option<Handle>) -> Self {
@@ -67,7 +77,7 @@ impl<J: Job> Run<J> {
             done: work.is_child.then(|| work.ctx.done_owned()),
             work,
             worker,
-            tasks: None,
+            tasks: Tasks::None,
             lost: None,
             home,
             is_finished: false,
@@ -77,12 +87,9 @@ impl<J: Job> Run<J> {
     /// Runs the batch to its end, and returns its outcome. Resumes a panic.
     pub(super) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), J::Error>> {
         if let Some(worker) = &mut self.worker {
-            let polled = worker.poll_work(cx);
+            let polled = worker.poll_work(&mut |work, id| self.tasks.start(work, id), cx);
             // Somebody else than an item has woken the caller.
             let is_idle = polled.is_pending() && worker.is_idle();
-            if let Some(id) = worker.helper.take() {
-                self.start(id);
-            }
             if is_idle && self.home.as_ref().is_some_and(has_left) {
                 self.lost = Some(E::<J>::from(lost_runtime()));
             } else if polled.is_pending() {
@@ -95,11 +102,11 @@ impl<J: Job> Run<J> {
             self.done = None;
             self.worker = None;
         }
-        if let Some(wait) = &mut self.tasks {
+        if let Tasks::Live(wait) = &mut self.tasks {
             let work = &self.work;
             let ended = ready!(wait.poll_work(|| work.has_failed() || work.queue.is_done(), cx));
             self.lost = self.lost.take().or(ended.err());
-            self.tasks = None;
+            self.tasks = Tasks::None;
         }
         Poll::Ready(self.finish())
     }
@@ -164,7 +171,7 @@ impl<J: Job> Drop for Run<J> {
         let dropped = || ContextError::at(Reason::GroupDropped, location, None);
         self.work.node().end(dropped);
         self.worker = None;
-        self.tasks = None;
+        self.tasks = Tasks::None;
         self.work.close();
     }
 }
@@ -193,14 +200,22 @@ impl<J: Job<Sink = Collected<<J as Job>::Value>>> Results<J> {
         &mut self,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<J::Value, J::Error>>> {
+        if self.taken.is_empty() && !self.run.is_finished {
+            let taken = self.run.work.sink.poll_take(&mut self.taken, cx);
+            if taken.is_pending() {
+                self.error = ready!(self.run.poll(cx)).err();
+            }
+        }
         if self.taken.is_empty() {
-            ready!(self.poll_take(cx));
+            self.run.work.sink.take(&mut self.taken);
         }
         let work = &self.run.work;
         match self.taken.pop_front() {
             Some(value) => {
                 self.yielded += 1;
-                if self.taken.is_empty() || self.yielded >= work.queue.release_size() {
+                if self.taken.is_empty()
+                    || self.yielded >= work.queue.release_size.load(Ordering::Relaxed)
+                {
                     work.queue.release(std::mem::take(&mut self.yielded));
                 }
                 Poll::Ready(Some(Ok(value)))
@@ -211,20 +226,6 @@ impl<J: Job<Sink = Collected<<J as Job>::Value>>> Results<J> {
                 Poll::Ready(self.error.take().map(Err))
             }
         }
-    }
-
-    fn poll_take(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let taken = match self.run.is_finished {
-            true => Poll::Pending,
-            false => self.run.work.sink.poll_take(&mut self.taken, cx),
-        };
-        if taken.is_pending() {
-            if !self.run.is_finished {
-                self.error = ready!(self.run.poll(cx)).err();
-            }
-            self.run.work.sink.take(&mut self.taken);
-        }
-        Poll::Ready(())
     }
 }
 

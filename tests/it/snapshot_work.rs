@@ -14,7 +14,7 @@ use futures::{FutureExt, StreamExt, stream};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use crate::group_support::{OnDrop, current_thread, panic_of, quiet_panic};
+use crate::group_support::current_thread;
 use crate::snapshot::{alone, plain, undisturbed};
 
 type Unit = Result<(), BoxError>;
@@ -204,27 +204,6 @@ async fn source_is_told_from_one_that_waits_is_over_or_is_being_asked() {
     assert_eq!(source(), SourceState::Ready);
     let (few, done) = (the_batch(&ctx.tree()).live(), the_batch(&ctx.tree()).done());
     assert_eq!((few, done), (2, 2));
-}
-
-/// An item that waits is dropped before the batch has ended, and looks.
-#[tokio::test]
-async fn source_panics_then_it_is_shown_as_over() {
-    let _undisturbed = undisturbed().await;
-    let (ctx, _cancel) = Context::background().with_cancel();
-    let (tell, told) = mpsc::channel();
-    let inside = ctx.clone();
-    let look = move || tell.send(the_batch(&inside.tree()).source()).unwrap();
-    let mut looks = Some(OnDrop::new(look));
-    let items = (0..2).map(move |item| match item {
-        0 => looks.take(),
-        _ => quiet_panic("boom"),
-    });
-    let job = batch(items, 2).context(&ctx).for_each(|_, look| async {
-        let _look = look;
-        pending::<Unit>().await
-    });
-    assert_eq!(panic_of(job).await, "boom");
-    assert_eq!(told.try_recv(), Ok(SourceState::Over));
 }
 
 #[tokio::test]

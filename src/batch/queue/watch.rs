@@ -1,7 +1,7 @@
 //! `Report`: what a batch tells of itself to a snapshot. It costs an item nothing: all but the list of waiting items is counted
 //! anyhow, and that is read a chunk at a time, so that no worker waits for long.
 //!
-//! The batch's node knows the queue, not the [`Work`](super::super::work::Work): at the end nothing of the user's is left in
+//! The batch's node knows the queue, not the [`Work`](super::super::worker::Work): at the end nothing of the user's is left in
 //! it, so a snapshot that happens to be its last owner drops nothing of theirs.
 
 use std::any::Any;
@@ -11,8 +11,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
 
-use super::source::Place;
-use super::{Permits, Queue, State};
+use super::{Permits, Place, Queue, State};
 use crate::context::{Node, Owner};
 
 /// So many entries are looked at under one lock.
@@ -73,16 +72,17 @@ impl<T, Fut> Queue<T, Fut> {
     fn make_report(&self) -> Report {
         let (name, waiting) = (self.name.clone(), self.list_waiting());
         let state = self.state.lock();
+        let shown = self.shown.lock().items.len();
         // A pull has permits for which no item has come.
-        let are_results = self.rules.permits == Permits::WhenYielded && !state.source.is_taken();
+        let are_results = self.rules.permits == Permits::WhenYielded && !state.is_pulling();
         Report {
             id: self.id.0,
             name,
             limit: self.rules.limit,
             workers: state.workers,
             idle: state.idle.len() + usize::from(state.idle_caller.is_some()),
-            live: state.in_hand(),
-            unstarted: state.unstarted.len(),
+            live: self.in_hand(&state),
+            unstarted: state.unstarted.len() + shown,
             done: state.done,
             unyielded: match are_results {
                 true => state.used.saturating_sub(state.live),
@@ -93,15 +93,33 @@ impl<T, Fut> Queue<T, Fut> {
         }
     }
 
+    /// Items that were cut short are not done, and in nobody's hand once the workers have gone.
+    fn in_hand(&self, state: &State<T, Fut>) -> usize {
+        match state.is_finished {
+            true => 0,
+            false => state.live + self.shown.lock().items.len(),
+        }
+    }
+
+    /// A source that is being asked may have given out an item that nobody has counted, or block its thread.
+    fn is_at_work(&self, state: &State<T, Fut>) -> bool {
+        self.in_hand(state) > 0 || (state.is_pulling() && !state.is_finished)
+    }
+
     fn list_waiting(&self) -> Vec<usize> {
         let mut waiting = Vec::new();
-        for first in (0..).step_by(CHUNK) {
+        for chunk in 0.. {
             // Not under the lock.
             waiting.reserve(CHUNK);
-            match self.state.lock().items.indexes(first, CHUNK) {
-                Some(indexes) => waiting.extend(indexes),
-                None => break,
+            let state = self.state.lock();
+            let entries = state.entries.iter().skip(chunk * CHUNK);
+            if entries.len() == 0 {
+                break;
             }
+            let items = entries
+                .take(CHUNK)
+                .filter_map(|entry| entry.waiting.as_ref());
+            waiting.extend(items.map(|item| item.index));
         }
         waiting.sort_unstable();
         waiting
@@ -109,19 +127,6 @@ impl<T, Fut> Queue<T, Fut> {
 }
 
 impl<T, Fut> State<T, Fut> {
-    /// Items that were cut short are not done, and in nobody's hand once the workers have gone.
-    fn in_hand(&self) -> usize {
-        match self.is_finished {
-            true => 0,
-            false => self.live,
-        }
-    }
-
-    /// A source that is being asked may have given out an item that nobody has counted, or block its thread.
-    fn is_at_work(&self) -> bool {
-        !self.is_finished && (self.live > 0 || self.source.is_taken())
-    }
-
     fn source_state(&self) -> SourceState {
         match self.source {
             Place::Here(_) => SourceState::Ready,
@@ -138,7 +143,10 @@ impl<T, Fut> RefUnwindSafe for Queue<T, Fut> {}
 impl<T: Send + 'static, Fut: Send + 'static> Owner for Queue<T, Fut> {
     fn enter_directory(&self) {
         let state = self.state.lock();
-        let node = state.is_at_work().then(|| state.node.upgrade()).flatten();
+        let node = self
+            .is_at_work(&state)
+            .then(|| state.node.upgrade())
+            .flatten();
         drop(state);
         if let Some(node) = node {
             self.listing.enter(&node);
@@ -151,7 +159,7 @@ impl<T: Send + 'static, Fut: Send + 'static> Owner for Queue<T, Fut> {
     }
 
     fn is_empty(&self) -> bool {
-        !self.state.lock().is_at_work()
+        !self.is_at_work(&self.state.lock())
     }
 
     fn report(&self, _now: Instant) -> Box<dyn Any> {

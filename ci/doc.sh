@@ -6,6 +6,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
-# What is written for those who work on it has its links, too.
-RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --document-private-items
 cargo test --doc --all-features

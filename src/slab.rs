@@ -244,12 +244,12 @@ impl<T> Chunk<T> {
     #[inline]
     fn take(&mut self, place: usize) -> Option<T> {
         let place = self.places.get_mut(place)?;
-        if let Place::Vacant(_) = place {
-            return None;
-        }
         match replace(place, Place::Vacant(self.vacant)) {
             Place::Occupied(value) => Some(value),
-            Place::Vacant(_) => None,
+            vacant => {
+                *place = vacant;
+                None
+            }
         }
     }
 

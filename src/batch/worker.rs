@@ -274,7 +274,7 @@ impl<J: Job> Worker<J> {
                     // The clock, if there is a deadline: once a block.
                     is_live = !self.ctx.is_done();
                 }
-                Next::Call(call) => self.call(call, start),
+                Next::Call(other) => call(other, &self.work, start, &mut self.turn),
                 Next::Watch if self.work.queue.spin() => self.turn -= 1,
                 Next::Watch => self.turn = 0,
                 Next::Idle => {
@@ -381,28 +381,18 @@ impl<J: Job> Worker<J> {
         self.size.begin();
     }
 
-    /// Calls another worker. On this thread that would wait for the end of this poll, out of the reach of other threads;
-    /// they can have this one instead.
-    fn call(&mut self, call: Call, start: &mut impl FnMut(&Arc<Work<J>>, usize)) {
-        match call {
-            Call::Wake(waker) => contain(|| waker.wake()),
-            Call::Start(id) => start(&self.work, id),
-        }
-        self.turn = 0;
-    }
-
     /// Pulls a block. The source stays with the worker meanwhile, for a panic not to drop it.
     fn pull(&mut self, start: &mut impl FnMut(&Arc<Work<J>>, usize)) {
         self.turn = self.turn.saturating_sub(1);
         let work = &self.work;
         let (source, permits) = self.source.as_mut().expect("errgroup: it was taken");
         let mut cx = TaskContext::from_waker(&source.waker);
-        let mut call = None;
+        let mut called = None;
         let (mut is_dry, mut is_ready) = (false, true);
         if J::Sink::IS_RACE && source.next == 0 {
             work.count_items(0, source.stream.size_hint().1);
         }
-        while *permits > 0 && call.is_none() && !has_ended(&self.ctx) {
+        while *permits > 0 && called.is_none() && !has_ended(&self.ctx) {
             let item = match source.stream.as_mut().poll_next(&mut cx) {
                 Poll::Ready(Some(item)) => (source.next, item),
                 Poll::Ready(None) => {
@@ -419,16 +409,12 @@ impl<J: Job> Worker<J> {
             if *permits == 0 || work.queue.rules.workers == 1 {
                 self.hand.block.push_back(item);
             } else {
-                call = work.queue.show(item);
+                called = work.queue.show(item);
             }
         }
         // Before foreign code that may panic, or block its thread.
-        if let Some(call) = call {
-            match call {
-                Call::Wake(waker) => contain(|| waker.wake()),
-                Call::Start(id) => start(&self.work, id),
-            }
-            self.turn = 0;
+        if let Some(other) = called {
+            call(other, work, start, &mut self.turn);
         }
         let rest = match is_dry {
             true => Some(0),
@@ -440,10 +426,10 @@ impl<J: Job> Worker<J> {
         if J::Sink::IS_RACE {
             work.count_items(source.next, rest);
         }
-        let other = self.put_source(is_dry, is_ready);
+        let called = self.put_source(is_dry, is_ready);
         self.begin_block();
-        if let Some(call) = other {
-            self.call(call, start);
+        if let Some(other) = called {
+            call(other, &self.work, start, &mut self.turn);
         }
     }
 
@@ -480,6 +466,21 @@ impl<J: Job> Worker<J> {
         }
         Poll::Pending
     }
+}
+
+/// Calls another worker. On this thread that would wait for the end of this poll, out of the reach of other threads; they can
+/// have this one instead, whose turn is over.
+fn call<J: Job>(
+    other: Call,
+    work: &Arc<Work<J>>,
+    start: &mut impl FnMut(&Arc<Work<J>>, usize),
+    turn: &mut usize,
+) {
+    match other {
+        Call::Wake(waker) => contain(|| waker.wake()),
+        Call::Start(id) => start(work, id),
+    }
+    *turn = 0;
 }
 
 /// Without a look at the clock.

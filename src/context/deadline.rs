@@ -380,13 +380,16 @@ impl Registered {
     /// Whether there is nothing to do for who waits on this runtime, or outside of any.
     fn is_settled(&self, runtime: Option<&Handle>) -> bool {
         let runtime = runtime.map(Handle::id);
-        let mut entries = self.first.iter().chain(&self.others);
-        self.is_stopped || entries.any(|entry| entry.timers.runtime() == runtime)
+        self.is_stopped || self.timers().any(|timers| timers.runtime() == runtime)
     }
 
     fn is_with(&self, timers: &Timers) -> bool {
-        let mut entries = self.first.iter().chain(&self.others);
-        entries.any(|entry| std::ptr::eq(&*entry.timers, timers))
+        self.timers().any(|other| std::ptr::eq(&**other, timers))
+    }
+
+    fn timers(&self) -> impl Iterator<Item = &Arc<Timers>> {
+        let entries = self.first.iter().chain(&self.others);
+        entries.map(|entry| &entry.timers)
     }
 
     fn add(&mut self, entry: Entry) {

@@ -6,6 +6,15 @@ use super::{CHUNK, Slab};
 #[derive(Clone, Copy, Default)]
 struct Value(#[expect(dead_code)] [usize; 6]);
 
+/// A slab with many values, and their keys.
+fn burst() -> (Slab<Value>, Vec<u32>) {
+    let mut slab = Slab::default();
+    let keys = (0..100_000)
+        .map(|_| slab.insert(Value::default()))
+        .collect();
+    (slab, keys)
+}
+
 fn owned_bytes<T>(slab: &Slab<T>) -> usize {
     let chunks = slab.chunks.capacity() * size_of::<super::Chunk<T>>();
     let places: usize = slab
@@ -18,10 +27,7 @@ fn owned_bytes<T>(slab: &Slab<T>) -> usize {
 
 #[test]
 fn burst_removed_gives_memory_back() {
-    let mut slab = Slab::default();
-    let keys: Vec<_> = (0..100_000)
-        .map(|_| slab.insert(Value::default()))
-        .collect();
+    let (mut slab, keys) = burst();
     let peak = owned_bytes(&slab);
     for key in keys {
         slab.remove(key);
@@ -32,10 +38,7 @@ fn burst_removed_gives_memory_back() {
 
 #[test]
 fn burst_removed_around_an_early_survivor_gives_memory_back() {
-    let mut slab = Slab::default();
-    let keys: Vec<_> = (0..100_000)
-        .map(|_| slab.insert(Value::default()))
-        .collect();
+    let (mut slab, keys) = burst();
     for key in keys.iter().skip(2) {
         slab.remove(*key);
     }
@@ -45,10 +48,7 @@ fn burst_removed_around_an_early_survivor_gives_memory_back() {
 
 #[test]
 fn burst_removed_around_a_late_survivor_gives_the_chunks_back() {
-    let mut slab = Slab::default();
-    let keys: Vec<_> = (0..100_000)
-        .map(|_| slab.insert(Value::default()))
-        .collect();
+    let (mut slab, keys) = burst();
     let peak = owned_bytes(&slab);
     for key in &keys[..keys.len() - 1] {
         slab.remove(*key);
